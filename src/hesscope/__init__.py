@@ -1,0 +1,67 @@
+"""hesscope looks at the Hessian of a neural network and says what it sees."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hesscope.curvature.checks import check_problem as check_problem
+    from hesscope.curvature.hessian import Hessian as Hessian
+    from hesscope.curvature.products import CentralDifference as CentralDifference
+    from hesscope.examination import Examination as Examination
+    from hesscope.examination import diagnose as diagnose
+    from hesscope.linalg.dense import spectrum as spectrum
+    from hesscope.linalg.eigsh import eigsh as eigsh
+    from hesscope.operator import SymmetricOperator as SymmetricOperator
+    from hesscope.operator import as_operator as as_operator
+    from hesscope.operator import check_operator as check_operator
+    from hesscope.problem.problem import Problem as Problem
+    from hesscope.progress import listening as listening
+    from hesscope.results.check import Check as Check
+    from hesscope.results.check import Finding as Finding
+    from hesscope.results.estimate import Estimate as Estimate
+    from hesscope.results.estimate import Interval as Interval
+    from hesscope.results.record import load as load
+    from hesscope.results.record import save as save
+    from hesscope.results.spectrum import Certificate as Certificate
+    from hesscope.results.spectrum import Eigenpairs as Eigenpairs
+    from hesscope.results.spectrum import Spectrum as Spectrum
+    from hesscope.results.verdict import Verdict as Verdict
+
+# Names are imported when they are first used, so `hesscope --help` does not wait for torch.
+_HOMES = {
+    "curvature.checks": ("check_problem",),
+    "curvature.hessian": ("Hessian",),
+    "curvature.products": ("CentralDifference",),
+    "examination": ("Examination", "diagnose"),
+    "linalg.dense": ("spectrum",),
+    "linalg.eigsh": ("eigsh",),
+    "operator": ("SymmetricOperator", "as_operator", "check_operator"),
+    "problem.problem": ("Problem",),
+    "progress": ("listening",),
+    "results.check": ("Check", "Finding"),
+    "results.estimate": ("Estimate", "Interval"),
+    "results.record": ("load", "save"),
+    "results.spectrum": ("Certificate", "Eigenpairs", "Spectrum"),
+    "results.verdict": ("Verdict",),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = [*sorted(_MODULE_OF), "plots"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plots":
+        return importlib.import_module("hesscope.plots")
+    if name not in _MODULE_OF:
+        msg = f"module 'hesscope' has no attribute {name!r}; dir(hesscope) lists all names."
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"hesscope.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,278 @@
+"""Hessian-vector products: three engines and the choice between them.
+
+Reverse-over-reverse differentiates the gradient's graph, kept between products when it fits in
+memory (Pearlmutter 1994). Forward-over-reverse is exact too and dearer on CPU. Central differences
+of gradients are approximate and always possible. Reverse-over-forward is not offered: it is
+silently wrong through LayerNorm and BatchNorm in torch 2.13.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope import collectives, probes
+from hesscope.curvature.graph import broken_nodes, kept_bytes
+from hesscope.memory import available_bytes
+from hesscope.problem.data import Batch
+from hesscope.problem.parameters import flatten, substituted
+from hesscope.problem.problem import Problem
+
+KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
+
+
+class Engine(ABC):
+    """Multiplies the Hessian of a problem with a block of vectors."""
+
+    name: str
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def products(self, V: Tensor) -> Tensor:
+        """H V for V of shape (n, k)."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of a result should know about the products."""
+        return {"product": self.name}
+
+
+class ReverseOverReverse(Engine):
+    """H v = gradient of (gradient · v), from a graph of the gradient that is kept if it fits.
+
+    A kept graph costs about two gradients per product and is dropped when the parameters or
+    buffers have changed under it, however they were changed.
+    """
+
+    name = "reverse-over-reverse"
+
+    def __init__(self, problem: Problem, memory: int | None = None) -> None:
+        super().__init__(problem)
+        self.memory = memory
+        self.graph_bytes = 0
+        self._kept: list[tuple[Batch, list[Tensor], tuple[Tensor, ...]]] = []
+        self._state: list[Tensor] = []
+        self._keep: bool | None = None
+        self._scanned = False
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V: the graphs of all batches are built once and applied to every column."""
+        if self._keep is None or (self._keep and not self._fresh()):
+            self._build()
+        with torch.inference_mode(mode=False):
+            if self._keep:
+                parts = (
+                    batch.count * self._apply(gradient, leaves, V)
+                    for batch, leaves, gradient in self._kept
+                )
+                total = sum(parts, torch.zeros_like(V)) / self.problem.count
+                return collectives.sum_over_processes(total)
+            with self.problem.evaluating() as leaves:
+                return self.problem.mean(
+                    lambda batch: self._apply(self._gradient(batch, leaves), leaves, V)
+                )
+
+    def facts(self) -> dict[str, Any]:
+        """The engine, whether its graphs are kept, and their size."""
+        mode = {True: "graph kept", False: "graph rebuilt", None: "not used yet"}[self._keep]
+        return {"product": self.name, "graph": mode, "graph_bytes": self.graph_bytes}
+
+    def _build(self) -> None:
+        """Builds the graph of each batch; gives up keeping them when they would not fit."""
+        self._kept, self._state, self.graph_bytes = [], [], 0
+        budget = self._budget()
+        batches = self.problem.batches
+        self._keep = batches.cached
+        with self.problem.evaluating() as leaves:
+            for batch in batches:
+                gradient = self._gradient(batch, leaves)
+                self.graph_bytes += kept_bytes(gradient)
+                expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
+                if not batches.cached or expected > budget:
+                    self._kept, self._keep = [], False
+                    return
+                self._kept.append((batch, leaves, gradient))
+        self._state = [tensor.detach().clone() for tensor in self._watched()]
+
+    def _budget(self) -> float:
+        if self.memory is not None:
+            return self.memory
+        return KEPT_SHARE * available_bytes(self.problem.device)
+
+    def _gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+        """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
+        gradient = torch.autograd.grad(
+            self.problem.batch_loss(batch),
+            leaves,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        if not self._scanned:
+            refuse_broken(gradient)
+            self._scanned = True
+        return gradient
+
+    def _apply(self, gradient: tuple[Tensor, ...], leaves: list[Tensor], V: Tensor) -> Tensor:
+        """Σ_i v_i ∂gradient_i/∂theta for every column v; gradients that are constant add zero."""
+        active = [i for i, g in enumerate(gradient) if g.requires_grad]
+        if not active:
+            return torch.zeros_like(V)
+        columns = []
+        for v in V.unbind(1):
+            pieces = self.problem.layout.split(v.contiguous())
+            product = torch.autograd.grad(
+                [gradient[i] for i in active],
+                leaves,
+                [pieces[i] for i in active],
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            columns.append(flatten(product))
+        return torch.stack(columns, 1)
+
+    def _watched(self) -> list[Tensor]:
+        return [*self.problem.leaves(), *self.problem.model.buffers()]
+
+    def _fresh(self) -> bool:
+        """Whether parameters and buffers still have the values of the kept graph, bit for bit."""
+        watched = self._watched()
+        return len(watched) == len(self._state) and all(
+            torch.equal(tensor.detach(), old) for tensor, old in zip(watched, self._state)
+        )
+
+
+class ForwardOverReverse(Engine):
+    """H v = directional derivative of the gradient along v, by forward-mode differentiation."""
+
+    name = "forward-over-reverse"
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V, one Jacobian-vector product of the gradient per column and batch."""
+        with self.problem.evaluating() as leaves:
+            points = tuple(leaf.detach() for leaf in leaves)
+            return self.problem.mean(
+                lambda batch: torch.stack(
+                    [self._product(batch, points, v) for v in V.unbind(1)], 1
+                )
+            )
+
+    def _product(self, batch: Batch, points: tuple[Tensor, ...], v: Tensor) -> Tensor:
+        names = self.problem.layout.names
+
+        def loss(*tensors: Tensor) -> Tensor:
+            with substituted(self.problem.model, dict(zip(names, tensors, strict=True))):
+                return self.problem.batch_loss(batch)
+
+        gradient = torch.func.grad(loss, argnums=tuple(range(len(points))))
+        tangents = tuple(self.problem.layout.split(v.contiguous()))
+        _, product = torch.func.jvp(gradient, points, tangents)
+        return flatten(product)
+
+
+@dataclass(frozen=True)
+class CentralDifference:
+    """Asks `Hessian` for finite differences, (g(theta + h v) - g(theta - h v)) / 2h for unit v.
+
+    With step None, h is chosen once, at the first product, along the gradient and a random
+    direction, and kept, so that all products belong to one operator.
+    """
+
+    step: float | None = None
+
+
+class FiniteDifference(Engine):
+    """H v from two gradients at theta ± h v/‖v‖; approximate, with an error estimate.
+
+    Across the kinks of ReLU or max-pooling it measures the curvature smoothed over the radius h,
+    which is not the Hessian that automatic differentiation computes.
+    """
+
+    name = "finite-difference"
+
+    def __init__(self, problem: Problem, step: float | None = None) -> None:
+        super().__init__(problem)
+        self.step = step
+        self.relative_error: float | None = None
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V from two gradients per column."""
+        if self.relative_error is None:
+            self._choose_step()
+        assert self.step is not None  # noqa: S101  just chosen
+        theta = self.problem.theta
+        return torch.stack([self._product(theta, v, self.step) for v in V.unbind(1)], 1)
+
+    def facts(self) -> dict[str, Any]:
+        """The engine, its step and its estimated relative error."""
+        return {"product": self.name, "step": self.step, "relative_error": self.relative_error}
+
+    def _product(self, theta: Tensor, v: Tensor, step: float) -> Tensor:
+        norm = float(v.norm())
+        if norm == 0:
+            return torch.zeros_like(v)
+        h = step / norm
+        ahead = self.problem.at(theta + h * v).gradient()
+        behind = self.problem.at(theta - h * v).gradient()
+        return (ahead - behind) / (2 * h)
+
+    def _choose_step(self) -> None:
+        """The step with the smallest estimate |D(h) - D(2h)| / 3, worst of two directions.
+
+        D(h) has truncation error O(h²), so a third of the difference estimates it, and below the
+        best h the same difference shows the rounding noise, which grows like 1/h. A sharp
+        direction (the gradient) and a typical one (a random probe) bracket what Lanczos will ask.
+        """
+        theta, gradient = self.problem.theta, self.problem.gradient()
+        probe = probes.gaussian(len(theta), seed=0, dtype=theta.dtype, device=theta.device)
+        directions = [v / v.norm() for v in (gradient, probe) if float(v.norm()) > 0]
+        start = self.step or (1e-4 if theta.dtype == torch.float64 else 3e-3)
+        ladder = [start] if self.step else [start * 4.0**j for j in range(-3, 4)]
+        errors = [max(self._estimate(theta, v, h) for v in directions) for h in ladder]
+        best = min(range(len(ladder)), key=errors.__getitem__)
+        self.step, self.relative_error = ladder[best], errors[best]
+
+    def _estimate(self, theta: Tensor, v: Tensor, h: float) -> float:
+        fine, coarse = self._product(theta, v, h), self._product(theta, v, 2 * h)
+        scale = max(float(fine.norm()), float(coarse.norm()))
+        return float((fine - coarse).norm()) / (3 * scale) if scale > 0 else 0.0
+
+
+def make_engine(problem: Problem, product: str | CentralDifference, memory: int | None) -> Engine:
+    """The engine that `Hessian(problem, product=...)` names.
+
+    Raises:
+        ValueError: if there is no such engine.
+    """
+    if isinstance(product, CentralDifference):
+        return FiniteDifference(problem, product.step)
+    if product in ("auto", "reverse-over-reverse", "ror"):
+        return ReverseOverReverse(problem, memory)
+    if product in ("forward-over-reverse", "for"):
+        return ForwardOverReverse(problem)
+    if product in ("finite-difference", "fd"):
+        return FiniteDifference(problem)
+    msg = (
+        f"product={product!r} is not an engine; choose 'auto', 'reverse-over-reverse', "
+        "'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
+        "Reverse-over-forward is not offered because torch computes it wrongly."
+    )
+    raise ValueError(msg)
+
+
+def refuse_broken(gradient: tuple[Tensor, ...]) -> None:
+    """Raises RuntimeError if second derivatives through this graph fail or are silently wrong."""
+    for node in broken_nodes(gradient):
+        msg = (
+            f"this model has no trustworthy second derivative: {node.cause} (at {node.after}). "
+            f"Either {node.cure}, or accept an approximation: "
+            "Hessian(problem, product='finite-difference')."
+        )
+        raise RuntimeError(msg)
+

@@ -1,0 +1,1 @@
+"""Numerics on any symmetric operator; they know nothing of networks or processes."""

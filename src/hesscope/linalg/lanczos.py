@@ -1,0 +1,154 @@
+"""The Lanczos recurrence with full reorthogonalisation, grown one product at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesscope.linalg.basis import Basis
+from hesscope.operator import SymmetricOperator
+
+BREAKDOWN = 100  # times eps and the size of A: below, the next vector would be rounding noise
+ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start vector, and how much of it is random.
+
+    `share` is the squared weight of a standard normal entry in the normalised start: σ²/‖v‖² for
+    v = x + σ z with z standard normal. Certificates rest on it alone, whatever x is.
+    """
+
+    vector: Tensor
+    share: float
+
+
+def random_start(A: SymmetricOperator, locked: Basis, seed: int) -> Start:
+    """A Gaussian vector in the complement of the locked ones."""
+    z, _ = locked.project_out(A.probe(seed))
+    norm = float(z.norm())
+    return Start(z, 1.0 / norm**2 if norm > 0 else math.inf)
+
+
+def mixed_start(A: SymmetricOperator, warm: Tensor, seed: int, random_part: float = 0.1) -> Start:
+    """A warm vector plus `random_part` of a random direction, which keeps certificates valid."""
+    warm = warm.reshape(A.n, -1).sum(1).to(dtype=A.dtype, device=A.device)
+    sigma = random_part / math.sqrt(A.n)
+    v = warm / warm.norm() + sigma * A.probe(seed)
+    return Start(v, sigma**2 / float(v.norm()) ** 2)
+
+
+class Lanczos:
+    """A Q = Q T + beta q e', with Q orthonormal (also to `locked`) and T projected from A.
+
+    T is tridiagonal until the first `restart`, and `alpha`, `beta` describe that part for good:
+    they are the recurrence coefficients of the polynomials orthogonal with respect to the
+    spectral measure of the start vector (Lanczos 1950; Golub and Meurant 2010).
+    """
+
+    def __init__(
+        self, A: SymmetricOperator, start: Start, locked: Basis, *, known_scale: float = 0.0
+    ) -> None:
+        self.A, self.locked, self.share = A, locked, start.share
+        self._known_scale = known_scale  # of A, from earlier runs in a larger space
+        self.Q = Basis(A)
+        self.T = np.zeros((0, 0))
+        self.alpha: list[float] = []
+        self.beta: list[float] = []
+        self.restarted = False
+        self.asymmetry = 0.0
+        self.residual = 0.0  # the last beta
+        self._coupling = np.zeros(0)  # the new column of T above its diagonal
+        norm = float(start.vector.norm())
+        self.exhausted = len(locked) >= A.n or norm == 0.0
+        if not self.exhausted:
+            self.Q.append(start.vector / norm)
+
+    @property
+    def num_steps(self) -> int:
+        """The order of T."""
+        return len(self.T)
+
+    @property
+    def scale(self) -> float:
+        """The size of A from below: the largest entry of T in this and earlier runs."""
+        return float(np.abs(self.T).max(initial=self._known_scale))
+
+    def step(self) -> None:
+        """One product with A; afterwards T is larger by one.
+
+        Raises:
+            RuntimeError: if the product is not finite, or A shows not to be symmetric.
+        """
+        j = self.num_steps
+        w = self.A @ self.Q[j]
+        w, _ = self.locked.project_out(w)
+        w, h = self.Q.project_out(w)
+        if len(self.locked):
+            w, _ = self.locked.project_out(w)
+        column = h.cpu().numpy()
+        if not np.isfinite(column).all():
+            msg = (
+                "a product of the operator with a finite vector is NaN or infinite; "
+                "hs.check_problem names the cause."
+            )
+            raise RuntimeError(msg)
+        self._note_asymmetry(column)
+        self.T = np.pad(self.T, (0, 1))
+        self.T[j, j] = column[j]
+        self.T[:j, j] = self.T[j, :j] = self._coupling
+        self.residual = float(self.A.inner(w[:, None], w[:, None]).sqrt())
+        if not self.restarted:
+            self.alpha.append(self.T[j, j])
+            self.beta.append(self.residual)
+        eps = torch.finfo(self.A.dtype).eps
+        full = len(self.locked) + j + 1 >= self.A.n
+        self.exhausted = full or self.residual <= BREAKDOWN * eps * self.scale
+        self._coupling = np.zeros(j + 1)
+        self._coupling[j] = self.residual
+        if not self.exhausted:
+            self.Q.append(w / self.residual)
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values ascending, their vectors in the basis Q, and residual norms beta |s_m|."""
+        theta, S = np.linalg.eigh(self.T)
+        residual = 0.0 if self.exhausted else self.residual
+        return theta, S, residual * np.abs(S[-1])
+
+    def vectors(self, S: np.ndarray) -> Tensor:
+        """The Ritz vectors Q S, (n, k)."""
+        return self.Q.combine(torch.from_numpy(np.ascontiguousarray(S)))
+
+    def restart(self, keep: np.ndarray) -> None:
+        """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
+        theta, S, _ = self.ritz()
+        following = self.Q[self.num_steps].clone()
+        kept = self.vectors(S[:, keep])
+        self.Q = Basis(self.A)
+        for v in kept.unbind(1):
+            self.Q.append(v)
+        self.Q.append(following)
+        self.T = np.diag(theta[keep])
+        self._coupling = self.residual * S[-1, keep]
+        self.restarted = True
+
+    def _note_asymmetry(self, column: np.ndarray) -> None:
+        """q_i'A q_j must equal q_j'A q_i, which an earlier step has found: a free check."""
+        j = len(column) - 1
+        if j == 0:
+            return
+        difference = float(np.abs(column[:j] - self._coupling).max())
+        scale = max(self.scale, float(np.abs(column).max()))
+        self.asymmetry = max(self.asymmetry, difference / scale if scale > 0 else 0.0)
+        if self.asymmetry > ASYMMETRIC:
+            msg = (
+                f"the operator is not symmetric or not repeatable: u'Av and v'Au differ by "
+                f"{self.asymmetry:.0%} of its size. hs.check_problem(problem), or "
+                "hs.check_operator(A) for an operator of your own, names the cause."
+            )
+            raise RuntimeError(msg)

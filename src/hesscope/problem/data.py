@@ -1,0 +1,275 @@
+"""Batches that are the same at every pass: read once, counted, cached, checked against drift."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from hesscope.memory import human
+
+DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
+DATASET_BATCH = 256  # examples per batch when a bare Dataset is given
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch on the device, and how many items its mean loss averages over."""
+
+    index: int
+    content: Any
+    count: float
+
+
+class Batches:
+    """A re-iterable sequence of `Batch` that yields the same values at every pass.
+
+    Up to `cache_bytes` the batches stay on the device. Above, the source is read again at every
+    pass, under the same random seed, and a batch that differs from the first pass is an error.
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        count_of: Callable[[Any], float],
+        batch_size: int | None = None,
+        cache_bytes: int = DEFAULT_CACHE,
+    ) -> None:
+        self.source = _as_iterable(data, batch_size)
+        self.device, self.dtype, self.count_of = device, dtype, count_of
+        self._fingerprints: list[int] = []
+        self._cache: list[Batch] | None = []
+        self.total: float = 0.0
+        self.skipped: list[int] = []
+        self._read_first(cache_bytes)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from self._cache if self._cache is not None else self._stream()
+
+    def __len__(self) -> int:
+        return len(self._fingerprints) if self._cache is None else len(self._cache)
+
+    @property
+    def cached(self) -> bool:
+        """Whether all batches are kept on the device."""
+        return self._cache is not None
+
+    def reread(self, seed: int) -> Iterator[Any]:
+        """The contents of a fresh pass over the source under another random seed, for checks."""
+        with preserved_rng(seed):
+            for content in self.source:
+                yield to_device(content, self.device, self.dtype)
+
+    def _read_first(self, cache_bytes: int) -> None:
+        size, index = 0, -1
+        for index, content in enumerate(self.reread(seed=0)):
+            count = float(self.count_of(content))
+            if count < 0:
+                msg = f"count gave {count} for batch {index}; a batch counts zero or more items."
+                raise ValueError(msg)
+            self.total += count
+            size += sum(t.element_size() * t.numel() for t in tensors_in(content))
+            if size > cache_bytes:
+                self._cache = None
+            if self._cache is None:
+                self._fingerprints.append(fingerprint(content))
+            elif count == 0:
+                self.skipped.append(index)
+            else:
+                self._cache.append(Batch(index, content, count))
+                self._fingerprints.append(fingerprint(content))
+        if index < 0:
+            msg = "the data holds no batch: the loader, list or filter behind it is empty."
+            raise ValueError(msg)
+        if self.total == 0:
+            msg = (
+                f"all {index + 1} batches count zero items (every label is ignored, or the "
+                "batches are empty); there is nothing to average. Check `count` and the labels."
+            )
+            raise ValueError(msg)
+
+    def _stream(self) -> Iterator[Batch]:
+        index = -1
+        for index, content in enumerate(self.reread(seed=0)):
+            if index >= len(self) or fingerprint(content) != self._fingerprints[index]:
+                raise RuntimeError(_drift(f"batch {index} differs from the first pass"))
+            count = float(self.count_of(content))
+            if count > 0:
+                yield Batch(index, content, count)
+        if index + 1 != len(self):
+            raise RuntimeError(_drift(f"{index + 1} batches came, the first pass had {len(self)}"))
+
+
+def _drift(what: str) -> str:
+    return (
+        f"the data changes between passes: {what}. The loader shuffles or augments with a random "
+        "generator of its own. Use shuffle=False and a fixed transform, or pass list(loader)."
+    )
+
+
+def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
+    """What can be iterated again and again for batches."""
+    if isinstance(data, (Tensor, np.ndarray)):
+        msg = (
+            f"data is one array of shape {tuple(data.shape)}; give (inputs, targets), a DataLoader "
+            "or a list of batches. For a loss without targets use Problem.from_closure."
+        )
+        raise ValueError(msg)
+    if isinstance(data, tuple) and data and all(_is_array(item) for item in data):
+        return _array_batches(data, batch_size)
+    if isinstance(data, Mapping):
+        msg = (
+            f"data is one dict with keys {sorted(map(str, data))[:5]}; give a list of batches, "
+            "[batch], and `unpack` to say which entries are inputs and targets."
+        )
+        raise ValueError(msg)
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        return DataLoader(data, batch_size=batch_size or DATASET_BATCH)
+    if isinstance(data, Iterator):
+        msg = (
+            f"data is a {type(data).__name__} that can be read only once, but curvature reads the "
+            "data many times. Pass list(data), or the loader that it came from."
+        )
+        raise ValueError(msg)
+    if not isinstance(data, Iterable):
+        msg = (
+            f"data is a {type(data).__name__}; give (inputs, targets), a DataLoader, or any list "
+            "of batches."
+        )
+        raise ValueError(msg)
+    return data
+
+
+def _array_batches(arrays: tuple[Any, ...], batch_size: int | None) -> list[tuple[Any, ...]]:
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
+    if len(lengths) != 1:
+        shapes = ", ".join(str(tuple(array.shape)) for array in arrays)
+        msg = f"the arrays differ in their number of examples: shapes {shapes}."
+        raise ValueError(msg)
+    num = lengths.pop()
+    step = batch_size or max(num, 1)
+    if num == 0:
+        return []
+    return [tuple(a[i : i + step] for a in arrays) for i in range(0, num, step)]
+
+
+def _is_array(item: Any) -> bool:
+    return isinstance(item, (Tensor, np.ndarray))
+
+
+def map_tensors(content: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`content` with every tensor (and NumPy array) inside replaced by `change(tensor)`."""
+    if isinstance(content, Tensor):
+        return change(content)
+    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
+        return change(torch.from_numpy(np.ascontiguousarray(content)))
+    if isinstance(content, Mapping):
+        items = {key: map_tensors(item, change) for key, item in content.items()}
+        return items if type(content) is dict else type(content)(items)  # type: ignore[call-arg]
+    if isinstance(content, tuple) and hasattr(content, "_fields"):
+        return type(content)(*(map_tensors(item, change) for item in content))
+    if isinstance(content, (list, tuple)):
+        return type(content)(map_tensors(item, change) for item in content)
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        fields = {f.name: getattr(content, f.name) for f in dataclasses.fields(content)}
+        return type(content)(**{name: map_tensors(x, change) for name, x in fields.items()})
+    return content
+
+
+def tensors_in(content: Any) -> list[Tensor]:
+    """All tensors inside a batch, in order."""
+    found: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(content, keep)
+    return found
+
+
+def to_device(content: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    """The batch on the device; floating NumPy arrays become tensors of the model's dtype."""
+
+    def arrays(item: Any) -> Any:
+        if isinstance(item, np.ndarray) and item.dtype.kind == "f":
+            return torch.from_numpy(np.ascontiguousarray(item)).to(dtype)
+        if isinstance(item, np.ndarray) and item.dtype.kind in "iu":
+            return torch.from_numpy(np.ascontiguousarray(item).astype(np.int64))
+        return item
+
+    if isinstance(content, (list, tuple)) and not hasattr(content, "_fields"):
+        content = type(content)(arrays(item) for item in content)
+    elif type(content) is dict:
+        content = {key: arrays(item) for key, item in content.items()}
+    return map_tensors(content, lambda tensor: tensor.detach().to(device))
+
+
+def num_examples(content: Any) -> int:
+    """The size of the first dimension that all tensors of a batch share.
+
+    Raises:
+        ValueError: if the tensors of the batch differ in it, so that examples cannot be told apart.
+    """
+    tensors = tensors_in(content)
+    sizes = {len(tensor) if tensor.ndim else -1 for tensor in tensors}
+    if len(sizes) != 1 or -1 in sizes:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4]) or "no tensor"
+        msg = (
+            f"cannot tell the examples of a batch apart: its tensors have shapes {shapes} without "
+            "a common first dimension. Pass `count` to say how many items a batch averages over."
+        )
+        raise ValueError(msg)
+    return sizes.pop()
+
+
+def take(content: Any, index: slice | Tensor) -> Any:
+    """The examples of a batch at these positions of the first dimension."""
+    return map_tensors(content, lambda tensor: tensor[index])
+
+
+def fingerprint(content: Any) -> int:
+    """A 32-bit checksum of all tensors of a batch."""
+    code = 0
+    for tensor in tensors_in(content):
+        plain = tensor.detach().cpu().contiguous().view(-1)
+        code = zlib.crc32(repr((tuple(tensor.shape), tensor.dtype)).encode(), code)
+        if plain.numel():
+            code = zlib.crc32(memoryview(plain.view(torch.uint8).numpy()), code)
+    return code
+
+
+@contextmanager
+def preserved_rng(seed: int | None = None) -> Iterator[None]:
+    """Restores the generators of torch, NumPy and Python on exit; seeds them inside if asked."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  theirs to restore
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        if seed is not None:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002  users' transforms draw from it
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def describe(content: Any, limit: int = 4) -> str:
+    """The shapes and dtypes of a batch in a few words, for messages."""
+    parts = [f"{str(t.dtype)[6:]} {tuple(t.shape)}" for t in tensors_in(content)[:limit]]
+    size = sum(t.element_size() * t.numel() for t in tensors_in(content))
+    return f"{type(content).__name__} of {', '.join(parts) or 'no tensors'}, {human(size)}"

@@ -1,0 +1,176 @@
+"""The vector of parameters: which tensors of a model it is made of, and where each one lies in it.
+
+Tied parameters are one coordinate block, frozen ones are left out, and a forward pass can see
+other tensors in the place of the model's own without touching them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Selection = str | Sequence[str] | Callable[[str, Tensor], bool] | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names and shapes of the tensors that make up a parameter vector, in order."""
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+
+    @property
+    def n(self) -> int:
+        """The length of the parameter vector."""
+        return sum(shape.numel() for shape in self.shapes)
+
+    def slices(self) -> dict[str, slice]:
+        """Where each named tensor lies in the vector.
+
+        >>> Layout(("w", "b"), (torch.Size([2, 3]), torch.Size([2]))).slices()
+        {'w': slice(0, 6, None), 'b': slice(6, 8, None)}
+        """
+        slices, start = {}, 0
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            slices[name] = slice(start, start + shape.numel())
+            start += shape.numel()
+        return slices
+
+    def split(self, vector: Tensor) -> list[Tensor]:
+        """Views of a vector (n,) in the shapes of the tensors.
+
+        Raises:
+            ValueError: if the vector does not have length n.
+        """
+        if vector.shape != (self.n,):
+            msg = (
+                f"a vector of shape {tuple(vector.shape)} does not fit {self.n} parameters; "
+                f"give a tensor of shape ({self.n},), such as problem.theta."
+            )
+            raise ValueError(msg)
+        pieces = vector.split([shape.numel() for shape in self.shapes])
+        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+
+
+def flatten(tensors: Sequence[Tensor]) -> Tensor:
+    """The entries of all tensors in one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tensor]:
+    """The trainable tensors whose names match `selection`, in the model's order.
+
+    A selection is None (all), a name or glob such as "layers.3.*", a sequence of those, or a
+    function (name, tensor) -> bool.
+
+    Raises:
+        ValueError: if nothing trainable is selected; the message names the reason.
+    """
+    _refuse_unusable(named)
+    trainable = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
+    if not trainable:
+        raise ValueError(_why_nothing_is_trainable(named))
+    chosen = {name: p for name, p in trainable.items() if _matches(name, p, selection)}
+    if not chosen:
+        frozen = [name for name, p in named.items() if _matches(name, p, selection)]
+        hint = f" It matches {', '.join(frozen[:3])}, which is frozen." if frozen else ""
+        msg = (
+            f"{_describe(selection)} selects none of the {len(trainable)} trainable parameters."
+            f"{hint} Names look like {', '.join(list(trainable)[:3])}; "
+            "`model.named_parameters()` lists all of them."
+        )
+        raise ValueError(msg)
+    return chosen
+
+
+@contextmanager
+def substituted(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Inside, the model's forward pass sees `tensors` in place of its own of these names.
+
+    Every place that holds a tied tensor is served. The model's own tensors are not written to.
+    """
+    undo: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    flat_weights: list[tuple[nn.RNNBase, list[Tensor | None]]] = []
+    try:
+        for module, store, key, tensor in _places(model, tensors):
+            undo.append((store, key, store[key]))
+            store[key] = tensor
+            if isinstance(module, nn.RNNBase) and key in module._flat_weights_names:
+                flat_weights.append((module, module._flat_weights))
+                module._flat_weights = list(module._flat_weights)
+                module._flat_weights[module._flat_weights_names.index(key)] = tensor
+        yield
+    finally:
+        for store, key, tensor in reversed(undo):
+            store[key] = tensor
+        for module, weights in reversed(flat_weights):
+            module._flat_weights = weights
+
+
+def _places(
+    model: nn.Module, tensors: Mapping[str, Tensor]
+) -> list[tuple[nn.Module, dict[str, Tensor | None], str, Tensor]]:
+    """(module, its dict, key, new tensor) for each place that holds one of the named tensors."""
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    replacement = {id(named[name]): tensor for name, tensor in tensors.items()}
+    places = []
+    for module in model.modules():
+        for store in (module._parameters, module._buffers):
+            for key, tensor in store.items():
+                if tensor is not None and id(tensor) in replacement:
+                    places.append((module, store, key, replacement[id(tensor)]))
+    return places
+
+
+def _matches(name: str, tensor: Tensor, selection: Selection) -> bool:
+    if selection is None:
+        return True
+    if isinstance(selection, str):
+        return fnmatch.fnmatchcase(name, selection) or name.startswith(f"{selection}.")
+    if callable(selection):
+        return bool(selection(name, tensor))
+    return any(_matches(name, tensor, one) for one in selection)
+
+
+def _describe(selection: Selection) -> str:
+    return f"params={selection!r}" if not callable(selection) else "the function given as params"
+
+
+def _refuse_unusable(named: Mapping[str, Tensor]) -> None:
+    for name, tensor in named.items():
+        if tensor.requires_grad and tensor.is_complex():
+            msg = (
+                f"parameter {name} is complex ({tensor.dtype}); hesscope needs real parameters. "
+                "Store real and imaginary part as two real tensors (torch.view_as_real)."
+            )
+            raise ValueError(msg)
+        if tensor.is_inference():
+            msg = (
+                f"parameter {name} was made inside torch.inference_mode() and can never be "
+                "differentiated. Build or load the model outside of it."
+            )
+            raise ValueError(msg)
+
+
+def _why_nothing_is_trainable(named: Mapping[str, Tensor]) -> str:
+    if not named:
+        return (
+            "the model has no differentiable parameters: it has none at all, or its modules are "
+            "quantised or scripted. Measure the floating-point model from which it was made."
+        )
+    integer = [name for name, tensor in named.items() if not tensor.is_floating_point()]
+    if len(integer) == len(named):
+        return (
+            f"the model has no differentiable parameters: {', '.join(integer[:3])} hold integers "
+            f"({named[integer[0]].dtype}). Measure the floating-point model from which they were "
+            "made."
+        )
+    return (
+        f"all {len(named)} parameters are frozen (requires_grad is False), for example "
+        f"{next(iter(named))}. Call requires_grad_(True) on what you want to look at."
+    )

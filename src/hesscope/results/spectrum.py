@@ -1,0 +1,121 @@
+"""Eigenvalues as results: a few extreme pairs with their errors, or the whole exact spectrum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hesscope.results.estimate import Interval, plus_minus
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a Lanczos run proves about eigenvalues that were not returned.
+
+    Each statement fails with probability at most `delta` over the random start vector, whatever
+    the matrix (van Dorsselaer, Hochstenbach and van der Vorst 2000).
+    """
+
+    lower: float  # no eigenvalue of the operator lies below (-inf: nothing was proven)
+    upper: float  # no eigenvalue of the operator lies above (inf: nothing was proven)
+    window: float  # eigenvalues nearer than this to a printed one are not told apart from it
+    complete: bool  # nothing was missed among the wanted eigenvalues, up to the window
+    copies: bool  # further copies of a printed eigenvalue are excluded too
+    delta: float
+    statement: str
+
+    def __str__(self) -> str:
+        return self.statement
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """k eigenpairs of an n x n symmetric operator, the most wanted first.
+
+    Each interval `eigenvalues[i] ± residuals[i]` holds an eigenvalue (Krylov and Weinstein), in
+    the units of the operator. Residuals are ‖A v - λ v‖ from fresh products, at least the rounding
+    noise of the operator. `converged[i]` says that the residual met the tolerance.
+    """
+
+    eigenvalues: Tensor  # (k,) float64
+    eigenvectors: Tensor  # (n, k), columns orthonormal
+    residuals: Tensor  # (k,) float64
+    converged: Tensor  # (k,) bool
+    num_matvecs: int
+    certificate: Certificate
+    which: str = "LA"
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.eigenvalues)
+
+    def interval(self, i: int) -> Interval:
+        """Where an eigenvalue certainly lies: eigenvalues[i] ± residuals[i]."""
+        value, error = float(self.eigenvalues[i]), float(self.residuals[i])
+        return Interval(value - error, value + error)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self)} eigenpairs ({self.which}), {self.num_matvecs} matvecs"]
+        for i in range(len(self)):
+            mark = "" if self.converged[i] else "   not converged"
+            value = plus_minus(float(self.eigenvalues[i]), float(self.residuals[i]))
+            lines.append(f"  {i + 1:>3}  {value}{mark}")
+        lines.append(f"  {self.certificate}")
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """All n eigenvalues, ascending, in float64; each is off by at most `error`."""
+
+    eigenvalues: Tensor  # (n,) float64, ascending
+    error: float
+    num_matvecs: int
+    asymmetry: float = 0.0  # ‖A - A'‖_F / ‖A‖_F of the matrix before it was symmetrised
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.eigenvalues)
+
+    @property
+    def trace(self) -> float:
+        """The sum of the eigenvalues."""
+        return float(self.eigenvalues.sum())
+
+    @property
+    def frobenius_norm(self) -> float:
+        """The square root of the sum of the squared eigenvalues."""
+        return float(self.eigenvalues.square().sum().sqrt())
+
+    def count(self, low: float = -math.inf, high: float = math.inf) -> int:
+        """How many eigenvalues lie in [low, high].
+
+        >>> import torch
+        >>> Spectrum(torch.tensor([-1.0, 0.0, 2.0]).double(), 0.0, 3).count(low=-0.5)
+        2
+        """
+        inside = (self.eigenvalues >= low) & (self.eigenvalues <= high)
+        return int(inside.sum())
+
+    def __str__(self) -> str:
+        n = len(self)
+        top = float(self.eigenvalues[-1])
+        size = float(self.eigenvalues.abs().max())
+        tau = max(1e-6 * size, 10 * self.error)
+        negative, positive = self.count(high=-tau), self.count(low=tau)
+        return "\n".join(
+            [
+                f"exact spectrum of {n} eigenvalues, each ± {self.error:.1e}, "
+                f"{self.num_matvecs} matvecs",
+                f"  λmax {top:.6g}   λmin {float(self.eigenvalues[0]):.6g}   "
+                f"trace {self.trace:.6g}   Frobenius norm {self.frobenius_norm:.6g}",
+                f"  {negative} below -{tau:.1e}, {n - negative - positive} within, "
+                f"{positive} above (tau = 1e-6 of the largest |λ|, at least 10 errors)",
+            ]
+        )
