@@ -207,25 +207,35 @@ def _loss_is_repeatable(state: _State) -> Finding | None:
 
 
 def _loss_is_a_mean(state: _State) -> Finding | None:
-    """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for a batch and its two parts, counted by `count`."""
-    problem, batch = state.problem, state.first_batch()
-    if not tensors_in(batch.content):
+    """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches and several ways to cut each into two parts."""
+    problem = state.problem
+    if not tensors_in(state.first_batch().content):
         return None
-    parts = _two_parts(problem, batch)
-    if parts is None:
+    checked = 0
+    for batch in islice(problem.batches, 3):
+        for parts in _two_parts(problem, batch):
+            checked += 1
+            with problem.evaluating():
+                whole, one, two = (_value(problem, b) for b in (batch, *parts))
+            expected = (parts[0].count * one + parts[1].count * two) / batch.count
+            if not _close(whole, expected, _rounding(problem)):
+                return _why_not_a_mean(state, batch, whole, expected, one + two)
+    if not checked:
         state.note(
             "mean_not_checked",
-            "the first batch cannot be split into two parts that both count, so it is not known "
+            "the first batches cannot be cut into two parts that both count, so it is not known "
             "whether the loss is a mean over `count` items.",
             "make sure that it is.",
         )
-        return None
-    with problem.evaluating():
-        whole, one, two = (float(problem.batch_loss(b).detach()) for b in (batch, *parts))
-    expected = (parts[0].count * one + parts[1].count * two) / batch.count
-    if _close(whole, expected, _rounding(problem)):
-        return None
-    return _why_not_a_mean(state, batch, whole, expected, one + two)
+    return None
+
+
+def _value(problem: Problem, batch: Batch) -> float:
+    """The loss of a batch or part; NaN where it averages over nothing."""
+    try:
+        return float(problem.batch_loss(batch).detach())
+    except RuntimeError:
+        return float("nan")
 
 
 def _why_not_a_mean(
@@ -492,13 +502,13 @@ def _gradient_graph(problem: Problem, batch: Batch, leaves: list[Tensor]) -> tup
     )
 
 
-def _two_parts(problem: Problem, batch: Batch) -> tuple[Batch, Batch] | None:
-    """An uneven split of a batch into two parts that both count something."""
+def _two_parts(problem: Problem, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
+    """A few uneven cuts of a batch into two parts that both count something."""
     try:
         size = num_examples(batch.content)
-    except ValueError:
-        return None
-    for cut in islice(_cuts(size), 4):
+    except ValueError:  # the examples of a batch cannot be told apart
+        return
+    for cut in sorted({1, size // 3, size // 2 + 1, size - 1} & set(range(1, size))):
         contents = take(batch.content, slice(0, cut)), take(batch.content, slice(cut, size))
         counts = [float(problem.batches.count_of(content)) for content in contents]
         if min(counts) > 0:
@@ -506,12 +516,7 @@ def _two_parts(problem: Problem, batch: Batch) -> tuple[Batch, Batch] | None:
                 Batch(batch.index, content, count)
                 for content, count in zip(contents, counts, strict=True)
             )
-            return one, two
-    return None
-
-
-def _cuts(size: int) -> Iterator[int]:
-    yield from (cut for cut in (size // 3 or 1, size // 2, 2 * size // 3, 1) if 0 < cut < size)
+            yield one, two
 
 
 def _named(model: nn.Module, test: Callable[[nn.Module], bool]) -> list[str]:
@@ -529,4 +534,5 @@ def _rounding(problem: Problem) -> float:
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
+    """Whether two losses agree up to rounding; NaN agrees with nothing."""
     return abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-30)
