@@ -231,10 +231,10 @@ def _loss_is_a_mean(state: _State) -> Finding | None:
 
 
 def _value(problem: Problem, batch: Batch) -> float:
-    """The loss of a batch or part; NaN where it averages over nothing."""
+    """The loss of a batch or part; NaN where it averages over nothing or refuses one example."""
     try:
         return float(problem.batch_loss(batch).detach())
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return float("nan")
 
 
