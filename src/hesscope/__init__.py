@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hesscope import plots as plots
     from hesscope.curvature.checks import check_problem as check_problem
     from hesscope.curvature.hessian import Hessian as Hessian
     from hesscope.curvature.products import CentralDifference as CentralDifference

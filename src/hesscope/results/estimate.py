@@ -59,7 +59,7 @@ def plus_minus(value: float, error: float) -> str:
     """The value to the digits that its error leaves, and the error to two.
 
     >>> plus_minus(0.90123456, 5e-4), plus_minus(-0.758, 0.0), plus_minus(12345.0, 210.0)
-    ('0.90123 ± 5.0e-04', '-0.758', '12345 ± 2.1e+02')
+    ('0.90123 ± 5.0e-04', '-0.758', '1.23e+04 ± 2.1e+02')
     """
     if not math.isfinite(error) or error <= 0 or not math.isfinite(value):
         return f"{value:.6g}"

@@ -1,0 +1,45 @@
+# `make demo` and `make test` do all the set-up; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test test-slow check lint fix bench clean
+
+help:           ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+demo: $(READY)  ## set up and run the main job: a real network on real digits
+	"$(BIN)/hesscope" demo --report report.html
+
+test: $(READY)  ## set up and pass the tests
+	"$(BIN)/python" -m pytest -n 2 -m "not slow"
+
+test-slow: $(READY)  ## the tests that take long, too
+	"$(BIN)/python" -m pytest -n 2 -m slow
+
+check: lint test  ## all that has to hold before a change lands
+
+lint: $(READY)  ## format, ruff, types, the arrows of the house
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/ruff" check .
+	"$(BIN)/mypy"
+	"$(BIN)/lint-imports" --no-cache
+
+fix: $(READY)   ## format and mend what ruff can
+	"$(BIN)/ruff" format .
+	"$(BIN)/ruff" check --fix .
+
+bench: $(READY) ## cost of products and eigenpairs beside gradients
+	"$(BIN)/python" benchmarks/hvp.py
+	"$(BIN)/python" benchmarks/eigenpairs.py
+
+clean:          ## remove what the commands made
+	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+
+# torch first and alone: the pin finds a CPU build where there is one, and what follows accepts it.
+$(READY): pyproject.toml constraints.txt
+	"$(PYTHON)" -m venv $(VENV)
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(READY)

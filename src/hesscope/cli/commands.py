@@ -1,0 +1,198 @@
+"""The commands, their arguments and their exit status.
+
+Arguments are parsed before torch is imported, so that --help answers at once.
+Exit status: 0 healthy, 1 findings or unconverged values, 2 could not run, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hesscope.problem.problem import Problem
+
+HEALTHY, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+TARGET = """\
+a target is a function without arguments that returns a hesscope.Problem:
+  train.py:make_problem          a function in a file
+  package.module:make_problem    a function in an importable module
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status; also the console script."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was finished", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, RuntimeError) as error:
+        print(f"hesscope {options.command}: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hesscope",
+        description="Looks at the Hessian of a neural network and says what it sees.",
+        epilog=f"{TARGET}\nexit status: 0 healthy, 1 findings, 2 could not run, 130 interrupted",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hesscope {_version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = _command(commands, "demo", _demo, "a real network on real digits, end to end, offline")
+    demo.add_argument("--report", type=Path, default=Path("report.html"), help="page to write")
+    check = _command(commands, "check", _check, "can the second derivatives be trusted?")
+    _add_target(check)
+    diagnose = _command(commands, "diagnose", _diagnose, "where am I, and is the step right?")
+    _add_target(diagnose)
+    diagnose.add_argument("--lr", type=float, help="learning rate of gradient descent to judge")
+    diagnose.add_argument("--budget", type=int, default=150, help="matvecs at most (default 150)")
+    diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
+    spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
+    _add_target(spectrum)
+    spectrum.add_argument("--k", type=int, default=10, help="how many eigenvalues (default 10)")
+    spectrum.add_argument("--which", choices=("LA", "SA", "LM", "BE"), default="LA")
+    spectrum.add_argument("--tol", type=float, default=1e-3, help="relative residual (1e-3)")
+    spectrum.add_argument("--no-verify", action="store_true", help="do not look for copies")
+    spectrum.add_argument("--max-matvecs", type=int, help="limit on products")
+    spectrum.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
+    spectrum.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
+    show = _command(commands, "show", _show, "print a result that --save has written")
+    show.add_argument("folder", type=Path)
+    show.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
+    show.add_argument("--json", action="store_true", help="print JSON on standard output")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=TARGET if name not in ("demo", "show") else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="FILE.py:FUNCTION or MODULE:FUNCTION")
+    parser.add_argument("--weights", type=Path, help="a .safetensors or .pt state dict to load")
+    parser.add_argument("--seed", type=int, default=0, help="of all random starts (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("hesscope")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.demo import run
+
+    with showing_progress():
+        run(print, options.report)
+    return HEALTHY
+
+
+def _check(options: argparse.Namespace) -> int:
+    import hesscope as hs
+    from hesscope.cli.progress_bar import showing_progress
+
+    problem = _problem(options)
+    with showing_progress():
+        result = hs.check_problem(problem)
+    _give(result, options)
+    return HEALTHY if result.ok else FINDINGS
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    import hesscope as hs
+    from hesscope.cli.progress_bar import showing_progress
+
+    problem = _problem(options)
+    with showing_progress():
+        result = hs.diagnose(problem, lr=options.lr, budget=options.budget, seed=options.seed)
+    _give(result, options)
+    return HEALTHY if result.healthy else FINDINGS
+
+
+def _spectrum(options: argparse.Namespace) -> int:
+    import hesscope as hs
+    from hesscope.cli.progress_bar import showing_progress
+
+    H = hs.Hessian(_problem(options))
+    with showing_progress():
+        if options.exact:
+            _give(hs.spectrum(H), options)
+            return HEALTHY
+        pairs = hs.eigsh(
+            H,
+            k=min(options.k, H.n),
+            which=options.which,
+            tol=options.tol,
+            verify=not options.no_verify,
+            max_matvecs=options.max_matvecs,
+            seed=options.seed,
+        )
+    _give(pairs, options)
+    return HEALTHY if bool(pairs.converged.all()) else FINDINGS
+
+
+def _show(options: argparse.Namespace) -> int:
+    import hesscope as hs
+    from hesscope.results.record import read_provenance
+
+    options.save = None
+    _give(hs.load(options.folder), options)
+    if not options.json:
+        made = read_provenance(options.folder)
+        print("made with " + ", ".join(f"{name} {value}" for name, value in made.items()))
+    return HEALTHY
+
+
+def _problem(options: argparse.Namespace) -> Problem:
+    from hesscope.cli.target import load_problem
+    from hesscope.problem.checkpoints import load_weights
+
+    problem = load_problem(options.target)
+    if options.weights is not None:
+        load_weights(problem.model, options.weights)
+    return problem
+
+
+def _give(result: Any, options: argparse.Namespace) -> None:
+    """Prints, saves and writes the page, as asked."""
+    import json
+
+    import hesscope as hs
+    from hesscope.results.plain import as_plain
+
+    print(json.dumps(as_plain(result), ensure_ascii=False) if options.json else result)
+    told = sys.stderr if options.json else sys.stdout
+    if options.save is not None:
+        print(f"saved: {hs.save(result, options.save)}", file=told)
+    page = getattr(options, "report", None)
+    if page is not None:
+        print(f"report: {_write_page(result, page)}", file=told)
+
+
+def _write_page(result: Any, page: Path) -> Path:
+    from hesscope import report
+    from hesscope.examination import Examination
+
+    if isinstance(result, Examination):
+        return result.to_html(page)
+    cost = f"{result.num_matvecs} matvecs" if hasattr(result, "num_matvecs") else ""
+    return report.write(page, "hesscope spectrum", (), {"eigenvalues": result}, cost)

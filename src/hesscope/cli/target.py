@@ -1,0 +1,87 @@
+"""Finds the user's function behind FILE.py:FUNCTION or MODULE:FUNCTION and calls it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hesscope.problem.problem import Problem
+
+
+def load_problem(target: str) -> Problem:
+    """The Problem that the target's function returns.
+
+    Raises:
+        ValueError: if the target names nothing that can be called, or it returns something else.
+        RuntimeError: if the function raises; the message ends with the place.
+    """
+    function = _function(target)
+    try:
+        problem = function()
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        msg = (
+            f"{target} raises {type(error).__name__}: {error} "
+            f"({where.filename}, line {where.lineno})."
+        )
+        raise RuntimeError(msg) from error
+    if not isinstance(problem, Problem):
+        msg = (
+            f"{target} returns a {type(problem).__name__}; it has to return a hesscope.Problem, "
+            "such as hs.Problem(model, loss_fn, loader)."
+        )
+        raise ValueError(msg)
+    return problem
+
+
+def _function(target: str) -> Callable[[], Any]:
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        msg = f"target {target!r} is not FILE.py:FUNCTION or MODULE:FUNCTION."
+        raise ValueError(msg)
+    module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [
+            n for n, f in vars(module).items() if callable(f) and f.__module__ == module.__name__
+        ]
+        msg = f"{place} has no function {name!r}; it defines {', '.join(known) or 'none'}."
+        raise ValueError(msg)
+    return function  # type: ignore[no-any-return]
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        msg = f"there is no file {path} (looked from {Path.cwd()})."
+        raise ValueError(msg)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` would
+    sys.modules[path.stem] = module
+    _imported(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    sys.path.insert(0, str(Path.cwd()))
+    return _imported(lambda: importlib.import_module(name), name)  # type: ignore[no-any-return]
+
+
+def _imported(load: Callable[[], Any], place: str) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        msg = (
+            f"{place} cannot be imported: {type(error).__name__}: {error} "
+            f"({where.filename}, line {where.lineno})."
+        )
+        raise ValueError(msg) from error

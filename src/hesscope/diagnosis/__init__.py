@@ -1,0 +1,1 @@
+"""Results in, verdicts out; nothing here measures."""

@@ -1,0 +1,4 @@
+"""Results in, Axes out: drawing never measures, and redraws from a saved file."""
+
+from hesscope.plots.spectra import eigenvalues as eigenvalues
+from hesscope.plots.spectra import spectrum_histogram as spectrum_histogram

@@ -1,0 +1,98 @@
+"""Loads weights into a model from safetensors or from a state dict, never running code from it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from hesscope.problem.adapters import unwrap
+
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_NESTED = ("state_dict", "model_state_dict", "model")
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Copies the weights of a .safetensors or a .pt/.pth/.bin state dict into the model.
+
+    Nested dicts ("state_dict", "model") and the prefixes of wrappers are recognised.
+
+    Raises:
+        ValueError: if the file cannot be read without running code, or does not fit the model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        msg = f"there is no weights file {path}; give a .safetensors or .pt file."
+        raise ValueError(msg)
+    weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    inner, _ = unwrap(model)
+    wanted = inner.state_dict()
+    weights = _without_prefix(weights, wanted)
+    _refuse_misfit(weights, wanted, path)
+    inner.load_state_dict(weights, strict=False)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        msg = f"{path} is not a readable safetensors file ({error}): truncated or damaged?"
+        raise ValueError(msg) from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        msg = (
+            f"{path} holds more than tensors, and loading it would run code from the file. Save "
+            "the state dict alone: torch.save(model.state_dict(), path), or use safetensors."
+        )
+        raise ValueError(msg) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        msg = f"{path} is not a readable weights file ({error}): truncated or damaged?"
+        raise ValueError(msg) from error
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
+        msg = f"{path} holds a {type(content).__name__}, not a dict of tensors; save a state dict."
+        raise ValueError(msg)
+    return dict(content)
+
+
+def _without_prefix(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if weights and not wanted.keys() & weights.keys():
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def _refuse_misfit(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """Every tensor of the model must be there with its shape; tied names count once.
+
+    Raises:
+        ValueError: naming what is missing, misshaped or unknown.
+    """
+    shared = {tensor.data_ptr() for name, tensor in wanted.items() if name in weights}
+    missing = [n for n, t in wanted.items() if n not in weights and t.data_ptr() not in shared]
+    misshaped = [n for n, t in weights.items() if n in wanted and t.shape != wanted[n].shape]
+    foreign = [name for name in weights if name not in wanted]
+    faults = [
+        f"{word} {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
+        for word, names in (
+            ("lacks", missing),
+            ("has other shapes for", misshaped),
+            ("has unknown", foreign),
+        )
+        if names
+    ]
+    if faults:
+        msg = f"{path} does not fit the model: it {'; it '.join(faults)}."
+        raise ValueError(msg)

@@ -1,0 +1,3 @@
+"""Results as one self-contained HTML page: no script, no network, readable on paper and phone."""
+
+from hesscope.report.page import write as write

@@ -1,0 +1,164 @@
+"""Fills the page: verdicts first, then figures, tables, cost and provenance."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hesscope import plots
+from hesscope.results.check import Check
+from hesscope.results.estimate import plus_minus
+from hesscope.results.record import provenance
+from hesscope.results.spectrum import Eigenpairs, Spectrum
+from hesscope.results.verdict import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TEMPLATE = Path(__file__).with_name("page.html")
+_INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
+
+
+def write(
+    path: str | Path,
+    title: str,
+    verdicts: Sequence[Verdict],
+    results: Mapping[str, Any],
+    cost: str,
+) -> Path:
+    """Writes the page and returns its path.
+
+    Raises:
+        RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        msg = "the report needs jinja2 and matplotlib: pip install 'hesscope[report]'."
+        raise RuntimeError(msg) from error
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        verdicts=[_verdict(verdict) for verdict in verdicts],
+        figures=_figures(results),
+        tables=_tables(results),
+        spectrum=_spectrum(results),
+        check=next((r for r in results.values() if isinstance(r, Check)), None),
+        loss=results.get("loss"),
+        cost=cost,
+        facts=_facts(results),
+        provenance=provenance(),
+    )
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write the report to {path}: {error.strerror}. Choose another place."
+        raise RuntimeError(msg) from error
+    return path
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.name,
+        "claim": verdict.claim,
+        "confidence": verdict.confidence,
+        "finding": verdict.finding,
+        "advice": verdict.advice,
+        "evidence": {name: f"{value:.6g}" for name, value in verdict.evidence.items()},
+        "assumptions": verdict.assumptions,
+        "source": verdict.source,
+    }
+
+
+def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    figures = []
+    spectrum, pairs = _first(results, Spectrum), _first(results, Eigenpairs)
+    if spectrum is not None:
+        caption = "All eigenvalues of the Hessian, exactly; both axes are logarithmic away from 0."
+        if pairs is not None:
+            caption += " The marks at the upper edge were found without the matrix."
+        figures.append({"svg": _svg(plots.spectrum_histogram(spectrum, pairs)), "caption": caption})
+    for name, result in results.items():
+        if isinstance(result, Eigenpairs) and spectrum is None:
+            caption = (
+                f"{name}: eigenvalues with the interval that certainly holds one (λ ± residual)."
+            )
+            figures.append({"svg": _svg(plots.eigenvalues(result)), "caption": caption})
+    return figures
+
+
+def _tables(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _table(name, result, _first(results, Spectrum))
+        for name, result in results.items()
+        if isinstance(result, Eigenpairs)
+    ]
+
+
+def _table(name: str, pairs: Eigenpairs, spectrum: Spectrum | None) -> dict[str, Any]:
+    """Rows of an eigenvalue table, with the nearest exact value where the spectrum is known."""
+    rows = []
+    for i in range(len(pairs)):
+        value, residual = float(pairs.eigenvalues[i]), float(pairs.residuals[i])
+        row = {"rank": i + 1, "value": plus_minus(value, residual), "residual": f"{residual:.1e}"}
+        row["converged"] = "yes" if bool(pairs.converged[i]) else "no"
+        if spectrum is not None:
+            nearest = spectrum.eigenvalues[(spectrum.eigenvalues - value).abs().argmin()]
+            row["exact"] = f"{float(nearest):.8g}"
+            row["error"] = f"{abs(float(nearest) - value):.1e}"
+        rows.append(row)
+    return {
+        "name": name,
+        "rows": rows,
+        "exact": spectrum is not None,
+        "statement": pairs.certificate.statement,
+        "notes": pairs.notes,
+        "num_matvecs": pairs.num_matvecs,
+    }
+
+
+def _spectrum(results: Mapping[str, Any]) -> str:
+    spectrum = _first(results, Spectrum)
+    return "" if spectrum is None else str(spectrum)
+
+
+def _facts(results: Mapping[str, Any]) -> dict[str, str]:
+    for result in results.values():
+        if isinstance(result, (Eigenpairs, Spectrum)):
+            return {name: _plain(value) for name, value in result.facts.items()}
+    return {}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _first(results: Mapping[str, Any], kind: type) -> Any:
+    return next((result for result in results.values() if isinstance(result, kind)), None)
+
+
+def _svg(ax: Axes) -> str:
+    """The figure as SVG that inherits the page's text colour and holds no outside reference."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hesscope"}):
+        for text in ax.figure.findobj(lambda artist: hasattr(artist, "set_fontsize")):
+            text.set_color(_INK)
+        for spine in ax.spines.values():
+            spine.set_edgecolor(_INK)
+        ax.tick_params(colors=_INK)
+        buffer = io.StringIO()
+        ax.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})  # type: ignore[union-attr]
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return re.sub(
+        r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1
+    )

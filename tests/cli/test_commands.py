@@ -1,0 +1,185 @@
+"""The command line as a stranger types it: results, exit status, errors that name the cure."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hesscope.cli import main
+
+TRAIN = '''
+import torch, hesscope as hs
+from torch import nn
+F = nn.functional
+
+def make_problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    return hs.Problem(model, F.cross_entropy, (torch.randn(40, 4), torch.arange(40) % 3))
+
+def summed():
+    problem = make_problem()
+    return hs.Problem(problem.model, nn.CrossEntropyLoss(reduction="sum"), problem.batches.source)
+
+def saddle():
+    return hs.Problem.from_function(lambda t: t[0] ** 2 - t[1] ** 2, torch.zeros(2))
+
+class SlowData:
+    def __iter__(self):
+        import time
+        time.sleep(0.1)
+        yield torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+
+def slow():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
+    return hs.Problem(model, F.cross_entropy, SlowData(), cache_bytes=0)
+
+def number():
+    return 3
+
+def broken():
+    raise KeyError("no such column")
+'''
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / "train.py").write_text(TRAIN)
+    monkeypatch.chdir(folder)
+    yield folder / "train.py"
+    sys.modules.pop("train", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "expected"),
+    [
+        (["check", "train.py:make_problem"], 0, "check: ok"),
+        (["check", "train.py:summed"], 1, "FAULT sum_reduction"),
+        (["diagnose", "train.py:make_problem", "--lr", "0.1"], 0, "lr 0.1 is fine"),
+        (["diagnose", "train.py:saddle"], 1, "a strict saddle"),
+        (["spectrum", "train.py:make_problem", "--k", "3"], 0, "3 eigenpairs (LA)"),
+        (["spectrum", "train.py:saddle", "--which", "SA", "--k", "1"], 0, "-2"),
+        (["spectrum", "train.py:make_problem", "--exact"], 0, "exact spectrum of 43 eigenvalues"),
+        (["spectrum", "train.py:make_problem", "--max-matvecs", "4"], 1, "not converged"),
+        (["spectrum", "train:saddle", "--k", "1"], 0, "1 eigenpairs"),
+    ],
+)
+@pytest.mark.usefixtures("train")
+def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status, expected, capsys):
+    assert main(arguments) == status
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "train.py"], "target 'train.py' is not FILE.py:FUNCTION or MODULE:FUNCTION."),
+        (["check", "absent.py:f"], "there is no file absent.py (looked from "),
+        (["check", "absent.module:f"], "absent.module cannot be imported: ModuleNotFoundError"),
+        (["check", "train.py:absent"], "train.py has no function 'absent'; it defines make_problem"),
+        (["check", "train.py:number"], "train.py:number returns a int; it has to return a hesscope"),
+        (["check", "train.py:broken"], "train.py:broken raises KeyError: 'no such column' ("),
+        (["diagnose", "train.py:make_problem", "--lr", "-1"], "lr=-1.0 is not a positive"),
+        (["spectrum", "train.py:make_problem", "--k", "0"], "k=0 eigenpairs"),
+        (["check", "train.py:make_problem", "--weights", "no.pt"], "there is no weights file no.pt"),
+        (["show", "nowhere"], "nowhere holds no record.json; give a folder that"),
+    ],
+)
+@pytest.mark.usefixtures("train")
+def test_what_cannot_run_exits_with_2_and_says_why(arguments, message, capsys):
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"hesscope {arguments[0]}: {message}")
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["spectrum", "t:f", "--which", "XX"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: hesscope" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("train")
+def test_json_goes_alone_to_standard_output(capsys):
+    arguments = ["spectrum", "train.py:make_problem", "--k", "2", "--json", "--save", "out put"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)["eigenvalues"]) == 2
+    assert captured.err == "saved: out put\n"
+
+
+@pytest.mark.usefixtures("train")
+def test_a_saved_result_is_shown_again_with_its_provenance(capsys):
+    main(["diagnose", "train.py:make_problem", "--save", "run", "--report", "page.html"])
+    first = capsys.readouterr().out
+    assert main(["show", "run", "--report", "again.html"]) == 0
+    second = capsys.readouterr().out
+    assert second.startswith(first.split("saved:")[0])
+    assert "made with hesscope" in second
+
+
+@pytest.mark.parametrize("kind", ["weights.safetensors", "weights.pt", "nested.pt"])
+def test_weights_are_loaded_into_the_model(kind, train, capsys):
+    from hesscope.cli.target import load_problem
+
+    model = load_problem("train.py:make_problem").model
+    state = {name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    if kind.endswith("safetensors"):
+        save_file(state, kind)
+    else:
+        torch.save({"state_dict": wrapped} if kind == "nested.pt" else state, kind)
+    main(["diagnose", "train.py:make_problem", "--weights", kind, "--json"])
+    assert json.loads(capsys.readouterr().out)["results"]["loss"] == pytest.approx(1.0986123)
+
+
+def test_weights_that_do_not_fit_or_would_run_code_are_refused(train, capsys):
+    torch.save({"0.weight": torch.zeros(1)}, "small.pt")
+    torch.save(torch.nn.Linear(1, 1), "module.pt")
+    (train.parent / "cut.safetensors").write_bytes(b"12345")
+    (train.parent / "cut.pt").write_bytes(b"12345")
+    for name, message in (
+        ("small.pt", "does not fit the model: it lacks 0.bias, 2.weight, 2.bias; it has other shap"),
+        ("module.pt", "holds more than tensors, and loading it would run code from the file."),
+        ("cut.safetensors", "is not a readable safetensors file"),
+        ("cut.pt", "holds more than tensors"),
+    ):
+        assert main(["check", "train.py:make_problem", "--weights", name]) == 2
+        assert f"hesscope check: {name} {message}" in capsys.readouterr().err
+
+
+def run(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "hesscope", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_help_answers_without_importing_torch():
+    code = "import sys, hesscope.cli; print('torch' in sys.modules, 'rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
+    assert "demo" in run("--help").stdout
+    assert run("--version").stdout.startswith("hesscope 0.")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT as a terminal on POSIX does")
+def test_an_interrupted_spectrum_prints_what_it_has(train):
+    command = [sys.executable, "-m", "hesscope", "spectrum", "train.py:slow", "--k", "150"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=train.parent
+    )
+    time.sleep(8)  # imports take up to four seconds, the 300 products half a minute
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted: residuals are the recurrence's own estimates" in out

@@ -1,0 +1,81 @@
+"""Numbers in, claims out: every verdict on where the parameters stand, `undecided` included."""
+
+import math
+
+import pytest
+
+from hesscope.diagnosis.critical_point import Curvature, critical_point, definiteness
+
+BOWL = {"lambda_min": 1.0, "lower": 0.9}
+SADDLE = {"lambda_min": -0.5, "lower": -0.6}
+FLAT = {"lambda_min": 1e-9, "lower": -1e-5}
+OPEN = {"lambda_min": 1e-9, "lower": -0.3}
+PEAK = {"lambda_min": -2.0, "lower": -2.1, "lambda_max": -1.0, "upper": -0.9}
+
+
+def curvature(**known: float) -> Curvature:
+    usual = {
+        "lambda_max": 2.0,
+        "lambda_max_error": 1e-6,
+        "lambda_min_error": 1e-6,
+        "upper": 2.1,
+        "noise": 1e-12,
+        "delta": 1e-3,
+    }
+    return Curvature(**{**usual, **known})
+
+
+@pytest.mark.parametrize(
+    ("gradient", "noise", "ends", "claim", "confidence", "finding"),
+    [
+        (0.0, math.nan, BOWL, "a strict local minimum", "certified", False),
+        (0.0, math.nan, SADDLE, "a strict saddle", "proven", True),
+        (0.0, math.nan, FLAT, "a minimum to second order, up to 2.0e-04", "certified", False),
+        (0.0, math.nan, OPEN, "a critical point, minimum or saddle undecided", "undecided", False),
+        (0.0, math.nan, PEAK, "a local maximum", "certified", True),
+        (0.1, 0.08, SADDLE, "at the noise level", "proven", False),
+        (0.1, 0.08, FLAT, "at the noise level", "certified", False),
+        (0.1, 0.08, OPEN, "at the noise level", "undecided", False),
+        (0.1, 0.04, SADDLE, "no: still descending; some directions curve down", "measured", False),
+        (0.1, math.nan, FLAT, "no: still descending", "measured", False),
+    ],
+)
+def test_the_claim_follows_from_gradient_and_spectrum(
+    gradient, noise, ends, claim, confidence, finding
+):
+    verdict = critical_point(gradient, noise, 1e-9, 0.0, curvature(**ends))
+    assert verdict.claim.startswith(claim)
+    assert verdict.confidence == confidence
+    assert verdict.finding is finding
+    assert verdict.evidence["λmin"] == ends["lambda_min"]
+
+
+def test_a_gradient_within_the_users_tolerance_is_critical():
+    assert critical_point(1e-3, math.nan, 0.0, 1e-4, curvature(**BOWL)).claim.startswith("no:")
+    assert critical_point(1e-3, math.nan, 0.0, 1e-2, curvature(**BOWL)).claim.startswith("a strict")
+
+
+def test_unknown_noise_is_left_out_of_the_evidence():
+    verdict = critical_point(1.0, math.nan, 0.0, 0.0, curvature(**BOWL))
+    assert "its noise over the data" not in verdict.evidence
+
+
+@pytest.mark.parametrize(
+    ("ends", "claim", "confidence"),
+    [
+        (SADDLE, "indefinite: |λmin| is 0.25 of λmax", "proven"),
+        (FLAT, "no negative curvature beyond 2.0e-04", "certified"),
+        (OPEN, "undecided: λmin lies in [-3.00e-01, 1.00e-09]", "undecided"),
+        (PEAK, "negative definite", "certified"),
+    ],
+)
+def test_definiteness_says_no_more_than_was_proven(ends, claim, confidence):
+    verdict = definiteness(curvature(**ends))
+    assert verdict.claim == claim
+    assert verdict.confidence == confidence
+
+
+def test_negative_curvature_below_rounding_noise_proves_nothing():
+    c = curvature(lambda_min=-1e-13, lower=-1e-9)
+    assert not c.negative
+    assert c.never_negative

@@ -1,0 +1,69 @@
+"""The page is one file that asks for nothing, runs nothing, and shows what the results say."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from torch import nn
+
+import hesscope as hs
+from hesscope import report
+
+
+class Reader(HTMLParser):
+    """Collects the text, the tags and every attribute that could load something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.tags, self.links = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "action", "data")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    data = torch.randn(90, 6), torch.randint(0, 3, (90,))
+    examined = hs.diagnose(hs.Problem(model, nn.functional.cross_entropy, data), lr=0.1)
+    path = examined.to_html(tmp_path_factory.mktemp("a folder") / "page.html")
+    return path.read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded_from_anywhere(page):
+    reader = Reader()
+    reader.feed(page)
+    assert all(link.startswith("#") for link in reader.links)
+    assert "script" not in reader.tags
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert len(page) < 1_000_000
+
+
+def test_verdicts_evidence_and_provenance_are_on_the_page(page):
+    reader = Reader()
+    reader.feed(page)
+    text = " ".join(reader.text)
+    for expected in ("minimum?", "step size", "2/λmax", "matvecs", "torch", "model.eval()"):
+        assert expected in text
+
+
+def test_a_name_that_looks_like_markup_stays_text(tmp_path):
+    verdict = hs.Verdict("<script>alert(1)</script>", "a <b>bold</b> claim", {"<i>x</i>": 1.0})
+    page = report.write(tmp_path / "p.html", "<title>", [verdict], {}, "").read_text("utf-8")
+    reader = Reader()
+    reader.feed(page)
+    assert not {"script", "b", "i"} & set(reader.tags)
+    assert "<script>alert(1)</script>" in " ".join(reader.text)
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(RuntimeError, match=r"^cannot write the report to .*page\.html: .*"):
+        report.write(blocked / "page.html", "t", [], {}, "")

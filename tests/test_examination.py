@@ -1,0 +1,102 @@
+"""Examinations: honest about what they found, within their budget, and as they were after saving."""
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+import hesscope as hs
+
+
+def quadratic(*eigenvalues: float) -> hs.Problem:
+    values = torch.tensor(eigenvalues, dtype=torch.float64)
+    return hs.Problem.from_function(lambda t: 0.5 * (values * t * t).sum(), torch.zeros_like(values))
+
+
+@pytest.mark.parametrize(
+    ("eigenvalues", "claim"),
+    [
+        ((3.0, 2.0, 1.0), "a strict local minimum: all curvature is positive"),
+        ((3.0, 2.0, -1.0), "a strict saddle: a direction of negative curvature leads down"),
+        ((3.0, 2.0, 0.0), "a minimum to second order, up to 3.0e-04: flat directions are left"),
+        ((-3.0, -2.0, -1.0), "a local maximum"),
+        ((2.0,), "a strict local minimum: all curvature is positive"),
+    ],
+)
+def test_critical_points_of_quadratics_are_named(eigenvalues, claim):
+    assert hs.diagnose(quadratic(*eigenvalues)).verdict("minimum?").claim == claim
+
+
+def small_problem(seed: int = 0, **options) -> hs.Problem:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    data = torch.randn(90, 6), torch.randint(0, 3, (90,))
+    return hs.Problem(model, nn.functional.cross_entropy, data, **options)
+
+
+def test_an_untrained_network_is_still_descending():
+    torch.manual_seed(0)
+    inputs = torch.randn(400, 6)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    problem = hs.Problem(model, nn.functional.cross_entropy, (inputs, (inputs[:, 0] > 0).long()))
+    verdict = hs.diagnose(problem).verdict("minimum?")
+    assert verdict.claim.startswith("no: still descending")
+    assert verdict.evidence["gradient norm"] > 2 * verdict.evidence["its noise over the data"]
+
+
+def test_a_model_fault_comes_first_and_stops_the_rest():
+    problem = small_problem()
+    problem = hs.Problem(problem.model, nn.CrossEntropyLoss(reduction="sum"), problem.batches.source)
+    examined = hs.diagnose(problem)
+    assert [verdict.name for verdict in examined.verdicts] == ["model fault"]
+    assert "sum_reduction" in examined.verdicts[0].claim
+    assert not examined.healthy
+
+
+@pytest.mark.parametrize("budget", [10, 25, 60])
+def test_the_budget_of_products_is_kept_and_counted(budget, monkeypatch):
+    multiplied = []
+    matmat = hs.Hessian.matmat
+
+    def counting(self, V):
+        multiplied.append(V.shape[1])
+        return matmat(self, V)
+
+    monkeypatch.setattr(hs.Hessian, "matmat", counting)
+    examined = hs.diagnose(small_problem(), budget=budget, check=False)
+    assert examined.num_matvecs == sum(multiplied) <= budget
+
+
+def test_an_examination_survives_saving(tmp_path):
+    examined = hs.diagnose(small_problem(), lr=0.1)
+    again = hs.load(examined.save(tmp_path / "run"))
+    assert str(again) == str(examined)
+    assert again.verdicts == examined.verdicts
+    assert torch.equal(
+        again.results["eigenpairs"].eigenvectors, examined.results["eigenpairs"].eigenvectors
+    )
+
+
+def test_the_page_shows_claim_evidence_and_cost():
+    text = str(hs.diagnose(small_problem(), lr=0.1))
+    assert re.search(r"minimum\?.*\n.*gradient norm = ", text)
+    assert re.search(r"\d+ matvecs, .* seed 0, 90 items, n = 83, float32, model.eval\(\)$", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "lr=-1.0 is not a positive learning rate; give the lr of your optimiser."),
+        ({"budget": 2}, "budget=2 matvecs is too little to say anything; the usual is 150."),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        hs.diagnose(small_problem(), **options)
+
+
+def test_an_unknown_verdict_names_the_known_ones():
+    message = "no verdict 'mood'; there are 'minimum?', 'curvature', 'step size'."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        hs.diagnose(small_problem()).verdict("mood")
