@@ -20,6 +20,13 @@ _BROKEN = {
         "its gradient passes through an operation whose backward has no derivative",
         "replace the operation by its elementary form",
     ),
+    "CheckpointFunctionBackward": (
+        "reentrant_checkpoint",
+        "it checkpoints activations with use_reentrant=True, and autograd leaves out what is "
+        "inside without an error",
+        "pass use_reentrant=False to torch.utils.checkpoint.checkpoint (Hugging Face: "
+        "gradient_checkpointing_kwargs={'use_reentrant': False})",
+    ),
     "WeightNormInterface": (
         "weight_norm",
         "it uses weight_norm, whose second derivative is wrong in torch 2.13 (30 to 50 %)",

@@ -9,16 +9,19 @@ silently wrong through LayerNorm and BatchNorm in torch 2.13.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hesscope import collectives, probes
 from hesscope.curvature.graph import broken_nodes, kept_bytes
+from hesscope.curvature.kernels import fast_second_derivatives
 from hesscope.memory import available_bytes
 from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import calls_of, twice_differentiable
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.problem import Problem
 
@@ -57,25 +60,26 @@ class ReverseOverReverse(Engine):
         self.graph_bytes = 0
         self._kept: list[tuple[Batch, list[Tensor], tuple[Tensor, ...]]] = []
         self._state: list[Tensor] = []
+        self._versions: list[int] = []
         self._keep: bool | None = None
         self._scanned = False
+        self._recomputes = False  # whether a backward pass runs the model: checkpointing
 
     def products(self, V: Tensor) -> Tensor:
         """H V: the graphs of all batches are built once and applied to every column."""
         if self._keep is None or (self._keep and not self._fresh()):
             self._build()
-        with torch.inference_mode(mode=False):
-            if self._keep:
-                parts = (
-                    batch.count * self._apply(gradient, leaves, V)
-                    for batch, leaves, gradient in self._kept
-                )
-                total = sum(parts, torch.zeros_like(V)) / self.problem.count
-                return collectives.sum_over_processes(total)
+        if not self._keep:
             with self.problem.evaluating() as leaves:
                 return self.problem.mean(
                     lambda batch: self._apply(self._gradient(batch, leaves), leaves, V)
                 )
+        with self._surroundings():
+            total = torch.zeros_like(V)
+            for batch, leaves, gradient in self._kept:
+                weight = batch.count / self.problem.count
+                total.add_(self._apply(gradient, leaves, V), alpha=weight)
+        return collectives.sum_over_processes(total)
 
     def facts(self) -> dict[str, Any]:
         """The engine, whether its graphs are kept, and their size."""
@@ -97,7 +101,16 @@ class ReverseOverReverse(Engine):
                     self._kept, self._keep = [], False
                     return
                 self._kept.append((batch, leaves, gradient))
-        self._state = [tensor.detach().clone() for tensor in self._watched()]
+        watched = self.problem.watched()
+        self._state = [tensor.detach().clone() for tensor in watched]
+        self._versions = _parameter_versions(watched)
+
+    def _surroundings(self) -> AbstractContextManager[Any]:
+        """What a product of a kept graph needs: all of it only where it runs the model again."""
+        problem = self.problem
+        if self._recomputes:
+            return problem.evaluating()
+        return twice_differentiable(problem.model, problem.device)
 
     def _budget(self) -> float:
         if self.memory is not None:
@@ -106,13 +119,13 @@ class ReverseOverReverse(Engine):
 
     def _gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        gradient = torch.autograd.grad(
-            self.problem.batch_loss(batch),
-            leaves,
-            create_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        with fast_second_derivatives():
+            loss = self.problem.batch_loss(batch)
+        with calls_of(self.problem.model) as calls:
+            gradient = torch.autograd.grad(
+                loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        self._recomputes = self._recomputes or bool(calls)
         if not self._scanned:
             refuse_broken(gradient)
             self._scanned = True
@@ -123,27 +136,23 @@ class ReverseOverReverse(Engine):
         active = [i for i, g in enumerate(gradient) if g.requires_grad]
         if not active:
             return torch.zeros_like(V)
+        outputs = [gradient[i] for i in active]
         columns = []
         for v in V.unbind(1):
             pieces = self.problem.layout.split(v.contiguous())
-            product = torch.autograd.grad(
-                [gradient[i] for i in active],
-                leaves,
-                [pieces[i] for i in active],
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
+            product = _differentiate(outputs, leaves, [pieces[i] for i in active])
             columns.append(flatten(product))
         return torch.stack(columns, 1)
 
-    def _watched(self) -> list[Tensor]:
-        return [*self.problem.leaves(), *self.problem.model.buffers()]
-
     def _fresh(self) -> bool:
-        """Whether parameters and buffers still have the values of the kept graph, bit for bit."""
-        watched = self._watched()
-        return len(watched) == len(self._state) and all(
+        """Whether parameters, frozen ones too, and buffers still have the values of the kept graph.
+
+        Autograd also refuses parameters that were written to and then got their old values back.
+        """
+        watched = self.problem.watched()
+        if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
+            return False
+        return all(
             torch.equal(tensor.detach(), old) for tensor, old in zip(watched, self._state)
         )
 
@@ -264,6 +273,30 @@ def make_engine(problem: Problem, product: str | CentralDifference, memory: int 
         "Reverse-over-forward is not offered because torch computes it wrongly."
     )
     raise ValueError(msg)
+
+
+def _differentiate(
+    outputs: list[Tensor], leaves: list[Tensor], weights: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """The gradient of the weighted sum of the outputs, from a graph that stays."""
+    try:
+        return torch.autograd.grad(
+            outputs, leaves, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+    except NotImplementedError as error:
+        raise RuntimeError(_not_implemented(error)) from error
+
+
+def _parameter_versions(tensors: list[Tensor]) -> list[int]:
+    return [t._version for t in tensors if isinstance(t, nn.Parameter)]
+
+
+def _not_implemented(error: NotImplementedError) -> str:
+    return (
+        f"this model has no second derivative in torch: {str(error).rstrip('.')}. Either replace "
+        "the operation named there by its elementary form, or accept an approximation: "
+        "Hessian(problem, product='finite-difference')."
+    )
 
 
 def refuse_broken(gradient: tuple[Tensor, ...]) -> None:

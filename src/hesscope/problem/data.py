@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,37 +60,46 @@ class Batches:
         yield from self._cache if self._cache is not None else self._stream()
 
     def __len__(self) -> int:
-        return len(self._fingerprints) if self._cache is None else len(self._cache)
+        return len(self._fingerprints) - len(self.skipped)
 
     @property
     def cached(self) -> bool:
         """Whether all batches are kept on the device."""
         return self._cache is not None
 
+    @property
+    def fingerprints(self) -> tuple[int, ...]:
+        """The checksum of every batch of the first pass, skipped ones included."""
+        return tuple(self._fingerprints)
+
     def reread(self, seed: int) -> Iterator[Any]:
-        """The contents of a fresh pass over the source under another random seed, for checks."""
-        with preserved_rng(seed):
-            for content in self.source:
-                yield to_device(content, self.device, self.dtype)
+        """The contents of a fresh pass over the source under this random seed.
+
+        Random transforms draw from a stream of their own, which nothing that happens between two
+        batches can disturb, so every pass under one seed draws the same.
+        """
+        for content in _under_own_rng(self.source, seed):
+            yield to_device(content, self.device, self.dtype)
 
     def _read_first(self, cache_bytes: int) -> None:
         size, index = 0, -1
         for index, content in enumerate(self.reread(seed=0)):
             count = float(self.count_of(content))
-            if count < 0:
-                msg = f"count gave {count} for batch {index}; a batch counts zero or more items."
+            if not 0 <= count < math.inf:
+                msg = (
+                    f"count gave {count} for batch {index}; a batch counts a finite number of "
+                    "items, zero or more."
+                )
                 raise ValueError(msg)
             self.total += count
             size += sum(t.element_size() * t.numel() for t in tensors_in(content))
             if size > cache_bytes:
                 self._cache = None
-            if self._cache is None:
-                self._fingerprints.append(fingerprint(content))
-            elif count == 0:
+            self._fingerprints.append(fingerprint(content))
+            if count == 0:
                 self.skipped.append(index)
-            else:
+            elif self._cache is not None:
                 self._cache.append(Batch(index, content, count))
-                self._fingerprints.append(fingerprint(content))
         if index < 0:
             msg = "the data holds no batch: the loader, list or filter behind it is empty."
             raise ValueError(msg)
@@ -101,15 +111,15 @@ class Batches:
             raise ValueError(msg)
 
     def _stream(self) -> Iterator[Batch]:
-        index = -1
+        index, known = -1, self._fingerprints
         for index, content in enumerate(self.reread(seed=0)):
-            if index >= len(self) or fingerprint(content) != self._fingerprints[index]:
+            if index >= len(known) or fingerprint(content) != known[index]:
                 raise RuntimeError(_drift(f"batch {index} differs from the first pass"))
             count = float(self.count_of(content))
             if count > 0:
                 yield Batch(index, content, count)
-        if index + 1 != len(self):
-            raise RuntimeError(_drift(f"{index + 1} batches came, the first pass had {len(self)}"))
+        if index + 1 != len(known):
+            raise RuntimeError(_drift(f"{index + 1} batches came, the first pass had {len(known)}"))
 
 
 def _drift(what: str) -> str:
@@ -120,7 +130,11 @@ def _drift(what: str) -> str:
 
 
 def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
-    """What can be iterated again and again for batches."""
+    """What can be iterated again and again for batches.
+
+    Raises:
+        ValueError: if it can be read only once, or is no data at all.
+    """
     if isinstance(data, (Tensor, np.ndarray)):
         msg = (
             f"data is one array of shape {tuple(data.shape)}; give (inputs, targets), a DataLoader "
@@ -153,6 +167,11 @@ def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
 
 
 def _array_batches(arrays: tuple[Any, ...], batch_size: int | None) -> list[tuple[Any, ...]]:
+    """Batches of consecutive examples.
+
+    Raises:
+        ValueError: if the arrays differ in their number of examples.
+    """
     lengths = {len(array) if array.ndim else 0 for array in arrays}
     if len(lengths) != 1:
         shapes = ", ".join(str(tuple(array.shape)) for array in arrays)
@@ -169,23 +188,39 @@ def _is_array(item: Any) -> bool:
     return isinstance(item, (Tensor, np.ndarray))
 
 
-def map_tensors(content: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`content` with every tensor (and NumPy array) inside replaced by `change(tensor)`."""
+def map_tensors(
+    content: Any, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
+) -> Any:
+    """`content` with every tensor inside replaced by `change(tensor)`, at any depth.
+
+    NumPy arrays become tensors first: floating ones of `dtype`, integers int64.
+    """
+
+    def inside(item: Any) -> Any:
+        return map_tensors(item, change, dtype)
+
     if isinstance(content, Tensor):
         return change(content)
     if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
-        return change(torch.from_numpy(np.ascontiguousarray(content)))
+        return change(_tensor(content, dtype))
     if isinstance(content, Mapping):
-        items = {key: map_tensors(item, change) for key, item in content.items()}
+        items = {key: inside(item) for key, item in content.items()}
         return items if type(content) is dict else type(content)(items)  # type: ignore[call-arg]
     if isinstance(content, tuple) and hasattr(content, "_fields"):
-        return type(content)(*(map_tensors(item, change) for item in content))
+        return type(content)(*map(inside, content))
     if isinstance(content, (list, tuple)):
-        return type(content)(map_tensors(item, change) for item in content)
+        return type(content)(map(inside, content))
     if dataclasses.is_dataclass(content) and not isinstance(content, type):
         fields = {f.name: getattr(content, f.name) for f in dataclasses.fields(content)}
-        return type(content)(**{name: map_tensors(x, change) for name, x in fields.items()})
+        return type(content)(**{name: inside(item) for name, item in fields.items()})
     return content
+
+
+def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> Tensor:
+    if array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch wants both
+    return tensor.to(dtype) if dtype is not None and array.dtype.kind == "f" else tensor
 
 
 def tensors_in(content: Any) -> list[Tensor]:
@@ -202,19 +237,13 @@ def tensors_in(content: Any) -> list[Tensor]:
 
 def to_device(content: Any, device: torch.device, dtype: torch.dtype) -> Any:
     """The batch on the device; floating NumPy arrays become tensors of the model's dtype."""
+    with torch.inference_mode(mode=False), torch.no_grad():
+        return map_tensors(content, lambda tensor: _ordinary(tensor).to(device), dtype)
 
-    def arrays(item: Any) -> Any:
-        if isinstance(item, np.ndarray) and item.dtype.kind == "f":
-            return torch.from_numpy(np.ascontiguousarray(item)).to(dtype)
-        if isinstance(item, np.ndarray) and item.dtype.kind in "iu":
-            return torch.from_numpy(np.ascontiguousarray(item).astype(np.int64))
-        return item
 
-    if isinstance(content, (list, tuple)) and not hasattr(content, "_fields"):
-        content = type(content)(arrays(item) for item in content)
-    elif type(content) is dict:
-        content = {key: arrays(item) for key, item in content.items()}
-    return map_tensors(content, lambda tensor: tensor.detach().to(device))
+def _ordinary(tensor: Tensor) -> Tensor:
+    """The tensor without its graph; a copy if inference mode, which bars autograd, made it."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def num_examples(content: Any) -> int:
@@ -244,28 +273,60 @@ def fingerprint(content: Any) -> int:
     """A 32-bit checksum of all tensors of a batch."""
     code = 0
     for tensor in tensors_in(content):
-        plain = tensor.detach().cpu().contiguous().view(-1)
+        plain = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
         code = zlib.crc32(repr((tuple(tensor.shape), tensor.dtype)).encode(), code)
         if plain.numel():
-            code = zlib.crc32(memoryview(plain.view(torch.uint8).numpy()), code)
+            code = zlib.crc32(plain.view(torch.uint8).numpy().data, code)
     return code
 
 
 @contextmanager
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """Restores the generators of torch, NumPy and Python on exit; seeds them inside if asked."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  theirs to restore
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=list(devices)):
+    outside = _rng_state()
+    try:
         if seed is not None:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002  users' transforms draw from it
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+            seed_generators(seed)
+        yield
+    finally:
+        _set_rng_state(outside)
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds torch, NumPy and Python: users' models and transforms draw from all three."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
+def _under_own_rng(source: Iterable[Any], seed: int) -> Iterator[Any]:
+    """The items of `source`, drawn while the generators are those of a stream of its own."""
+    with preserved_rng(seed):
+        iterator = iter(source)
+        inside = _rng_state()
+    while True:
+        with preserved_rng():
+            _set_rng_state(inside)
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            inside = _rng_state()
+        yield item
+
+
+def _rng_state() -> tuple[Any, ...]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
+
+
+def _set_rng_state(state: tuple[Any, ...]) -> None:
+    python, numpy, cpu, cuda = state
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002  theirs to restore
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
 
 
 def describe(content: Any, limit: int = 4) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -11,23 +12,26 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesscope.problem.data import preserved_rng
 
-SWITCHED = ("math attention", "MHA fast path off", "autocast off")
+ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
 
 
 @contextmanager
 def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Inside, torch uses only kernels whose gradient can be differentiated again.
 
-    Stock attention kernels, the fast path of multi-head attention and cuDNN's recurrent layers
-    have no second derivative, and autocast makes products asymmetric by 1 % (bfloat16).
+    Stock attention kernels, the fast path of multi-head attention, cuDNN's recurrent layers and
+    compiled code have no second derivative, and autocast makes products asymmetric by 1 %
+    (bfloat16).
     """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if needs_cudnn_off(model, device):
+        if _needs_cudnn_off(model, device):
             stack.enter_context(_cudnn_off())
+        if _compiler_is_loaded():  # a compiled layer, loss or forward inside the model
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         for kind in {"cpu", device.type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         torch.backends.mha.set_fastpath_enabled(False)
@@ -37,9 +41,21 @@ def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[Non
             torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:
+def switched(model: nn.Module, device: torch.device) -> list[str]:
+    """What `twice_differentiable` switches for this model, in words."""
+    cudnn = ["cuDNN RNN off"] if _needs_cudnn_off(model, device) else []
+    compiler = ["torch.compile off"] if _compiler_is_loaded() else []
+    return [*ALWAYS_SWITCHED, *cudnn, *compiler]
+
+
+def _needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:
     """Whether the model holds a recurrent layer that would run in cuDNN."""
     return device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules())
+
+
+def _compiler_is_loaded() -> bool:
+    """Whether torch.compile can have been used: only then is it worth its slow import."""
+    return "torch._dynamo" in sys.modules
 
 
 @contextmanager
@@ -95,3 +111,19 @@ def _restore(tensor: Tensor, value: Tensor) -> None:
     if not same:
         with torch.no_grad():
             tensor.copy_(value)
+
+
+@contextmanager
+def calls_of(model: nn.Module) -> Iterator[list[str]]:
+    """Notes which kinds of modules run inside: during a backward pass, only checkpointing does."""
+    calls: list[str] = []
+
+    def note(module: nn.Module, _: object) -> None:
+        calls.append(type(module).__name__)
+
+    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -10,6 +10,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ class Layout:
                 f"give a tensor of shape ({self.n},), such as problem.theta."
             )
             raise ValueError(msg)
-        pieces = vector.split([shape.numel() for shape in self.shapes])
+        pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
 
 
@@ -75,6 +76,9 @@ def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tenso
     trainable = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
     if not trainable:
         raise ValueError(_why_nothing_is_trainable(named))
+    if isinstance(selection, Sequence) and not isinstance(selection, str):
+        for one in selection:  # a misspelt name among good ones is a mistake, too
+            select(named, one)
     chosen = {name: p for name, p in trainable.items() if _matches(name, p, selection)}
     if not chosen:
         frozen = [name for name, p in named.items() if _matches(name, p, selection)]
@@ -85,6 +89,7 @@ def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tenso
             "`model.named_parameters()` lists all of them."
         )
         raise ValueError(msg)
+    _refuse_mixed(chosen)
     return chosen
 
 
@@ -94,7 +99,10 @@ def substituted(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Non
 
     Every place that holds a tied tensor is served. The model's own tensors are not written to.
     """
-    undo: list[tuple[dict[str, Tensor | None], str, Tensor | None]] = []
+    if not tensors:
+        yield
+        return
+    undo: list[tuple[dict[str, Any], str, Tensor | None]] = []
     flat_weights: list[tuple[nn.RNNBase, list[Tensor | None]]] = []
     try:
         for module, store, key, tensor in _places(model, tensors):
@@ -114,13 +122,14 @@ def substituted(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[Non
 
 def _places(
     model: nn.Module, tensors: Mapping[str, Tensor]
-) -> list[tuple[nn.Module, dict[str, Tensor | None], str, Tensor]]:
+) -> list[tuple[nn.Module, dict[str, Any], str, Tensor]]:
     """(module, its dict, key, new tensor) for each place that holds one of the named tensors."""
     named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     replacement = {id(named[name]): tensor for name, tensor in tensors.items()}
     places = []
     for module in model.modules():
-        for store in (module._parameters, module._buffers):
+        stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for store in stores:
             for key, tensor in store.items():
                 if tensor is not None and id(tensor) in replacement:
                     places.append((module, store, key, replacement[id(tensor)]))
@@ -141,8 +150,35 @@ def _describe(selection: Selection) -> str:
     return f"params={selection!r}" if not callable(selection) else "the function given as params"
 
 
+def _refuse_mixed(chosen: Mapping[str, Tensor]) -> None:
+    """One vector theta has one dtype and one device.
+
+    Raises:
+        ValueError: if the parameters differ in one of them.
+    """
+    kinds = {f"{p.dtype} on {p.device}": name for name, p in chosen.items()}
+    if len(kinds) > 1:
+        examples = ", ".join(f"{name} is {kind}" for kind, name in list(kinds.items())[:3])
+        msg = (
+            f"the parameters differ in dtype or device: {examples}. Bring them together, for "
+            "example with model.float() or model.to(device), or choose some of them with `params`."
+        )
+        raise ValueError(msg)
+
+
 def _refuse_unusable(named: Mapping[str, Tensor]) -> None:
+    """Refuses parameters that no derivative can be taken of.
+
+    Raises:
+        ValueError: if one has no values, is complex, or was made in inference mode.
+    """
     for name, tensor in named.items():
+        if isinstance(tensor, nn.parameter.UninitializedParameter) or tensor.is_meta:
+            msg = (
+                f"parameter {name} has no values yet (a lazy module, or the meta device). Call the "
+                "model once on a batch, or load its weights."
+            )
+            raise ValueError(msg)
         if tensor.requires_grad and tensor.is_complex():
             msg = (
                 f"parameter {name} is complex ({tensor.dtype}); hesscope needs real parameters. "

@@ -7,7 +7,7 @@ sum is divided once, over all processes, so any split of the same data gives the
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,15 +23,19 @@ from hesscope.problem.data import (
     describe,
     map_tensors,
     num_examples,
+    seed_generators,
     take,
 )
-from hesscope.problem.evaluation import SWITCHED, needs_cudnn_off, twice_differentiable, untouched
+from hesscope.problem.evaluation import switched, twice_differentiable, untouched
 from hesscope.problem.parameters import Layout, Selection, flatten, select, substituted
 
 Closure = Callable[[nn.Module, Any], Tensor]
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 
-_USER_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
+_USER_ERRORS = (
+    RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
+    ArithmeticError,
+)  # fmt: skip
 
 
 class Problem:
@@ -53,8 +57,8 @@ class Problem:
         cache_bytes: batches are kept on the device up to this size, and read again above it.
 
     Raises:
-        ValueError: if the data is empty or can be read only once, if nothing is trainable, or if
-            model and loss do not fit the first batch.
+        ValueError: if the data is empty or can be read only once, or if nothing is trainable.
+            Whether model, loss and data fit together is seen at the first use.
 
     >>> import torch, hesscope as hs
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -160,7 +164,11 @@ class Problem:
             msg = f"theta is {kind}; give a floating tensor such as torch.zeros(2)."
             raise ValueError(msg)
         point = _Point(theta)
-        return cls.from_closure(point, lambda model, _: f(model.theta), [()], count=lambda _: 1)
+
+        def closure(model: Any, _: Any) -> Tensor:
+            return f(model.theta)
+
+        return cls.from_closure(point, closure, [()], count=lambda _: 1)
 
     def _build(
         self,
@@ -183,6 +191,7 @@ class Problem:
         self.layout = Layout(tuple(chosen), tuple(p.shape for p in chosen.values()))
         self._closure = closure
         self._substitutes: dict[str, Tensor] = {}
+        self._is_block = False
         self.batches = make_batches(self.device, self.dtype)
         self._total = collectives.sum_of_number(self.batches.total)
 
@@ -199,7 +208,8 @@ class Problem:
     @property
     def theta(self) -> Tensor:
         """A copy of the parameter vector (n,)."""
-        return flatten([leaf.detach() for leaf in self.leaves()]).clone()
+        with torch.inference_mode(mode=False):
+            return flatten([leaf.detach() for leaf in self.leaves()]).clone()
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -212,14 +222,20 @@ class Problem:
         own = dict(self.model.named_parameters())
         return [self._substitutes.get(name, own[name]) for name in self.layout.names]
 
+    def watched(self) -> list[Tensor]:
+        """Every tensor that the loss depends on: parameters, frozen ones too, then buffers."""
+        own = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return [self._substitutes.get(name, tensor) for name, tensor in own]
+
     def at(self, theta: Tensor) -> Problem:
         """The same problem at other parameters theta (n,), which stay fixed; the model is not used.
 
         Raises:
             ValueError: if theta does not have length n.
         """
-        pieces = self.layout.split(torch.as_tensor(theta).to(self.device, self.dtype).detach())
-        leaves = [piece.clone().requires_grad_() for piece in pieces]
+        with torch.inference_mode(mode=False):
+            theta = torch.as_tensor(theta).to(self.device, self.dtype).detach().clone()
+            leaves = [piece.clone().requires_grad_() for piece in self.layout.split(theta)]
         moved = copy.copy(self)
         moved._substitutes = {
             **self._substitutes,
@@ -237,6 +253,7 @@ class Problem:
         """
         chosen = select(dict(zip(self.layout.names, self.leaves(), strict=True)), pattern)
         part = copy.copy(self)
+        part._is_block = True
         part.layout = Layout(tuple(chosen), tuple(p.shape for p in chosen.values()))
         return part
 
@@ -284,11 +301,16 @@ class Problem:
             return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
 
         own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        tensors = {name: double(self._substitutes.get(name, t)).clone() for name, t in own.items()}
-        for name in self.layout.names:
-            tensors[name].requires_grad_()
+        with torch.inference_mode(mode=False):
+            tensors = {n: double(self._substitutes.get(n, t)).clone() for n, t in own.items()}
+            for name in self.layout.names:
+                tensors[name].requires_grad_()
         other = copy.copy(self)
         other.dtype, other._substitutes = torch.float64, tensors
+        if isinstance(self.loss_fn, nn.Module) and self.predict is not None:  # class weights
+            loss_fn, predict = copy.deepcopy(self.loss_fn).double(), self.predict
+            other.loss_fn = loss_fn
+            other._closure = lambda model, content: loss_fn(*predict(model, content))
         return other.with_batches([map_tensors(content, double) for content in contents])
 
     def loss(self) -> float:
@@ -315,7 +337,7 @@ class Problem:
         for batch in self.batches:
             part = (batch.count / self._total) * f(batch)
             total = part if total is None else total + part
-        assert total is not None  # noqa: S101  Batches refuses empty data
+        assert total is not None  # Batches refuses empty data
         return collectives.sum_over_processes(total)
 
     @contextmanager
@@ -334,24 +356,60 @@ class Problem:
     def batch_loss(self, batch: Batch, *, seed: int | None = None) -> Tensor:
         """The mean loss of one batch, with its graph; random layers draw from a seed per batch.
 
+        The forward pass works on copies of the buffers: every batch sees them as they were, in
+        whatever order, and running statistics written to cannot spoil a kept graph.
+
         Raises:
             ValueError: if the loss cannot be computed, is no scalar tensor or has no graph.
             RuntimeError: if it is not finite.
         """
-        torch.manual_seed(batch.index if seed is None else seed)
+        loss: Tensor = self._run(self._closure, batch, seed)
+        if self._is_block and isinstance(loss, Tensor) and not loss.requires_grad:
+            own = dict(self.model.named_parameters())
+            loss = loss + 0 * own[self.layout.names[0]].sum()  # unused: the gradient is zero
+        _check_loss(loss, batch.index)
+        return loss
+
+    def batch_output(self, batch: Batch) -> tuple[Tensor, Any]:
+        """The model's outputs on one batch, with their graph, and the targets.
+
+        Raises:
+            ValueError: if there are none (a closure), or the outputs are no floating tensor.
+        """
+        if self.predict is None:
+            msg = "this problem was made from a closure, which does not tell outputs from the loss."
+            raise ValueError(msg)
+        outputs, targets = self._run(self.predict, batch)
+        if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.ndim < 1:
+            msg = (
+                f"the model's output is a {type(outputs).__name__}, not a floating tensor with "
+                "one row per example; say which part of it the loss uses: "
+                "forward=lambda model, inputs: model(inputs).logits."
+            )
+            raise ValueError(msg)
+        return outputs, targets
+
+    def _run(
+        self, function: Callable[[nn.Module, Any], Any], batch: Batch, seed: int | None = None
+    ) -> Any:
+        """The user's code on one batch.
+
+        Raises:
+            ValueError: if it fails; the message describes the batch.
+        """
+        seed_generators(batch.index if seed is None else seed)
         try:
-            loss = self._closure(self.model, batch.content)
-        except torch.OutOfMemoryError:
-            raise
+            with substituted(self.model, _copies(self.model.named_buffers())):
+                return function(self.model, batch.content)
         except _USER_ERRORS as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             msg = (
                 f"the model or the loss fails on batch {batch.index} ({describe(batch.content)}) "
                 f"with parameters in {self.dtype} on {self.device}: "
                 f"{type(error).__name__}: {error}"
             )
             raise ValueError(msg) from error
-        _check_loss(loss, batch.index)
-        return loss
 
     def batch_gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
         """The gradient of the mean loss of one batch; zeros for parameters that are not used."""
@@ -361,9 +419,6 @@ class Problem:
 
     def facts(self) -> dict[str, Any]:
         """What a reader of a result should know about the problem."""
-        switched = list(SWITCHED)
-        if needs_cudnn_off(self.model, self.device):
-            switched.append("cuDNN RNN off")
         return {
             "model": type(self.model).__name__,
             "n": self.n,
@@ -372,7 +427,7 @@ class Problem:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
             "mode": "model.train()" if self.training else "model.eval()",
-            "switched": switched,
+            "switched": switched(self.model, self.device),
             "unwrapped": list(self.unwrapped),
             "frozen": len(self.frozen),
         }
@@ -397,6 +452,10 @@ def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
     return lambda name, _: name in inside
 
 
+def _copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in named}
+
+
 def _check_loss(loss: Any, index: int) -> None:
     if not isinstance(loss, Tensor):
         msg = (
@@ -408,6 +467,12 @@ def _check_loss(loss: Any, index: int) -> None:
         msg = (
             f"the loss of batch {index} has shape {tuple(loss.shape)}, not one number; use "
             "reduction='mean', or take .mean() of it."
+        )
+        raise ValueError(msg)
+    if loss.is_complex():
+        msg = (
+            f"the loss of batch {index} is complex ({loss.dtype}); take its real part or its "
+            "absolute value."
         )
         raise ValueError(msg)
     if loss.grad_fn is None and not loss.requires_grad:
@@ -423,5 +488,3 @@ def _check_loss(loss: Any, index: int) -> None:
             "NaN in the data or the parameters, log(0), or a run that has diverged."
         )
         raise RuntimeError(msg)
-
-

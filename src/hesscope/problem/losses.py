@@ -1,0 +1,339 @@
+"""A loss as a function of the network's outputs: its Hessian, the root of it, label sampling.
+
+A batch loss is Σ_n w_n ℓ(z_n, t_n) over items n, each with an output row z_n of C entries and a
+weight w_n; the weights of a batch add up to one. A family of losses knows ℓ's gradient and Hessian
+with respect to z_n; a loss that is not recognised is differentiated by autograd.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  torch's own abbreviation
+
+LossFunction = Callable[[Any, Any], Tensor]
+
+
+class OutputLoss(ABC):
+    """The items of a batch and their loss as a function of output rows (items, C)."""
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, ...) as rows (items, C); by default an item is an example."""
+        return outputs.reshape(len(outputs), -1)
+
+    def outputs(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `rows`, in the shape of the outputs."""
+        return rows.reshape(like.shape)
+
+    @abstractmethod
+    def weights(self, outputs: Tensor, targets: Any) -> Tensor:
+        """The weight of each item in the batch mean, (items,); they add up to one."""
+
+    @abstractmethod
+    def gradient(self, outputs: Tensor, targets: Any) -> Tensor:
+        """∂ℓ/∂z for each item, (items, C)."""
+
+    @abstractmethod
+    def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
+        """The function U -> (∂²ℓ/∂z² u_n)_n on rows (items, C)."""
+
+    @abstractmethod
+    def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """∂ℓ/∂z with targets drawn from the model's own distribution, (items, C)."""
+
+    def root(self, outputs: Tensor, targets: Any) -> Tensor:
+        """R of shape (items, C, r) with ∂²ℓ/∂z² = R Rᵀ; by eigendecomposition of C x C blocks."""
+        rows = self.rows(outputs)
+        multiply = self.curvature(outputs, targets)
+        unit = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+        blocks = torch.stack([multiply(e.expand_as(rows)) for e in unit], 2)
+        values, vectors = torch.linalg.eigh((blocks + blocks.transpose(1, 2)) / 2)
+        return vectors * values.clamp_min(0).sqrt()[:, None, :]
+
+
+class CrossEntropy(OutputLoss):
+    """Softmax cross-entropy over dimension 1, with class weights, ignored labels and smoothing.
+
+    ℓ = -Σ_c q_c log p_c with q the (smoothed) target: gradient p - q, Hessian diag p - p pᵀ.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        self.weight, self.ignore_index, self.smoothing = weight, ignore_index, label_smoothing
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        """(N, C, d...) as (N d..., C)."""
+        return outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
+
+    def outputs(self, rows: Tensor, like: Tensor) -> Tensor:
+        """The inverse of `rows`."""
+        return rows.reshape(like.movedim(1, -1).shape).movedim(-1, 1)
+
+    def weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Equal over labels that count; by class weight where there is one."""
+        if targets.is_floating_point():
+            weights = outputs.new_ones(targets.movedim(1, -1).reshape(-1, targets.shape[1]).shape[0])
+            return weights / len(weights)
+        labels = targets.reshape(-1)
+        counted = (labels != self.ignore_index).to(outputs.dtype)
+        if self.weight is not None:
+            counted = counted * self.weight.to(outputs)[labels.clamp_min(0)]
+        return counted / counted.sum()
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """p - q."""
+        rows = self.rows(outputs)
+        return rows.softmax(1) - self._distribution(rows, targets)
+
+    def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """p∘u - p (p·u)."""
+        p = self.rows(outputs).softmax(1)
+        return lambda U: p * (U - (p * U).sum(1, keepdim=True))
+
+    def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """p - e_y with y drawn from p."""
+        p = self.rows(outputs).softmax(1)
+        labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
+        return p.scatter_add(1, labels, p.new_full(labels.shape, -1.0))
+
+    def root(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """C - 1 columns: diag p - p pᵀ = R Rᵀ with R = diag(√p) Q, Q an orthonormal basis of √p^⊥.
+
+        Q are the last C - 1 columns of the Householder reflection that maps √p to a unit vector.
+        """
+        s = self.rows(outputs).softmax(1).sqrt()
+        v = s.clone()
+        v[:, 0] += 1.0  # √p is non-negative, so this sum never cancels
+        beta = 2.0 / v.square().sum(1)
+        unit = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
+        reflection = unit - beta[:, None, None] * v[:, :, None] * v[:, None, :]
+        return s[:, :, None] * reflection[:, :, 1:]
+
+    def _distribution(self, rows: Tensor, targets: Tensor) -> Tensor:
+        if targets.is_floating_point():
+            q = targets.movedim(1, -1).reshape(rows.shape)
+        else:
+            q = torch.zeros_like(rows).scatter_(1, targets.reshape(-1, 1).clamp_min(0), 1.0)
+        return (1 - self.smoothing) * q + self.smoothing / rows.shape[1]
+
+
+class SquaredError(OutputLoss):
+    """Mean squared error over C outputs, ℓ = |z - t|²/C: minus the log-density of N(z, C/2 I)."""
+
+    def weights(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Equal."""
+        return outputs.new_full((len(outputs),), 1 / len(outputs))
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """2 (z - t) / C."""
+        rows = self.rows(outputs)
+        return 2 * (rows - self.rows(targets)) / rows.shape[1]
+
+    def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
+        """2 u / C."""
+        return lambda U: 2 * U / U.shape[1]
+
+    def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """2 (z - t) / C with t drawn from N(z, C/2 I)."""
+        rows = self.rows(outputs)
+        noise = torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+        return noise.to(rows) * (2 / rows.shape[1]) ** 0.5
+
+
+class BinaryCrossEntropy(OutputLoss):
+    """Logistic loss, averaged over all labels, with a weight w of the positives.
+
+    An item is one label, C = 1, so that the loss is the mean of the items' log-likelihoods.
+    """
+
+    def __init__(self, pos_weight: Tensor | None = None) -> None:
+        self.pos_weight = pos_weight
+
+    def rows(self, outputs: Tensor) -> Tensor:
+        """(N, ...) as (labels, 1)."""
+        return outputs.reshape(-1, 1)
+
+    def weights(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Equal."""
+        return outputs.new_full((outputs.numel(),), 1 / outputs.numel())
+
+    def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """σ (1 + (w - 1) t) - w t, which is σ - t for w = 1."""
+        rows, t, w = self.rows(outputs), self.rows(targets.to(outputs)), self._positive(outputs)
+        return rows.sigmoid() * (1 + (w - 1) * t) - w * t
+
+    def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """σ (1 - σ) (1 + (w - 1) t) u."""
+        rows, t, w = self.rows(outputs), self.rows(targets.to(outputs)), self._positive(outputs)
+        p = rows.sigmoid()
+        diagonal = p * (1 - p) * (1 + (w - 1) * t)
+        return lambda U: diagonal * U
+
+    def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """σ - t with t drawn from σ.
+
+        Raises:
+            ValueError: with a weight of positives, where the loss is no log-likelihood.
+        """
+        if self.pos_weight is not None:
+            msg = "a logistic loss with pos_weight is no log-likelihood; use hs.GaussNewton."
+            raise ValueError(msg)
+        p = self.rows(outputs).sigmoid()
+        drawn = torch.rand(p.shape, generator=generator, dtype=torch.float64).to(p) < p
+        return p - drawn.to(p)
+
+    def _positive(self, outputs: Tensor) -> Tensor:
+        if self.pos_weight is None:
+            return outputs.new_ones(1, 1)
+        return self.rows(self.pos_weight.to(outputs).expand_as(outputs))
+
+
+class Differentiated(OutputLoss):
+    """Any loss of outputs and targets, by autograd; items are examples, equally weighted.
+
+    The Hessian of the batch loss with respect to the outputs is taken as a whole, so a loss that
+    couples examples is treated rightly by Gauss-Newton.
+    """
+
+    def __init__(self, loss_fn: LossFunction) -> None:
+        self.loss_fn = loss_fn
+
+    def weights(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Equal."""
+        return outputs.new_full((len(outputs),), 1 / len(outputs))
+
+    def gradient(self, outputs: Tensor, targets: Any) -> Tensor:
+        """N times the gradient of the batch mean."""
+        return self.rows(self._gradient(outputs, targets)[1].detach()) * len(outputs)
+
+    def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
+        """N times the product of the batch mean's output Hessian.
+
+        Raises:
+            ValueError: if the loss is piecewise linear in the outputs, so that G would be zero.
+        """
+        multiply = self._hessian_at(outputs, targets)
+        if self._flat(multiply, outputs) and all(
+            self._flat(self._hessian_at(elsewhere, targets), elsewhere)
+            for elsewhere in _points_around(outputs)
+        ):
+            raise ValueError(_PIECEWISE_LINEAR)
+        return multiply
+
+    def _hessian_at(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
+        point, gradient = self._gradient(outputs, targets)
+        num = len(outputs)
+
+        def multiply(U: Tensor) -> Tensor:
+            if not gradient.requires_grad:
+                return torch.zeros_like(U)
+            (product,) = torch.autograd.grad(
+                gradient,
+                point,
+                self.outputs(U, point),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            return self.rows(product) * num
+
+        return multiply
+
+    def _flat(self, multiply: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
+        """Whether the output Hessian vanishes at this point, along one random vector."""
+        generator = torch.Generator().manual_seed(0)
+        U = torch.randn(self.rows(outputs).shape, generator=generator, dtype=torch.float64)
+        return not bool(multiply(U.to(outputs)).any())
+
+    def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Not defined.
+
+        Raises:
+            ValueError: always: the distribution of the targets is not known.
+        """
+        msg = (
+            "the Fisher matrix needs the distribution behind the loss, which is known for "
+            "cross-entropy, squared error and the logistic loss; use hs.GaussNewton for this one."
+        )
+        raise ValueError(msg)
+
+    def _gradient(self, outputs: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            point = outputs.detach().requires_grad_()
+            loss = self.loss_fn(point, targets)
+            (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
+        return point, gradient
+
+
+def _points_around(outputs: Tensor) -> list[Tensor]:
+    """Outputs moved at random by 1 and by 10, to tell a flat place from a piecewise linear loss."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
+    return [outputs + noise, outputs + 10 * noise]
+
+
+_PIECEWISE_LINEAR = (
+    "this loss is piecewise linear in the outputs (L1, hinge, nll_loss on log-probabilities), so "
+    "its output Hessian, and with it Gauss-Newton, is zero wherever it exists. Use a smooth loss "
+    "(huber_loss), or cross_entropy on logits instead of nll_loss on log_softmax."
+)
+
+
+def output_loss(loss_fn: LossFunction) -> OutputLoss:
+    """The family of a loss function or module of torch, or `Differentiated` for any other.
+
+    Raises:
+        ValueError: if the loss is piecewise linear in the outputs, or reduces by a sum.
+    """
+    name, options = _name_and_options(loss_fn)
+    if name in ("l1_loss", "nll_loss", "hinge_embedding_loss", "multi_margin_loss"):
+        raise ValueError(_PIECEWISE_LINEAR)
+    if options.get("reduction", "mean") != "mean":
+        msg = f"{name} has reduction={options['reduction']!r}; a Problem averages: use 'mean'."
+        raise ValueError(msg)
+    if name == "cross_entropy":
+        return CrossEntropy(
+            options.get("weight"),
+            options.get("ignore_index", -100),
+            options.get("label_smoothing", 0.0),
+        )
+    if name == "mse_loss" and options.get("weight") is None:
+        return SquaredError()
+    if name == "binary_cross_entropy_with_logits" and options.get("weight") is None:
+        return BinaryCrossEntropy(options.get("pos_weight"))
+    return Differentiated(loss_fn)
+
+
+_MODULES = {
+    nn.CrossEntropyLoss: "cross_entropy",
+    nn.MSELoss: "mse_loss",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy_with_logits",
+    nn.L1Loss: "l1_loss",
+    nn.NLLLoss: "nll_loss",
+    nn.HingeEmbeddingLoss: "hinge_embedding_loss",
+    nn.MultiMarginLoss: "multi_margin_loss",
+}
+
+
+def _name_and_options(loss_fn: LossFunction) -> tuple[str, dict[str, Any]]:
+    """torch's name of a loss and its options, from a function, a partial of one, or a module."""
+    options: dict[str, Any] = {}
+    if type(loss_fn) in _MODULES:
+        name = _MODULES[type(loss_fn)]
+        known = inspect.signature(getattr(F, name)).parameters
+        return name, {key: getattr(loss_fn, key) for key in known if hasattr(loss_fn, key)}
+    function = loss_fn
+    if isinstance(loss_fn, functools.partial) and not loss_fn.args:
+        function, options = loss_fn.func, dict(loss_fn.keywords)
+    name = getattr(function, "__name__", "")
+    return (name, options) if getattr(F, name, None) is function else ("", {})
