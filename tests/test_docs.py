@@ -1,0 +1,23 @@
+"""The documentation names what the code names."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_finding_of_check_problem_is_documented():
+    sources = (ROOT / "src/hesscope/curvature").glob("*.py")
+    text = "\n".join(path.read_text("utf-8") for path in sources)
+    names = set(re.findall(r'(?:Finding|\.note)\(\s*"(\w+)"', text))
+    names |= set(re.findall(r'^        "([a-z_]+)",$', text.split("_BROKEN")[1], re.MULTILINE))
+    assert len(names) > 25
+    page = (ROOT / "docs/checks.md").read_text("utf-8")
+    assert {name for name in names if f"`{name}`" not in page} == set()
+
+
+def test_no_unfinished_code_is_left():
+    words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError|except( Exception)?:\s*pass")
+    for folder in ("src", "benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            assert not words.search(path.read_text("utf-8")), path
