@@ -61,3 +61,8 @@ class Basis:
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
+
+
+def norm(A: SymmetricOperator, v: Tensor) -> float:
+    """‖v‖ by the operator's inner product: torch's own is off by 1e-5 at a million entries."""
+    return float(A.inner(v[:, None], v[:, None]).sqrt())

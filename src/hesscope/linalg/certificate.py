@@ -4,7 +4,7 @@ An eigenvalue at x carries at most 1 / Σ_j p_j(x)² of the start vector's weigh
 orthonormal polynomials of the run (the Christoffel function). A random start gives every
 eigenvector more than a known weight, except with probability delta. Where the first is below the
 second, there is no eigenvalue (van Dorsselaer, Hochstenbach and van der Vorst 2000). No products
-are needed, and x may be chosen after the run.
+are needed, and x may be chosen after the run: only the start is random.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from hesscope.linalg.lanczos import Lanczos
 
 PIECES = 12  # per gap: more pieces make the bound on a gap tighter
 NEGLIGIBLE = 1e-10  # eigenvector entries below are rounding noise; leaving them out is safe
+TINY = 1e-150  # stands for beta = 0: the measure has no mass off the Ritz values
 
 
 def log_weight_floor(share: float, delta: float) -> float:
@@ -35,35 +36,43 @@ def log_christoffel(run: Lanczos, x: np.ndarray) -> np.ndarray:
 
 
 def excludes(run: Lanczos, low: float, high: float, delta: float) -> bool:
-    """Whether there is no eigenvalue in [low, high], except with probability delta.
+    """Whether there is no eigenvalue in [low, high], except with probability delta."""
+    return risk(run, [(low, high)]) <= delta
 
-    The interval must hold no Ritz value; either end may be infinite. Beyond the outermost Ritz
-    values Σ p_j² grows outwards, so one point decides. In a gap each term of
-    Σ_{j<m} p_j(x)² = beta² p_m(x)² Σ_i s_i²/(x - θ_i)² is log-concave, so that its least value on
-    a piece of the gap is at an end of the piece: a proof, where sampling a grid would be a guess.
+
+def risk(run: Lanczos, gaps: list[tuple[float, float]]) -> float:
+    """The probability at which an eigenvector with its eigenvalue in the gaps may be unseen.
+
+    Infinite ends are allowed; empty gaps have no risk, and a gap that holds a Ritz value is not
+    excluded by anything. For several eigenvectors risks add up; for several gaps they do not,
+    because it is the start that has too little of an eigenvector, wherever its eigenvalue is.
     """
-    need = -log_weight_floor(run.share, delta)
-    if low >= high:
-        return True
-    if math.isinf(low) or math.isinf(high):
-        edge = np.array([high if math.isinf(low) else low])
-        return bool(log_christoffel(run, edge)[0] > need)
-    turns = (1 - np.cos(np.linspace(0, np.pi, PIECES + 1))) / 2
-    x = low + (high - low) * turns
-    total, log_last = _recurrence(run, x)
-    if total.min() <= need:
-        return False
+    gaps = [(low, high) for low, high in gaps if low < high]
+    if not gaps:
+        return 0.0
     theta, S = np.linalg.eigh(_tridiagonal(run))
-    heavy = np.abs(S[-1]) > NEGLIGIBLE
-    with np.errstate(divide="ignore"):
-        terms = (
-            2 * np.log(np.abs(S[-1, heavy]))[:, None]
-            + 2 * math.log(max(run.beta[-1], 1e-300))
-            + log_last[None, :]
-            - 2 * np.log(np.abs(x[None, :] - theta[heavy][:, None]))
-        )
-    least = np.minimum(terms[:, :-1], terms[:, 1:])
-    return bool(np.logaddexp.reduce(least, axis=0).min() > need)
+    low, high = np.array(gaps).T
+    if ((theta >= low[:, None]) & (theta <= high[:, None])).any():
+        return 1.0
+    least = _log_least(run, low, high, theta, np.abs(S[-1]))
+    log_delta = -(least.min() + math.log(math.pi / 2) + math.log(run.share)) / 2
+    return math.exp(min(log_delta, 0.0))
+
+
+def combined(risks: list[float]) -> float:
+    """The risk that independent starts have all missed the same eigenvector (Fisher 1932).
+
+    A risk is a p-value, and products of p-values are small too often: of t uniform ones
+    P(product <= π) = π Σ_{j<t} (-log π)^j / j!.
+
+    >>> combined([0.01]), combined([0.1, 0.1]) > 0.01
+    (0.01, True)
+    """
+    product = math.prod(risks)
+    if product <= 0.0 or not risks:
+        return product
+    terms = ((-math.log(product)) ** j / math.factorial(j) for j in range(len(risks)))
+    return min(1.0, product * sum(terms))
 
 
 def upper_bound(run: Lanczos, delta: float) -> float:
@@ -76,6 +85,32 @@ def lower_bound(run: Lanczos, delta: float) -> float:
     """The largest x found with no eigenvalue below it, except with probability delta."""
     theta = np.linalg.eigvalsh(_tridiagonal(run))
     return _outermost(run, float(theta[0]), run.scale, -1.0, delta)
+
+
+def _log_least(
+    run: Lanczos, low: np.ndarray, high: np.ndarray, theta: np.ndarray, last: np.ndarray
+) -> np.ndarray:
+    """For each gap between Ritz values, a number that log Σ_{j<=m} p_j² nowhere falls below.
+
+    Beyond the outermost Ritz values Σ p_j² grows outwards, so one point decides. In a gap p_m(x)²
+    and each term of Σ_{j<m} p_j(x)² = beta² p_m(x)² Σ_i s_i²/(x - θ_i)² are log-concave, because
+    the θ_i are the zeros of p_m, so that their least value on a piece of the gap is at an end of
+    the piece: a proof, where sampling a grid would be a guess.
+    """
+    turns = (1 - np.cos(np.linspace(0, np.pi, PIECES + 1))) / 2
+    outside = np.isinf(low) | np.isinf(high)
+    inner = np.where(np.isinf(low), high, low)
+    width = np.where(outside, 0.0, high - inner)
+    x = inner[:, None] + width[:, None] * turns  # (gaps, pieces + 1)
+    total, log_last = (values.reshape(x.shape) for values in _recurrence(run, x.ravel()))
+    heavy = last > NEGLIGIBLE
+    constant = 2 * np.log(last[heavy]) + 2 * math.log(max(run.beta[-1], TINY))
+    with np.errstate(divide="ignore"):
+        distance = np.log(np.abs(x[:, :, None] - theta[heavy]))
+        terms = constant + log_last[:, :, None] - 2 * distance
+    terms = np.concatenate([terms, log_last[:, :, None]], axis=2)
+    pieces = np.logaddexp.reduce(np.minimum(terms[:, :-1], terms[:, 1:]), axis=2)
+    return np.where(outside, total[:, 0], pieces.min(axis=1))
 
 
 def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: float) -> float:
@@ -112,10 +147,9 @@ def _recurrence(run: Lanczos, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     previous, current = np.zeros_like(x), np.ones_like(x)
     total, exponent = np.ones_like(x), np.zeros_like(x)
-    tiny = 1e-150  # a breakdown: the measure has no mass off the Ritz values
     for j, (a, b) in enumerate(zip(run.alpha, run.beta, strict=True)):
         back = run.beta[j - 1] if j else 0.0
-        following = ((x - a) * current - back * previous) / max(b, tiny)
+        following = ((x - a) * current - back * previous) / max(b, TINY)
         size = np.maximum(np.abs(following), 1.0)
         shrink = np.where(size > 1e100, size, 1.0)
         previous, current = current / shrink, following / shrink

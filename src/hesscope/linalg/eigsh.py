@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,17 +12,25 @@ from torch import Tensor
 
 from hesscope import progress
 from hesscope.linalg import certificate
-from hesscope.linalg.basis import Basis
-from hesscope.linalg.lanczos import Lanczos, Start, mixed_start, random_start
+from hesscope.linalg.arguments import check_arguments, check_limits
+from hesscope.linalg.basis import Basis, norm
+from hesscope.linalg.lanczos import (
+    ROUNDING,
+    Lanczos,
+    Start,
+    independent_seed,
+    mixed_start,
+    random_start,
+)
+from hesscope.linalg.wanted import Wanted, Which, gaps, statement
 from hesscope.memory import available_bytes
 from hesscope.operator import SymmetricOperator
 from hesscope.results.spectrum import Certificate, Eigenpairs
 
-Which = Literal["LA", "SA", "LM", "BE"]
-
 WINDOW = 1e-3  # of the largest wanted |eigenvalue|: nearer ones are not told apart by certificates
-NOISE = 4  # times eps and the size of A: what rounding leaves in every residual
+NOISE = ROUNDING  # times eps and the size of A: what rounding leaves in every residual
 STRICTER = 0.7  # times tol while running: what is locked later adds to the residuals of the earlier
+HOPELESS = 0.5  # risk left by a round in the complement: a further round would not help either
 CROWD = 8  # eigenvalues within a third of the outermost: asking for pairs is the wrong question
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
@@ -57,15 +64,17 @@ def eigsh(
         tol: residual relative to |eigenvalue| at which a pair is converged.
         verify: find copies of printed values too, by a second random start.
         start: a warm vector (n,) or several (n, m), mixed with a random tenth.
-        max_matvecs: an upper limit on products; what is not converged by then is still returned.
+        max_matvecs: an upper limit on products, residuals included; what is not converged by
+            then is still returned.
         seed: of the random starts.
         delta: probability that a certificate is wrong.
-        max_basis: vectors to keep before a thick restart; by default what 40 % of the free
-            memory holds.
+        max_basis: vectors to keep before a thick restart, at least 2 k + 10; by default what
+            40 % of the free memory holds.
 
     Returns:
         The pairs. About k + 15 matvecs to converge, 10 to verify and k for the residuals, when
-        eigenvalues are separated; more without gaps, and then `notes` says so.
+        eigenvalues are separated; more without gaps, and then `notes` says so. Interrupted from
+        the keyboard, it warns and returns what was found until then.
 
     Raises:
         ValueError: for arguments out of range.
@@ -73,54 +82,20 @@ def eigsh(
 
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.tensor([5.0, 5.0, 1.0, 0.0]).double()))
-    >>> hs.eigsh(A, k=3).eigenvalues
+    >>> hs.eigsh(A, k=3).eigenvalues.round(decimals=9)
     tensor([5., 5., 1.], dtype=torch.float64)
     """
-    _check_arguments(A, k, which, tol, delta, start, max_matvecs)
-    search = _Search(A, _Wanted(k, which), tol, verify, seed, delta, start)
-    search.limit = max_matvecs or 20 * k + 200
+    check_arguments(A, k, which, tol, delta)
+    check_limits(A, k, start, max_matvecs, max_basis)
+    search = _Search(A, Wanted(k, which), tol, verify, seed, delta, start)
+    search.budget = max_matvecs or 21 * k + 200
+    search.limit = _steps_within(search.budget, k)
     search.max_rows = max_basis or _rows_that_fit(A, k)
     search.run()
-    return search.result()
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """Which k of some values are asked for, and the region in which no other may lie."""
-
-    k: int
-    which: Which
-
-    def choose(self, values: np.ndarray) -> np.ndarray:
-        """Indices of the wanted values, the most wanted first."""
-        up = np.argsort(values, kind="stable")
-        if self.which == "LA":
-            return up[::-1][: self.k]
-        if self.which == "SA":
-            return up[: self.k]
-        if self.which == "LM":
-            return np.argsort(-np.abs(values), kind="stable")[: self.k]
-        if len(values) <= self.k:
-            return up[::-1]
-        top, bottom = self.ends()
-        return np.concatenate([up[::-1][:top], up[:bottom][::-1]])
-
-    def region(self, chosen: np.ndarray) -> tuple[float, float]:
-        """(low, high) such that exactly the values <= low or >= high are wanted."""
-        if self.which == "LA":
-            return -math.inf, float(chosen.min())
-        if self.which == "SA":
-            return float(chosen.max()), math.inf
-        if self.which == "LM":
-            smallest = float(np.abs(chosen).min())
-            return -smallest, smallest
-        top, bottom = self.ends()
-        ordered = np.sort(chosen)
-        return float(ordered[bottom - 1]) if bottom else -math.inf, float(ordered[-top])
-
-    def ends(self) -> tuple[int, int]:
-        """How many come from the top and from the bottom for "BE"."""
-        return -(-self.k // 2), self.k // 2
+    pairs = search.result()
+    if search.stopped == "interrupted":
+        warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=2)
+    return pairs
 
 
 @dataclass
@@ -128,13 +103,14 @@ class _Search:
     """The state of one `eigsh`: locked pairs, rounds of Lanczos, and the products spent."""
 
     A: SymmetricOperator
-    wanted: _Wanted
+    wanted: Wanted
     tol: float
     verify: bool
     seed: int
     delta: float
     start: Tensor | None
-    limit: int = 0
+    budget: int = 0  # products in all
+    limit: int = 0  # products for Lanczos steps; the others are for residuals
     max_rows: int = 0
     num_matvecs: int = 0
     rounds: int = 0
@@ -143,39 +119,58 @@ class _Search:
     estimates: np.ndarray = field(default_factory=lambda: np.zeros(0))
     asymmetry: float = 0.0
     crowd: int = 0
+    fresh: bool = False  # whether residuals come from products of their own
     complete: bool = False
     copies: bool = False
+    risks: list[float] = field(default_factory=list)  # of the rounds since the last lock
     first: Lanczos | None = None
     scale: float = 0.0
 
     def __post_init__(self) -> None:
         self.locked = Basis(self.A)
+        warm = self.start
+        self.first_seed = self.seed if warm is None else independent_seed(self.seed, warm)
 
     def run(self) -> None:
         """Rounds of Lanczos, each in the complement of what is locked, until nothing is new."""
         while not self.stopped:
             run = Lanczos(self.A, self._start(), self.locked, known_scale=self.scale)
             self._grow(run)
-            self.rounds += 1
             self.first = self.first or run
-            self.asymmetry = max(self.asymmetry, run.asymmetry)
             found = self._lock(run)
-            enough = len(self.values) >= self.wanted.k
+            self.risks = [] if found else [*self.risks, self._risk(run)]
+            certified = not found and certificate.combined(self.risks) <= self._allowance()
+            self.rounds += 1
+            self.asymmetry = max(self.asymmetry, run.asymmetry)
             if len(self.values) == self.A.n:
                 self.complete = self.copies = True
                 return
-            if enough and (not found or not self.verify) and not self.stopped:
-                self.complete = self._certified(run) or not self.verify
-                self.copies = self.verify and self.complete
+            if self.stopped or len(self.values) < self.wanted.k:
+                continue
+            if not self.verify:
+                self.complete = self._risk(self.first) <= self._first_allowance()
+                return
+            if certified or (not found and self.risks[-1] > HOPELESS):
+                self.complete = self.copies = certified
                 return
 
     def result(self) -> Eigenpairs:
-        """The wanted pairs with fresh residuals, refined by Rayleigh-Ritz among themselves."""
+        """The wanted pairs with fresh residuals, refined by Rayleigh-Ritz among themselves.
+
+        Raises:
+            KeyboardInterrupt: if it came before anything was found.
+        """
         chosen = self.wanted.choose(self.values)
+        if len(chosen) == 0:
+            raise KeyboardInterrupt
         X = torch.stack([self.locked[int(i)] for i in chosen], 1)
         theta, residuals = self.values[chosen], self.estimates[chosen]
-        if self.stopped != "interrupted":
-            X, theta, residuals = self._refined(X)
+        if self.stopped != "interrupted" and self.num_matvecs + len(chosen) <= self.budget:
+            try:
+                X, theta, residuals = self._refined(X)
+                self.fresh = True
+            except KeyboardInterrupt:
+                self.stopped = "interrupted"
         floor = self._noise()
         residuals = np.maximum(residuals, floor)
         converged = residuals <= np.maximum(self.tol * np.abs(theta), 10 * floor)
@@ -194,8 +189,8 @@ class _Search:
 
     def _start(self) -> Start:
         if self.start is not None and self.rounds == 0:
-            return mixed_start(self.A, self.start, self.seed)
-        return random_start(self.A, self.locked, self.seed + self.rounds)
+            return mixed_start(self.A, self.start, self.first_seed)
+        return random_start(self.A, self.locked, self.first_seed + self.rounds)
 
     def _grow(self, run: Lanczos) -> None:
         """Steps of one run until it has what it was made for, or the products are used up."""
@@ -214,7 +209,6 @@ class _Search:
                     run.restart(self._kept(run))
         except KeyboardInterrupt:
             self.stopped = "interrupted"
-            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=4)
 
     def _due(self, run: Lanczos) -> bool:
         """Looking at T costs m³: at every step while it is small, then every fourth."""
@@ -222,7 +216,7 @@ class _Search:
 
     def _forecast(self) -> int:
         usual = 2 * self.wanted.k + 15 + 15 * self.verify
-        return min(self.limit, max(usual, self.num_matvecs + 5)) + self.wanted.k
+        return min(self.budget, max(usual, self.num_matvecs + 5) + self.wanted.k)
 
     def _finished(self, run: Lanczos) -> bool:
         theta, _, residuals = run.ritz()
@@ -232,8 +226,10 @@ class _Search:
         if not (residuals[new] <= self._allowed(theta[new])).all():
             return False
         if self.rounds == 0:
-            return self.verify or self._certified(run)
-        return len(new) > 0 or self._certified(run)
+            return self.verify or run.restarted or self._risk(run) <= self._first_allowance()
+        if len(new) > 0 or run.restarted:  # a restarted run proves no more than before
+            return True
+        return certificate.combined([*self.risks, self._risk(run)]) <= self._allowance()
 
     def _new(self, theta: np.ndarray) -> np.ndarray:
         """Indices of the run's Ritz values that are wanted and not a copy of the locked k-th."""
@@ -245,44 +241,58 @@ class _Search:
         printed = self.wanted.choose(self.values)
         low, high = self.wanted.region(self.values[printed])
         margin = 10 * self._noise() + float(self.estimates[printed].max())
-        return new[(theta[new] > high + margin) | (theta[new] < low - margin)]
-
-    def _certified(self, run: Lanczos) -> bool:
-        """Whether nothing unseen lies in the wanted region, away from this run's own values."""
-        if run.exhausted:
-            return True
-        theta, _, _ = run.ritz()
-        if run.restarted and self.rounds == 0:
-            return False
-        everything = np.concatenate([self.values, theta])
-        chosen = everything[self.wanted.choose(everything)]
-        low, high = self.wanted.region(chosen)
-        window = WINDOW * float(np.abs(chosen).max())
-        gaps = _gaps(theta, low, high, window)
-        return all(certificate.excludes(run, a, b, self._risk(run)) for a, b in gaps)
+        beyond = (theta[new] > high + margin) | (theta[new] < low - margin)
+        fresh: np.ndarray = new[beyond]
+        return fresh
 
     def _risk(self, run: Lanczos) -> float:
-        """The delta of one exclusion, such that all of them together miss with at most delta.
+        """The risk that something in the wanted region, away from the run's values, is unseen."""
+        if run.num_steps == 0 or len(self.values) + run.num_steps < self.wanted.k:
+            return 1.0
+        if run.scale == 0.0:  # every product vanished
+            return 0.0
+        theta, _, _ = run.ritz()
+        enough = len(self.values) >= self.wanted.k
+        known = self.values if enough else np.concatenate([self.values, theta])
+        chosen = known[self.wanted.choose(known)]
+        low, high = self.wanted.region(chosen)
+        return certificate.risk(run, gaps(theta, low, high, self._window(chosen)))
 
-        In a first run any of the k wanted eigenvectors, at either end, may have been met with too
-        little weight. In the complement of the locked pairs only the outermost one counts.
+    def _first_allowance(self) -> float:
+        """The risk that a first run may leave: half of delta for k eigenvectors together.
+
+        Is one of the k wanted values missed, then the start had too little of its eigenvector. The
+        other half of delta is for the bounds on all eigenvalues, at either end a quarter.
         """
-        return self.delta / (2 * self.wanted.k if run is self.first or not self.first else 2)
+        return self.delta / (2 * self.wanted.k)
+
+    def _allowance(self) -> float:
+        """The risk that may be left in the complement: half of delta for all rounds together.
+
+        There, at each end, only the outermost eigenvector counts; and Σ 1/(r(r+1)) = 1 over all r.
+        """
+        ends = 2 if self.wanted.which in {"LM", "BE"} else 1
+        r = max(self.rounds, 1)
+        return self.delta / (2 * ends * r * (r + 1))
+
+    def _window(self, theta: np.ndarray) -> float:
+        return max(WINDOW * float(np.abs(theta).max(initial=0.0)), self._noise())
 
     def _lock(self, run: Lanczos) -> bool:
         """Locks the wanted pairs of a run (all, if it broke down too early); whether any is new."""
         if run.num_steps == 0:
             return False
         theta, S, residuals = run.ritz()
-        if self.rounds == 1:
-            self.crowd = int((np.abs(theta) >= 2 / 3 * np.abs(theta).max()).sum())
+        if self.rounds == 0:
+            outermost = theta[self.wanted.choose(theta)[0]]
+            self.crowd = int((np.abs(theta - outermost) <= abs(outermost) / 3).sum())
         short = run.exhausted and len(self.values) + len(theta) < self.wanted.k
         new = np.arange(len(theta)) if short else self._new(theta)
         if len(new) == 0:
             return False
         for v in run.vectors(S[:, new]).unbind(1):
             v, _ = self.locked.project_out(v)
-            self.locked.append(v / v.norm())
+            self.locked.append(v / norm(self.A, v))
         self.values = np.concatenate([self.values, theta[new]])
         self.estimates = np.concatenate([self.estimates, residuals[new]])
         return True
@@ -293,7 +303,7 @@ class _Search:
         need = min(self.wanted.k, len(theta) // 2)
         count = need + (len(theta) - need) // 2
         which: Which = "LM" if self.wanted.which == "BE" else self.wanted.which
-        best = _Wanted(count, which).choose(theta)
+        best = Wanted(count, which).choose(theta)
         if self.wanted.which == "BE":
             best = np.union1d(best[: count - need], self.wanted.choose(theta))
         return np.sort(best)
@@ -303,49 +313,56 @@ class _Search:
         AX = torch.empty_like(X)
         for i in range(X.shape[1]):
             AX[:, i] = self.A @ X[:, i]
-            progress.report("eigenpairs: matvecs", self.num_matvecs + i + 1, self._forecast())
-        self.num_matvecs += X.shape[1]
+            self.num_matvecs += 1
+            progress.report("eigenpairs: matvecs", self.num_matvecs, self._forecast())
         projected = self.A.inner(X, AX)
         theta, U = torch.linalg.eigh((projected + projected.T) / 2)
         order = torch.from_numpy(self._order(theta.cpu().numpy())).to(U.device)
         theta, U = theta[order], U[:, order]
         X, AX = X @ U.to(X.dtype), AX @ U.to(X.dtype)
         R = AX - X * theta.to(X.dtype)
-        residuals = [float(self.A.inner(r[:, None], r[:, None]).sqrt()) for r in R.unbind(1)]
-        return X, theta.cpu().numpy(), np.array(residuals)
+        return X, theta.cpu().numpy(), np.array([norm(self.A, r) for r in R.unbind(1)])
 
     def _order(self, theta: np.ndarray) -> np.ndarray:
         """Indices that put the final values in the order of the wish, the most wanted first."""
-        return _Wanted(len(theta), self.wanted.which).choose(theta).copy()
+        return Wanted(len(theta), self.wanted.which).choose(theta).copy()
 
     def _allowed(self, theta: np.ndarray) -> np.ndarray:
-        return np.maximum(STRICTER * self.tol * np.abs(theta), self._noise())
+        allowed: np.ndarray = np.maximum(STRICTER * self.tol * np.abs(theta), self._noise())
+        return allowed
 
     def _noise(self) -> float:
         return NOISE * float(torch.finfo(self.A.dtype).eps) * self.scale
 
-    def _certificate(self, theta: np.ndarray, residuals: np.ndarray, converged: bool) -> Certificate:
-        run = self.first
-        window = WINDOW * float(np.abs(theta).max(initial=0.0))
+    def _certificate(
+        self, theta: np.ndarray, residuals: np.ndarray, converged: bool
+    ) -> Certificate:
+        run, window = self.first, self._window(theta)
         lower, upper = -math.inf, math.inf
         if run is not None and run.alpha:
-            lower = certificate.lower_bound(run, self.delta) - self._noise()
-            upper = certificate.upper_bound(run, self.delta) + self._noise()
+            rounding = self._noise() * math.sqrt(len(run.alpha))  # it adds up over the steps
+            lower = certificate.lower_bound(run, self.delta / 4) - rounding
+            upper = certificate.upper_bound(run, self.delta / 4) + rounding
         complete = self.complete and converged
         if complete and self.copies:  # what is left lies inside the region, coupled by residuals
-            slack = window + float(np.linalg.norm(residuals))
+            slack = (
+                window + float(np.linalg.norm(residuals)) + float(np.linalg.norm(self.estimates))
+            )
             low, high = self.wanted.region(theta)
             if math.isfinite(high):
                 upper = min(upper, max(float(theta.max()), high) + slack)
             if math.isfinite(low):
                 lower = max(lower, min(float(theta.min()), low) - slack)
-        statement = _statement(self.wanted, complete, self.copies, window, self.delta, lower, upper)
-        return Certificate(lower, upper, window, complete, self.copies, self.delta, statement)
+        text = statement(self.wanted, complete, self.copies, window, self.delta, lower, upper)
+        return Certificate(lower, upper, window, complete, self.copies, self.delta, text)
 
     def _notes(self, converged: np.ndarray) -> tuple[str, ...]:
         notes = []
-        if self.stopped == "interrupted":
-            notes.append("interrupted: residuals are the recurrence's own estimates")
+        if not self.fresh:
+            reason = self.stopped if self.stopped == "interrupted" else "max_matvecs is too small"
+            notes.append(f"{reason}: residuals are the recurrence's own estimates")
+        if len(converged) < self.wanted.k:
+            notes.append(f"only {len(converged)} of {self.wanted.k} pairs were found")
         if not converged.all():
             left = int((~converged).sum())
             notes.append(
@@ -353,7 +370,10 @@ class _Search:
                 "raise max_matvecs or tol"
             )
         elif not self.complete:
-            notes.append("not certified: raise max_matvecs to exclude skipped eigenvalues")
+            notes.append(
+                "not certified: verify=True, or a larger max_matvecs or max_basis, excludes "
+                "skipped eigenvalues"
+            )
         if self.crowd >= CROWD and self.wanted.k > 1:
             notes.append(
                 f"{self.crowd} eigenvalues lie within a third of the outermost: there is no gap "
@@ -364,76 +384,11 @@ class _Search:
         return tuple(notes)
 
 
-def _gaps(theta: np.ndarray, low: float, high: float, window: float) -> list[tuple[float, float]]:
-    """The wanted region without windows around the Ritz values that lie in it."""
-    gaps = []
-    if math.isfinite(high):
-        inside = np.sort(theta[theta >= high])
-        edges = [high, *inside]
-        gaps += [(a + window, b - window) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        gaps.append((edges[-1] + window, math.inf))
-    if math.isfinite(low):
-        inside = np.sort(theta[theta <= low])[::-1]
-        edges = [low, *inside]
-        gaps += [(b + window, a - window) for a, b in zip(edges[:-1], edges[1:], strict=True)]
-        gaps.append((-math.inf, edges[-1] - window))
-    return gaps
-
-
-def _statement(
-    wanted: _Wanted,
-    complete: bool,
-    copies: bool,
-    window: float,
-    delta: float,
-    lower: float,
-    upper: float,
-) -> str:
-    bounds = f"all eigenvalues lie in [{lower:.4g}, {upper:.4g}] with probability {1 - delta:g}"
-    if not complete:
-        return f"not certified complete; {bounds}"
-    extent = "copies included" if copies else f"up to copies within ± {window:.1e}"
-    return (
-        f"nothing was skipped among the {wanted.k} {_WORDS[wanted.which]} ({extent}, window "
-        f"{window:.1e}); {bounds}"
-    )
-
-
-_WORDS = {"LA": "largest", "SA": "smallest", "LM": "largest in absolute value", "BE": "outermost"}
+def _steps_within(max_matvecs: int, k: int) -> int:
+    """Lanczos steps that leave a fresh product for the residual of each pair, at most k."""
+    return max(1, max_matvecs - k, max_matvecs // 2)
 
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:
     row = A.n * torch.finfo(A.dtype).bits // 8
     return max(2 * k + 20, int(BASIS_SHARE * available_bytes(A.device) // row))
-
-
-def _check_arguments(
-    A: SymmetricOperator,
-    k: int,
-    which: str,
-    tol: float,
-    delta: float,
-    start: Tensor | None,
-    max_matvecs: int | None,
-) -> None:
-    if not isinstance(A, SymmetricOperator):
-        msg = f"A is a {type(A).__name__}; wrap a matrix or a function with hs.as_operator."
-        raise ValueError(msg)
-    if not 1 <= k <= A.n:
-        msg = f"k={k} eigenpairs of an operator of size n={A.n}; choose 1 <= k <= {A.n}."
-        raise ValueError(msg)
-    if which not in _WORDS:
-        msg = f"which={which!r}; choose one of 'LA', 'SA', 'LM', 'BE' (as in scipy's eigsh)."
-        raise ValueError(msg)
-    if not 0 < tol < 1 or not 0 < delta < 1:
-        msg = f"tol={tol} and delta={delta} must lie between 0 and 1; try tol=1e-3, delta=1e-3."
-        raise ValueError(msg)
-    if start is not None and (start.shape[0] != A.n or not float(start.norm()) > 0):
-        msg = (
-            f"start has shape {tuple(start.shape)} and norm {float(start.norm()):g}; give a "
-            f"non-zero vector ({A.n},) or block ({A.n}, m)."
-        )
-        raise ValueError(msg)
-    if max_matvecs is not None and max_matvecs < 1:
-        msg = f"max_matvecs={max_matvecs} leaves nothing to compute with; give at least 2 k."
-        raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -9,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.linalg.basis import Basis
+from hesscope.linalg.basis import Basis, norm
 from hesscope.operator import SymmetricOperator
 
 BREAKDOWN = 100  # times eps and the size of A: below, the next vector would be rounding noise
+ROUNDING = 4  # times eps and the size of A: what rounding leaves in every product
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
 
@@ -31,16 +33,31 @@ class Start:
 def random_start(A: SymmetricOperator, locked: Basis, seed: int) -> Start:
     """A Gaussian vector in the complement of the locked ones."""
     z, _ = locked.project_out(A.probe(seed))
-    norm = float(z.norm())
-    return Start(z, 1.0 / norm**2 if norm > 0 else math.inf)
+    size = norm(A, z)
+    return Start(z, 1.0 / size**2 if size > 0 else math.inf)
 
 
 def mixed_start(A: SymmetricOperator, warm: Tensor, seed: int, random_part: float = 0.1) -> Start:
-    """A warm vector plus `random_part` of a random direction, which keeps certificates valid."""
+    """A warm vector plus `random_part` of a random direction, which keeps certificates valid.
+
+    They are valid when the random direction was drawn without knowing the warm vector and the
+    other way round: see `independent_seed`.
+    """
     warm = warm.reshape(A.n, -1).sum(1).to(dtype=A.dtype, device=A.device)
     sigma = random_part / math.sqrt(A.n)
-    v = warm / warm.norm() + sigma * A.probe(seed)
-    return Start(v, sigma**2 / float(v.norm()) ** 2)
+    v = warm / norm(A, warm) + sigma * A.probe(seed)
+    return Start(v, sigma**2 / norm(A, v) ** 2)
+
+
+def independent_seed(seed: int, warm: Tensor) -> int:
+    """A seed whose probes have nothing to do with how `warm` was found.
+
+    A warm vector usually comes from a run with the same seed. Its probe would then not be random
+    given the warm vector, and certificates would be void; a seed that depends on every bit of the
+    warm vector cannot have been used to find it.
+    """
+    content = warm.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + content).digest()[:7])
 
 
 class Lanczos:
@@ -64,10 +81,10 @@ class Lanczos:
         self.asymmetry = 0.0
         self.residual = 0.0  # the last beta
         self._coupling = np.zeros(0)  # the new column of T above its diagonal
-        norm = float(start.vector.norm())
-        self.exhausted = len(locked) >= A.n or norm == 0.0
+        size = norm(A, start.vector)
+        self.exhausted = len(locked) >= A.n or size == 0.0
         if not self.exhausted:
-            self.Q.append(start.vector / norm)
+            self.Q.append(start.vector / size)
 
     @property
     def num_steps(self) -> int:
@@ -99,20 +116,26 @@ class Lanczos:
             )
             raise RuntimeError(msg)
         self._note_asymmetry(column)
-        self.T = np.pad(self.T, (0, 1))
-        self.T[j, j] = column[j]
-        self.T[:j, j] = self.T[j, :j] = self._coupling
-        self.residual = float(self.A.inner(w[:, None], w[:, None]).sqrt())
-        if not self.restarted:
-            self.alpha.append(self.T[j, j])
-            self.beta.append(self.residual)
-        eps = torch.finfo(self.A.dtype).eps
-        full = len(self.locked) + j + 1 >= self.A.n
-        self.exhausted = full or self.residual <= BREAKDOWN * eps * self.scale
-        self._coupling = np.zeros(j + 1)
-        self._coupling[j] = self.residual
+        residual = norm(self.A, w)
+        self._extend(column[j], residual)
         if not self.exhausted:
-            self.Q.append(w / self.residual)
+            self.Q.append(w / residual)
+
+    def _extend(self, alpha: float, residual: float) -> None:
+        """T with one more row, and whether anything is left to find."""
+        j = self.num_steps
+        T = np.pad(self.T, (0, 1))
+        T[j, j] = alpha
+        T[:j, j] = T[j, :j] = self._coupling
+        self.T, self.residual = T, residual
+        eps_scale = float(torch.finfo(self.A.dtype).eps) * self.scale
+        full = len(self.locked) + j + 1 >= self.A.n
+        self.exhausted = full or residual <= BREAKDOWN * eps_scale
+        if not self.restarted:  # below rounding, a larger beta is the weaker, honest statement
+            self.alpha.append(alpha)
+            self.beta.append(residual if full else max(residual, ROUNDING * eps_scale))
+        self._coupling = np.zeros(j + 1)
+        self._coupling[j] = residual
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ritz values ascending, their vectors in the basis Q, and residual norms beta |s_m|."""
@@ -127,6 +150,7 @@ class Lanczos:
     def restart(self, keep: np.ndarray) -> None:
         """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
         theta, S, _ = self.ritz()
+        self._known_scale = self.scale
         following = self.Q[self.num_steps].clone()
         kept = self.vectors(S[:, keep])
         self.Q = Basis(self.A)
@@ -138,7 +162,11 @@ class Lanczos:
         self.restarted = True
 
     def _note_asymmetry(self, column: np.ndarray) -> None:
-        """q_i'A q_j must equal q_j'A q_i, which an earlier step has found: a free check."""
+        """q_i'A q_j must equal q_j'A q_i, which an earlier step has found: a free check.
+
+        Raises:
+            RuntimeError: if they differ by more than a twentieth of the size of A.
+        """
         j = len(column) - 1
         if j == 0:
             return

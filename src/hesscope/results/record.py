@@ -1,7 +1,8 @@
-"""Saves and loads any result: record.json and arrays.safetensors in a folder, never pickle.
+"""Saves and loads any result: record.json and arrays-….safetensors in a folder, never pickle.
 
-The JSON holds the structure, a schema number, where the numbers come from, and a SHA-256 of both
-parts. It is written last and moved into place, so a folder holds the old record or the new one.
+The JSON holds the structure, a schema number, where the numbers come from, and a SHA-256 of itself
+and of the arrays, whose file is named by its content. The JSON is written last and moved into
+place, so a folder holds the old record or the new one at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
 SCHEMA = 1
-RECORD, ARRAYS = "record.json", "arrays.safetensors"
+RECORD, ARRAYS = "record.json", "arrays-{}.safetensors"
+PARTS = {"format", "schema", "provenance", "arrays_sha256", "result", "sha256"}
 
 _Result = TypeVar("_Result", bound=type)
 _savable: dict[str, type] = {
@@ -65,14 +67,18 @@ def save(result: Any, folder: str | Path) -> Path:
         "schema": SCHEMA,
         "provenance": provenance(),
         "arrays_sha256": hashlib.sha256(blob).hexdigest(),
-        "result_sha256": _digest(body),
         "result": body,
     }
+    record["sha256"] = _digest(record)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    arrays_file = _arrays_file(folder, record)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / ARRAYS, blob)
+        _replace(arrays_file, blob)
         _replace(folder / RECORD, text.encode())
+        for old in folder.glob(ARRAYS.format("*")):
+            if old != arrays_file:
+                old.unlink(missing_ok=True)
     except OSError as error:
         need = len(blob) + len(text)
         msg = f"cannot write {need} bytes to {folder}: {error.strerror}. Choose another folder."
@@ -89,10 +95,11 @@ def load(folder: str | Path) -> Any:
     """
     folder = Path(folder)
     record = _read_record(folder)
-    blob = (folder / ARRAYS).read_bytes() if (folder / ARRAYS).exists() else b""
+    arrays_file = _arrays_file(folder, record)
+    blob = arrays_file.read_bytes() if arrays_file.exists() else b""
     if hashlib.sha256(blob).hexdigest() != record["arrays_sha256"]:
         msg = (
-            f"{folder / ARRAYS} is not the file that was written with {RECORD} (checksum differs): "
+            f"{arrays_file} is not the file that was written with {RECORD} (checksum differs): "
             "it is truncated, damaged or of another run. Copy the folder again or save again."
         )
         raise RuntimeError(msg)
@@ -133,20 +140,26 @@ def _read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != "hesscope":
         msg = f"{folder / RECORD} was not written by hesscope; give a folder that `save` has made."
         raise ValueError(msg)
-    if record["schema"] > SCHEMA:
+    if isinstance(record.get("schema"), int) and record["schema"] > SCHEMA:
         msg = (
             f"{folder} has schema {record['schema']}, this hesscope reads up to {SCHEMA}: "
             "upgrade with `pip install -U hesscope`."
         )
         raise ValueError(msg)
-    if _digest(record["result"]) != record["result_sha256"]:
+    if set(record) != PARTS or _digest(record) != record["sha256"]:
         msg = f"{folder / RECORD} was changed after it was written (checksum differs). Save again."
         raise RuntimeError(msg)
     return record
 
 
-def _digest(body: Any) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+def _arrays_file(folder: Path, record: dict[str, Any]) -> Path:
+    return folder / ARRAYS.format(record["arrays_sha256"][:16])
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """SHA-256 of everything in the record but the digest itself."""
+    content = {name: part for name, part in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -163,9 +176,14 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _encode(value: Any, arrays: dict[str, Tensor], key: str) -> Any:
-    """JSON for `value`; tensors go to `arrays` under the path at which they stand."""
+    """JSON for `value`; tensors go to `arrays` under the path at which they stand.
+
+    Raises:
+        ValueError: if the value is not data.
+    """
     if isinstance(value, Tensor):
-        arrays[key] = value.detach().cpu().contiguous()
+        key = key if key not in arrays else f"{key}#{len(arrays)}"
+        arrays[key] = value.detach().cpu().contiguous().clone()
         return {"tensor": key}
     if isinstance(value, float) and not math.isfinite(value):
         return {"number": repr(value)}

@@ -15,7 +15,7 @@ from hesscope.results.estimate import Interval, plus_minus
 class Certificate:
     """What a Lanczos run proves about eigenvalues that were not returned.
 
-    Each statement fails with probability at most `delta` over the random start vector, whatever
+    The statements all hold, except with probability `delta` over the random start vectors, whatever
     the matrix (van Dorsselaer, Hochstenbach and van der Vorst 2000).
     """
 

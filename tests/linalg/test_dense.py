@@ -1,0 +1,107 @@
+"""The exact spectrum: against NumPy, within its own error, and refused before it does not fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hesscope as hs
+from hesscope.linalg import dense
+from tests.spectra import Known, random_eigenvalues
+
+
+def hadamard(p: int) -> torch.Tensor:
+    """The 2^p x 2^p matrix of ±1 whose columns are orthogonal."""
+    H = torch.ones(1, 1, dtype=torch.float64)
+    for _ in range(p):
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return H
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    seed=st.integers(0, 100_000),
+    scale=st.sampled_from([1e-12, 1.0, 1e12]),
+    dtype=st.sampled_from([torch.float64, torch.float32]),
+)
+def test_the_spectrum_is_numpys_within_the_stated_error(n, seed, scale, dtype):
+    A = Known(scale * random_eigenvalues(n, seed), dtype=dtype, rotate=seed)
+    result = hs.spectrum(A)
+    matrix = A.to_dense().double().numpy()
+    theirs = np.linalg.eigvalsh((matrix + matrix.T) / 2)
+    rounding = 2.0**-52 * n * np.abs(theirs).max()
+    assert np.abs(result.eigenvalues.numpy() - theirs).max() <= result.error + rounding
+    assert result.num_matvecs == n
+    assert result.facts["operator"] == "Known"
+
+
+@settings(max_examples=60, deadline=None)
+@given(p=st.integers(0, 7), seed=st.integers(0, 10_000))
+def test_the_error_covers_integer_matrices_with_known_eigenvalues(p, seed):
+    """H diag(d) H for a Hadamard matrix H: every entry is exact, the eigenvalues are n d."""
+    n = 2**p
+    d = torch.from_numpy(np.random.default_rng(seed).integers(-1000, 1000, n).astype(float))
+    H = hadamard(p)
+    result = hs.spectrum(hs.as_operator(H @ torch.diag(d) @ H))
+    error = (result.eigenvalues - n * d.sort().values).abs().max()
+    assert error <= result.error
+    assert result.asymmetry == 0.0
+    assert result.trace == pytest.approx(float(n * d.sum()), abs=n * max(result.error, 1e-12))
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(2, 50), seed=st.integers(0, 10_000), skew=st.floats(1e-8, 0.5))
+def test_asymmetry_is_reported_and_covered_by_the_error(n, seed, skew):
+    M = torch.randn(n, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    symmetric = (M + M.T) / 2
+    other = skew * torch.triu(M, 1)  # on one side only
+    result = hs.spectrum(hs.as_operator(symmetric + other))
+    exact = np.linalg.eigvalsh(symmetric.numpy())
+    assert np.abs(result.eigenvalues.numpy() - exact).max() <= result.error
+    expected = float((other - other.T).norm() / (symmetric + (other + other.T) / 2).norm())
+    assert result.asymmetry == pytest.approx(expected, rel=1e-6)
+
+
+def test_counts_and_norms_follow_from_the_eigenvalues():
+    result = hs.spectrum(hs.as_operator(torch.diag(torch.tensor([-1.0, 0.0, 2.0, 2.0]).double())))
+    assert result.eigenvalues.tolist() == [-1.0, 0.0, 2.0, 2.0]
+    assert (len(result), result.trace, result.frobenius_norm) == (4, 3.0, 3.0)
+    assert (result.count(), result.count(low=0.5), result.count(-1.0, 0.0)) == (4, 2, 2)
+
+
+def test_the_zero_operator_has_no_asymmetry():
+    result = hs.spectrum(hs.as_operator(torch.zeros(3, 3)))
+    assert (result.eigenvalues.tolist(), result.error, result.asymmetry) == ([0.0] * 3, 0.0, 0.0)
+
+
+def test_a_spectrum_that_does_not_fit_is_refused_before_any_product(monkeypatch):
+    monkeypatch.setattr(dense, "available_bytes", lambda device: 10**9)
+    products = []
+
+    def product(V):
+        products.append(V)
+        return V
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is matched in full
+        hs.spectrum(hs.as_operator(product, 60_630))
+    assert str(caught.value) == (
+        "the exact spectrum of n=60630 eigenvalues needs 88.2 GB of memory and 1.0 GB are free. "
+        "Use hs.eigsh for the extreme eigenvalues, or a block of the parameters: "
+        "problem.block('layers.3.*')."
+    )
+    assert products == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_matrix_that_is_not_finite_is_refused(value):
+    with pytest.raises(RuntimeError) as caught:
+        hs.spectrum(hs.as_operator(lambda V: V * value, 3))
+    assert str(caught.value) == (
+        "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
+    )
