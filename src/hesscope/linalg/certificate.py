@@ -153,7 +153,7 @@ def _recurrence(run: Lanczos, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         size = np.maximum(np.abs(following), 1.0)
         shrink = np.where(size > 1e100, size, 1.0)
         previous, current = current / shrink, following / shrink
-        total = total / shrink**2 + current**2
+        total = total / shrink / shrink + current**2  # the square of shrink could overflow
         exponent += 2 * np.log(shrink)
     with np.errstate(divide="ignore"):
         return np.log(total) + exponent, np.log(current**2) + exponent
