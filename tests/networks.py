@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  as everybody writes it
+from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 import hesscope as hs

@@ -17,7 +17,9 @@ def test_every_finding_of_check_problem_is_documented():
 
 
 def test_no_unfinished_code_is_left():
-    words = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError|except( Exception)?:\s*pass")
+    words = re.compile(
+        r"\b(TODO|FIXME|XXX|HACK)\b|raise NotImplementedError|except( Exception)?:\s*pass"
+    )
     for folder in ("src", "benchmarks", "examples"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not words.search(path.read_text("utf-8")), path

@@ -1,4 +1,4 @@
-"""Examinations: honest about what they found, within their budget, and as they were after saving."""
+"""Examinations: honest about what they found, within their budget, unchanged by saving."""
 
 import re
 
@@ -11,7 +11,9 @@ import hesscope as hs
 
 def quadratic(*eigenvalues: float) -> hs.Problem:
     values = torch.tensor(eigenvalues, dtype=torch.float64)
-    return hs.Problem.from_function(lambda t: 0.5 * (values * t * t).sum(), torch.zeros_like(values))
+    return hs.Problem.from_function(
+        lambda t: 0.5 * (values * t * t).sum(), torch.zeros_like(values)
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,9 @@ def test_an_untrained_network_is_still_descending():
 
 def test_a_model_fault_comes_first_and_stops_the_rest():
     problem = small_problem()
-    problem = hs.Problem(problem.model, nn.CrossEntropyLoss(reduction="sum"), problem.batches.source)
+    problem = hs.Problem(
+        problem.model, nn.CrossEntropyLoss(reduction="sum"), problem.batches.source
+    )
     examined = hs.diagnose(problem)
     assert [verdict.name for verdict in examined.verdicts] == ["model fault"]
     assert "sum_reduction" in examined.verdicts[0].claim

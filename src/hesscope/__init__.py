@@ -6,9 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hesscope import ensemble as ensemble
     from hesscope import plots as plots
     from hesscope.curvature.checks import check_problem as check_problem
+    from hesscope.curvature.classes import class_decomposition as class_decomposition
+    from hesscope.curvature.decompose import decompose as decompose
+    from hesscope.curvature.fisher import EmpiricalFisher as EmpiricalFisher
+    from hesscope.curvature.fisher import Fisher as Fisher
+    from hesscope.curvature.fisher import GradientCovariance as GradientCovariance
+    from hesscope.curvature.gauss_newton import GaussNewton as GaussNewton
     from hesscope.curvature.hessian import Hessian as Hessian
+    from hesscope.curvature.layers import layer_map as layer_map
+    from hesscope.curvature.ntk import TangentKernel as TangentKernel
+    from hesscope.curvature.ntk import gram_spectrum as gram_spectrum
+    from hesscope.curvature.preconditioned import PreconditionedHessian as PreconditionedHessian
     from hesscope.curvature.products import CentralDifference as CentralDifference
     from hesscope.examination import Examination as Examination
     from hesscope.examination import diagnose as diagnose
@@ -33,7 +44,14 @@ if TYPE_CHECKING:
 # Names are imported when they are first used, so `hesscope --help` does not wait for torch.
 _HOMES = {
     "curvature.checks": ("check_problem",),
+    "curvature.classes": ("class_decomposition",),
+    "curvature.decompose": ("decompose",),
+    "curvature.fisher": ("EmpiricalFisher", "Fisher", "GradientCovariance"),
+    "curvature.gauss_newton": ("GaussNewton",),
     "curvature.hessian": ("Hessian",),
+    "curvature.layers": ("layer_map",),
+    "curvature.ntk": ("TangentKernel", "gram_spectrum"),
+    "curvature.preconditioned": ("PreconditionedHessian",),
     "curvature.products": ("CentralDifference",),
     "examination": ("Examination", "diagnose"),
     "linalg.dense": ("spectrum",),
@@ -50,12 +68,12 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*sorted(_MODULE_OF), "plots"]
+__all__ = [*sorted(_MODULE_OF), "ensemble", "plots"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "plots":
-        return importlib.import_module("hesscope.plots")
+    if name in ("ensemble", "plots"):
+        return importlib.import_module(f"hesscope.{name}")
     if name not in _MODULE_OF:
         msg = f"module 'hesscope' has no attribute {name!r}; dir(hesscope) lists all names."
         raise AttributeError(msg)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from hesscope.cli import main
 
-TRAIN = '''
+TRAIN = """
 import torch, hesscope as hs
 from torch import nn
 F = nn.functional
@@ -46,7 +46,7 @@ def number():
 
 def broken():
     raise KeyError("no such column")
-'''
+"""
 
 
 @pytest.fixture
@@ -85,12 +85,21 @@ def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status
         (["check", "train.py"], "target 'train.py' is not FILE.py:FUNCTION or MODULE:FUNCTION."),
         (["check", "absent.py:f"], "there is no file absent.py (looked from "),
         (["check", "absent.module:f"], "absent.module cannot be imported: ModuleNotFoundError"),
-        (["check", "train.py:absent"], "train.py has no function 'absent'; it defines make_problem"),
-        (["check", "train.py:number"], "train.py:number returns a int; it has to return a hesscope"),
+        (
+            ["check", "train.py:absent"],
+            "train.py has no function 'absent'; it defines make_problem",
+        ),
+        (
+            ["check", "train.py:number"],
+            "train.py:number returns a int; it has to return a hesscope",
+        ),
         (["check", "train.py:broken"], "train.py:broken raises KeyError: 'no such column' ("),
         (["diagnose", "train.py:make_problem", "--lr", "-1"], "lr=-1.0 is not a positive"),
         (["spectrum", "train.py:make_problem", "--k", "0"], "k=0 eigenpairs"),
-        (["check", "train.py:make_problem", "--weights", "no.pt"], "there is no weights file no.pt"),
+        (
+            ["check", "train.py:make_problem", "--weights", "no.pt"],
+            "there is no weights file no.pt",
+        ),
         (["show", "nowhere"], "nowhere holds no record.json; give a folder that"),
     ],
 )
@@ -150,7 +159,10 @@ def test_weights_that_do_not_fit_or_would_run_code_are_refused(train, capsys):
     (train.parent / "cut.safetensors").write_bytes(b"12345")
     (train.parent / "cut.pt").write_bytes(b"12345")
     for name, message in (
-        ("small.pt", "does not fit the model: it lacks 0.bias, 2.weight, 2.bias; it has other shap"),
+        (
+            "small.pt",
+            "does not fit the model: it lacks 0.bias, 2.weight, 2.bias; it has other shap",
+        ),
         ("module.pt", "holds more than tensors, and loading it would run code from the file."),
         ("cut.safetensors", "is not a readable safetensors file"),
         ("cut.pt", "holds more than tensors"),

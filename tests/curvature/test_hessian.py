@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  as everybody writes it
+from torch.nn import functional as F
 
 import hesscope as hs
 from tests.faults import FAULTS

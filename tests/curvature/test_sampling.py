@@ -29,7 +29,9 @@ def test_with_one_part_per_example_it_is_the_textbook_standard_error():
 def test_over_many_data_sets_it_is_the_spread_of_the_gradient():
     """E noise² = E‖g - E g‖² = tr Σ / N; 200 data sets, mean of noise² within five sigma."""
     truth = (1 + 4 + 0.25 + 9) / 64
-    squares = torch.tensor([gradient_with_noise(linear_problem(64, s)[0])[1] ** 2 for s in range(200)])
+    squares = torch.tensor(
+        [gradient_with_noise(linear_problem(64, s)[0])[1] ** 2 for s in range(200)]
+    )
     assert abs(float(squares.mean()) - truth) < 5 * float(squares.std()) / math.sqrt(200)
 
 

@@ -41,7 +41,9 @@ def test_given_eigenpairs_are_marked_at_their_values():
 
 
 def test_eigenvalues_are_drawn_with_their_residuals():
-    pairs = hs.eigsh(hs.as_operator(torch.diag(torch.linspace(-1, 5, 40).double())), k=4, which="BE")
+    pairs = hs.eigsh(
+        hs.as_operator(torch.diag(torch.linspace(-1, 5, 40).double())), k=4, which="BE"
+    )
     ax = hs.plots.eigenvalues(pairs)
     heights = [y for container in ax.containers for y in container.lines[0].get_ydata()]
     assert sorted(heights) == sorted(pairs.eigenvalues.tolist())

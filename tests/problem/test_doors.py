@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  as everybody writes it
+from torch.nn import functional as F
 
 import hesscope as hs
 from tests.networks import mlp, vectors

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812  as everybody writes it
+from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.problem.evaluation import twice_differentiable

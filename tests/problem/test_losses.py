@@ -1,4 +1,4 @@
-"""Each family of losses knows its gradient, Hessian, root and distribution with respect to outputs."""
+"""Each family of losses knows its gradient, Hessian, root and distribution in the outputs."""
 
 import functools
 import re
@@ -96,14 +96,14 @@ def test_dimensions_after_the_classes_are_items():
     "loss_fn", [F.l1_loss, nn.L1Loss(), F.nll_loss, nn.NLLLoss(), nn.MultiMarginLoss()]
 )
 def test_piecewise_linear_losses_are_refused_with_the_reason(loss_fn):
-    with pytest.raises(ValueError, match="^this loss is piecewise linear in the outputs"):
+    with pytest.raises(ValueError, match=r"^this loss is piecewise linear in the outputs"):
         output_loss(loss_fn)
 
 
 def test_an_own_piecewise_linear_loss_is_refused_when_it_is_differentiated():
     loss = output_loss(lambda z, t: (z - t).abs().mean())
     assert isinstance(loss, Differentiated)
-    with pytest.raises(ValueError, match="^this loss is piecewise linear in the outputs"):
+    with pytest.raises(ValueError, match=r"^this loss is piecewise linear in the outputs"):
         loss.curvature(outputs(), REAL)
 
 

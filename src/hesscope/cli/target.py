@@ -53,7 +53,7 @@ def _function(target: str) -> Callable[[], Any]:
         ]
         msg = f"{place} has no function {name!r}; it defines {', '.join(known) or 'none'}."
         raise ValueError(msg)
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -61,18 +61,19 @@ def _from_file(path: Path) -> ModuleType:
         msg = f"there is no file {path} (looked from {Path.cwd()})."
         raise ValueError(msg)
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
+    assert spec is not None  # the name ends in .py
+    loader = spec.loader
+    assert loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` would
     sys.modules[path.stem] = module
-    _imported(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
+    _imported(lambda: loader.exec_module(module), str(path))
     return module
 
 
 def _from_name(name: str) -> ModuleType:
     sys.path.insert(0, str(Path.cwd()))
-    return _imported(lambda: importlib.import_module(name), name)  # type: ignore[no-any-return]
+    return _imported(lambda: importlib.import_module(name), name)
 
 
 def _imported(load: Callable[[], Any], place: str) -> Any:

@@ -1,6 +1,6 @@
 """Layers whose second derivatives torch computes slowly, replaced while a loss is built.
 
-Convolutions, BatchNorm in evaluation mode, large ReLUs, GELU and SiLU record the kernels of
+Convolutions, BatchNorm in evaluation mode, GELU and SiLU record the kernels of
 `bilinear` and `activations`: the same loss and gradient, and a Hessian-vector product by short
 formulas. What each one gains is listed in benchmarks/README.md. The model is not touched, and what
 is not listed or is used in an unusual way is torch's own.
@@ -14,17 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn import functional as F  # noqa: N812  as everywhere
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from hesscope.curvature.activations import GELU, SILU, activation, relu
+from hesscope.curvature.activations import GELU, SILU, activation
 from hesscope.curvature.bilinear import Convolution, Normalisation, layer
 
 Some = Tensor | None
 
 _saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-
-SMALL = 100_000  # entries below which Python's own time exceeds what a ReLU saves
 
 
 class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a context manager
@@ -77,23 +75,16 @@ def _batch_norm(
     return layer(Normalisation(running_mean, running_var, eps), input, weight, bias)
 
 
-def _relu(input: Any, inplace: bool = False) -> Some:
-    """ReLU of a large tensor; in place only on one that is neither a view nor a leaf."""
-    if not _large(input) or (inplace and (input._is_view() or input.is_leaf)):
-        return None
-    return relu(input, inplace)
-
-
 def _gelu(input: Any, approximate: str = "none") -> Some:
     """GELU in its exact form."""
-    if approximate != "none" or not _large(input):
+    if approximate != "none" or not _plain(input):
         return None
     return activation(GELU, input)
 
 
 def _silu(input: Any, inplace: bool = False) -> Some:
     """SiLU that keeps its input."""
-    return None if inplace or not _large(input) else activation(SILU, input)
+    return None if inplace or not _plain(input) else activation(SILU, input)
 
 
 _REPLACEMENTS: dict[Any, Callable[..., Some]] = {
@@ -103,9 +94,6 @@ _REPLACEMENTS: dict[Any, Callable[..., Some]] = {
     F.batch_norm: _batch_norm,
     F.gelu: _gelu,
     F.silu: _silu,
-    F.relu: _relu,
-    torch.relu: _relu,
-    Tensor.relu: _relu,
 }
 
 
@@ -120,10 +108,6 @@ def _plain(*tensors: Any) -> bool:
         and first.layout == torch.strided
         and any(tensor.requires_grad for tensor in given)
     )
-
-
-def _large(x: Any) -> bool:
-    return _plain(x) and x.numel() >= SMALL
 
 
 def _transformed() -> bool:

@@ -9,23 +9,20 @@ silently wrong through LayerNorm and BatchNorm in torch 2.13.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hesscope import collectives, probes
+from hesscope import probes
 from hesscope.curvature.graph import broken_nodes, kept_bytes
+from hesscope.curvature.kept import KeptGraphs
 from hesscope.curvature.kernels import fast_second_derivatives
-from hesscope.memory import available_bytes
 from hesscope.problem.data import Batch
-from hesscope.problem.evaluation import calls_of, twice_differentiable
+from hesscope.problem.evaluation import calls_of
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.problem import Problem
-
-KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
 
 
 class Engine(ABC):
@@ -56,68 +53,18 @@ class ReverseOverReverse(Engine):
 
     def __init__(self, problem: Problem, memory: int | None = None) -> None:
         super().__init__(problem)
-        self.memory = memory
-        self.graph_bytes = 0
-        self._kept: list[tuple[Batch, list[Tensor], tuple[Tensor, ...]]] = []
-        self._state: list[Tensor] = []
-        self._versions: list[int] = []
-        self._keep: bool | None = None
+        self.graphs = KeptGraphs(problem, self._build, lambda kept: kept_bytes(kept[1]), memory)
         self._scanned = False
-        self._recomputes = False  # whether a backward pass runs the model: checkpointing
 
     def products(self, V: Tensor) -> Tensor:
         """H V: the graphs of all batches are built once and applied to every column."""
-        if self._keep is None or (self._keep and not self._fresh()):
-            self._build()
-        if not self._keep:
-            with self.problem.evaluating() as leaves:
-                return self.problem.mean(
-                    lambda batch: self._apply(self._gradient(batch, leaves), leaves, V)
-                )
-        with self._surroundings():
-            total = torch.zeros_like(V)
-            for batch, leaves, gradient in self._kept:
-                weight = batch.count / self.problem.count
-                total.add_(self._apply(gradient, leaves, V), alpha=weight)
-        return collectives.sum_over_processes(total)
+        return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V))
 
     def facts(self) -> dict[str, Any]:
         """The engine, whether its graphs are kept, and their size."""
-        mode = {True: "graph kept", False: "graph rebuilt", None: "not used yet"}[self._keep]
-        return {"product": self.name, "graph": mode, "graph_bytes": self.graph_bytes}
+        return {"product": self.name, **self.graphs.facts()}
 
-    def _build(self) -> None:
-        """Builds the graph of each batch; gives up keeping them when they would not fit."""
-        self._kept, self._state, self.graph_bytes = [], [], 0
-        budget = self._budget()
-        batches = self.problem.batches
-        self._keep = batches.cached
-        with self.problem.evaluating() as leaves:
-            for batch in batches:
-                gradient = self._gradient(batch, leaves)
-                self.graph_bytes += kept_bytes(gradient)
-                expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
-                if not batches.cached or expected > budget:
-                    self._kept, self._keep = [], False
-                    return
-                self._kept.append((batch, leaves, gradient))
-        watched = self.problem.watched()
-        self._state = [tensor.detach().clone() for tensor in watched]
-        self._versions = _parameter_versions(watched)
-
-    def _surroundings(self) -> AbstractContextManager[Any]:
-        """What a product of a kept graph needs: all of it only where it runs the model again."""
-        problem = self.problem
-        if self._recomputes:
-            return problem.evaluating()
-        return twice_differentiable(problem.model, problem.device)
-
-    def _budget(self) -> float:
-        if self.memory is not None:
-            return self.memory
-        return KEPT_SHARE * available_bytes(self.problem.device)
-
-    def _gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    def _build(self, batch: Batch, leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
         with fast_second_derivatives():
             loss = self.problem.batch_loss(batch)
@@ -125,11 +72,11 @@ class ReverseOverReverse(Engine):
             gradient = torch.autograd.grad(
                 loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
             )
-        self._recomputes = self._recomputes or bool(calls)
+        self.graphs.note_calls(calls)
         if not self._scanned:
             refuse_broken(gradient)
             self._scanned = True
-        return gradient
+        return leaves, gradient
 
     def _apply(self, gradient: tuple[Tensor, ...], leaves: list[Tensor], V: Tensor) -> Tensor:
         """Σ_i v_i ∂gradient_i/∂theta for every column v; gradients that are constant add zero."""
@@ -144,18 +91,6 @@ class ReverseOverReverse(Engine):
             columns.append(flatten(product))
         return torch.stack(columns, 1)
 
-    def _fresh(self) -> bool:
-        """Whether parameters, frozen ones too, and buffers still have the values of the kept graph.
-
-        Autograd also refuses parameters that were written to and then got their old values back.
-        """
-        watched = self.problem.watched()
-        if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
-            return False
-        return all(
-            torch.equal(tensor.detach(), old) for tensor, old in zip(watched, self._state)
-        )
-
 
 class ForwardOverReverse(Engine):
     """H v = directional derivative of the gradient along v, by forward-mode differentiation."""
@@ -167,9 +102,7 @@ class ForwardOverReverse(Engine):
         with self.problem.evaluating() as leaves:
             points = tuple(leaf.detach() for leaf in leaves)
             return self.problem.mean(
-                lambda batch: torch.stack(
-                    [self._product(batch, points, v) for v in V.unbind(1)], 1
-                )
+                lambda batch: torch.stack([self._product(batch, points, v) for v in V.unbind(1)], 1)
             )
 
     def _product(self, batch: Batch, points: tuple[Tensor, ...], v: Tensor) -> Tensor:
@@ -181,8 +114,7 @@ class ForwardOverReverse(Engine):
 
         gradient = torch.func.grad(loss, argnums=tuple(range(len(points))))
         tangents = tuple(self.problem.layout.split(v.contiguous()))
-        _, product = torch.func.jvp(gradient, points, tangents)
-        return flatten(product)
+        return flatten(torch.func.jvp(gradient, points, tangents)[1])
 
 
 @dataclass(frozen=True)
@@ -220,7 +152,7 @@ class FiniteDifference(Engine):
         """H V from two gradients per column."""
         if self.relative_error is None:
             self._choose_step()
-        assert self.step is not None  # noqa: S101  just chosen
+        assert self.step is not None
         theta = self.problem.theta
         return torch.stack([self._product(theta, v, self.step) for v in V.unbind(1)], 1)
 
@@ -284,17 +216,17 @@ def make_engine(problem: Problem, product: str | CentralDifference, memory: int 
 def _differentiate(
     outputs: list[Tensor], leaves: list[Tensor], weights: list[Tensor]
 ) -> tuple[Tensor, ...]:
-    """The gradient of the weighted sum of the outputs, from a graph that stays."""
+    """The gradient of the weighted sum of the outputs, from a graph that stays.
+
+    Raises:
+        RuntimeError: if torch has no second derivative for an operation of the model.
+    """
     try:
         return torch.autograd.grad(
             outputs, leaves, weights, retain_graph=True, allow_unused=True, materialize_grads=True
         )
     except NotImplementedError as error:
         raise RuntimeError(_not_implemented(error)) from error
-
-
-def _parameter_versions(tensors: list[Tensor]) -> list[int]:
-    return [t._version for t in tensors if isinstance(t, nn.Parameter)]
 
 
 def _not_implemented(error: NotImplementedError) -> str:
@@ -306,7 +238,11 @@ def _not_implemented(error: NotImplementedError) -> str:
 
 
 def refuse_broken(gradient: tuple[Tensor, ...]) -> None:
-    """Raises RuntimeError if second derivatives through this graph fail or are silently wrong."""
+    """Refuses a graph through which second derivatives fail or are silently wrong.
+
+    Raises:
+        RuntimeError: naming the operation and what to do about it.
+    """
     for node in broken_nodes(gradient):
         msg = (
             f"this model has no trustworthy second derivative: {node.cause} (at {node.after}). "
@@ -314,4 +250,3 @@ def refuse_broken(gradient: tuple[Tensor, ...]) -> None:
             "Hessian(problem, product='finite-difference')."
         )
         raise RuntimeError(msg)
-

@@ -51,17 +51,16 @@ def spectrum_histogram(
     ax.set_xlabel(f"eigenvalue (one bin within ± {tau:.0e}: called zero)")
     if pairs is not None:
         label = f"{len(pairs)} found without the matrix, {pairs.num_matvecs} matvecs"
-        top_edge = {"transform": ax.get_xaxis_transform(), "clip_on": False}
-        heights = np.full(len(pairs), 0.97)
         ax.plot(
             pairs.eigenvalues.numpy(),
-            heights,
+            np.full(len(pairs), 0.97),
             "|",
             color=MARK,
             ms=10,
             mew=1.4,
             label=label,
-            **top_edge,
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
         )
         ax.legend(frameon=False, loc="upper right", bbox_to_anchor=(1.0, 0.93))
     quiet(ax)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  torch's own abbreviation
+from torch.nn import functional as F
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -82,7 +82,9 @@ class CrossEntropy(OutputLoss):
     def weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Equal over labels that count; by class weight where there is one."""
         if targets.is_floating_point():
-            weights = outputs.new_ones(targets.movedim(1, -1).reshape(-1, targets.shape[1]).shape[0])
+            weights = outputs.new_ones(
+                targets.movedim(1, -1).reshape(-1, targets.shape[1]).shape[0]
+            )
             return weights / len(weights)
         labels = targets.reshape(-1)
         counted = (labels != self.ignore_index).to(outputs.dtype)

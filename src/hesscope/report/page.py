@@ -146,11 +146,12 @@ def _first(results: Mapping[str, Any], kind: type) -> Any:
 
 def _svg(ax: Axes) -> str:
     """The figure as SVG that inherits the page's text colour and holds no outside reference."""
-    import matplotlib as mpl
+    import matplotlib as mpl  # an optional dependency
+    from matplotlib.text import Text
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hesscope"}):
-        for text in ax.figure.findobj(lambda artist: hasattr(artist, "set_fontsize")):
-            text.set_color(_INK)
+        for text in ax.figure.findobj(Text):
+            text.set(color=_INK)
         for spine in ax.spines.values():
             spine.set_edgecolor(_INK)
         ax.tick_params(colors=_INK)

@@ -15,7 +15,9 @@ class Finding:
     fault: bool = True
 
     def __str__(self) -> str:
-        return f"{'FAULT' if self.fault else 'note '} {self.name}: {self.cause}\n      -> {self.cure}"
+        return (
+            f"{'FAULT' if self.fault else 'note '} {self.name}: {self.cause}\n      -> {self.cure}"
+        )
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,12 @@ class Decomposition:
     residual_by_layer: Tensor | None = None  # (layers, k)
 
     def __str__(self) -> str:
-        lines = [f"{'':>3}  {'v·Hv':>12}  {'v·Gv':>12}  {'v·Rv':>12}   ({self.num_matvecs} matvecs)"]
-        for i, values in enumerate(zip(self.curvature, self.gauss_newton, self.residual, strict=True)):
+        lines = [
+            f"{'':>3}  {'v·Hv':>12}  {'v·Gv':>12}  {'v·Rv':>12}   ({self.num_matvecs} matvecs)"
+        ]
+        for i, values in enumerate(
+            zip(self.curvature, self.gauss_newton, self.residual, strict=True)
+        ):
             lines.append(f"{i + 1:>3}  " + "  ".join(f"{float(value):>12.6g}" for value in values))
         return "\n".join(lines)
 

@@ -1,0 +1,61 @@
+"""The tangent kernel, and Gauss-Newton's spectrum through the Gram matrix."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import hesscope as hs
+from tests.curvature import oracles
+from tests.curvature.oracles import data, network
+
+X, Y = data(12, 5, 3)
+REAL = torch.randn(12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("batch_size", [None, 5, 1])
+@pytest.mark.parametrize("memory", [None, 0])
+def test_the_kernel_is_jacobian_times_its_transpose(batch_size, memory):
+    problem = hs.Problem(network(5, 9, 3), F.cross_entropy, (X, Y), batch_size=batch_size)
+    J = oracles.jacobian(problem, X)
+    K = hs.TangentKernel(problem, memory=memory)
+    assert torch.allclose(K.to_dense(), J @ J.T, rtol=0, atol=1e-12)
+    assert hs.check_operator(K).ok
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "targets", "count"),
+    [
+        (F.cross_entropy, Y, None),
+        (F.mse_loss, REAL, None),
+        (nn.BCEWithLogitsLoss(), (REAL > 0).double(), None),
+        (nn.HuberLoss(), REAL, None),
+        (nn.CrossEntropyLoss(weight=torch.tensor([1.0, 3.0, 0.5]).double()), Y, "weights"),
+        (F.cross_entropy, torch.where(torch.arange(12) % 4 == 0, -100, Y), "kept"),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [None, 5])
+def test_the_gram_matrix_has_the_spectrum_of_gauss_newton(loss_fn, targets, count, batch_size):
+    counts = {
+        None: None,
+        "weights": lambda y: loss_fn.weight[y].sum(),
+        "kept": lambda y: (y != -100).sum(),
+    }
+    problem = hs.Problem(
+        network(5, 9, 3), loss_fn, (X, targets), count=counts[count], batch_size=batch_size
+    )
+    spectrum = hs.gram_spectrum(problem)
+    expected = torch.linalg.eigvalsh(oracles.gauss_newton(problem, X, targets))
+    assert len(spectrum) == problem.n
+    assert float((spectrum.eigenvalues - expected).abs().max()) < 1e-13 * float(expected[-1]) * 84
+
+
+def test_cross_entropy_gives_one_row_less_than_classes_for_each_example():
+    problem = hs.Problem(network(5, 9, 3), F.cross_entropy, (X, Y))
+    assert hs.gram_spectrum(problem).num_matvecs == 12 * 2
+
+
+def test_more_rows_than_parameters_are_refused():
+    problem = hs.Problem(network(5, 3), F.cross_entropy, data(40, 5, 3))
+    with pytest.raises(ValueError, match=r"^the Gram matrix would have 80 rows, more than the 18"):
+        hs.gram_spectrum(problem)
