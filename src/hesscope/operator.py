@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
 
 CHUNK = 32_768  # rows that are copied to float64 at a time
+
+
+@dataclass(frozen=True)
+class SpectralForm:
+    """A matrix that has the spectrum of an operator, up to exact zeros, made on demand."""
+
+    size: int  # rows of the matrix
+    assemble: Callable[[], Tensor]
+    how: str  # how it is made, for the reader of a result
+    num_matvecs: int = 0  # products that it costs
+    zeros: Mapping[str, int] = field(default_factory=dict)  # cause -> eigenvalues that are zero
 
 
 class SymmetricOperator(ABC):
@@ -96,6 +108,10 @@ class SymmetricOperator(ABC):
             dense[:, start:stop] = self.matmat(unit)
             progress.report("dense matrix: matvecs", stop, self.n)
         return dense
+
+    def spectral_form(self) -> SpectralForm:
+        """What `spectrum` diagonalises: the dense matrix, unless a subclass knows better."""
+        return SpectralForm(self.n, self.to_dense, f"{self.n} matvecs", self.n)
 
     def to_scipy(self) -> LinearOperator:
         """This operator as a `scipy.sparse.linalg.LinearOperator` on NumPy arrays."""

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from hesscope import progress
-from hesscope.curvature.gauss_newton import known_loss
 from hesscope.curvature.jacobian import single_examples
-from hesscope.problem.losses import CrossEntropy
+from hesscope.problem.losses import CrossEntropy, known_loss
 from hesscope.problem.problem import Problem
 from hesscope.results.decomposition import ClassDecomposition
 from hesscope.results.spectrum import Eigenpairs

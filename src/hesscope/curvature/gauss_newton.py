@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hesscope.curvature.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.kept import KeptGraphs
-from hesscope.operator import SymmetricOperator
+from hesscope.curvature.square_root import gram_matrix, num_square_root_rows
+from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.problem.data import Batch
-from hesscope.problem.losses import OutputLoss, output_loss
+from hesscope.problem.losses import known_loss
 from hesscope.problem.problem import Problem
 
 Metric = Callable[[Tensor], Tensor]  # on output rows (items, C)
@@ -94,17 +95,14 @@ class GaussNewton(OutputMetricOperator):
         """∂²ℓ/∂z²."""
         return self.loss.curvature(outputs, targets)
 
-
-def known_loss(problem: Problem, operator: str) -> OutputLoss:
-    """The problem's loss as a function of the outputs.
-
-    Raises:
-        ValueError: if the problem has no outputs, or the loss is piecewise linear in them.
-    """
-    if problem.loss_fn is None:
-        msg = (
-            f"{operator} needs to know the model's outputs; this problem was made from a closure "
-            "or a function. Use hs.Problem(model, loss_fn, data) with unpack and forward."
+    def spectral_form(self) -> SpectralForm:
+        """The Gram matrix of the square-root columns, where it is smaller than G."""
+        rows = num_square_root_rows(self.problem)
+        if rows >= self.n:
+            return super().spectral_form()
+        return SpectralForm(
+            size=rows,
+            assemble=lambda: gram_matrix(self.problem),
+            how=f"Gram matrix of {rows} rows of the Jacobian",
+            zeros={"more parameters than rows of the Jacobian": self.n - rows},
         )
-        raise ValueError(msg)
-    return output_loss(problem.loss_fn)

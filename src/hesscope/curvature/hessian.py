@@ -6,8 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from hesscope.curvature.assembly import dense_hessian
+from hesscope.curvature.mlp import MLP, recognise
 from hesscope.curvature.products import CentralDifference, make_engine
-from hesscope.operator import SymmetricOperator
+from hesscope.curvature.reductions import reduce, reduced_hessian
+from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.problem.problem import Problem
 
 
@@ -46,10 +49,32 @@ class Hessian(SymmetricOperator):
         super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
         self.problem = problem
         self.engine = make_engine(problem, product, memory)
+        self._any_engine = product == "auto"
 
     def matmat(self, V: Tensor) -> Tensor:
         """H V for V of shape (n, k); the gradient graph is built once for all columns."""
         return self.engine.products(V)
+
+    def to_dense(self, *, chunk: int = 64) -> Tensor:
+        """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""
+        mlp = self._perceptron()
+        return super().to_dense(chunk=chunk) if mlp is None else dense_hessian(mlp)
+
+    def spectral_form(self) -> SpectralForm:
+        """For multilayer perceptrons PᵀHP, without the zeros that data and model explain."""
+        mlp = self._perceptron()
+        if mlp is None:
+            return super().spectral_form()
+        reduction = reduce(mlp)
+        return SpectralForm(
+            size=reduction.size,
+            assemble=lambda: reduced_hessian(reduction),
+            how="matrix products over examples, exact zeros taken out",
+            zeros=reduction.zeros,
+        )
+
+    def _perceptron(self) -> MLP | None:
+        return recognise(self.problem) if self._any_engine else None
 
     def facts(self) -> dict[str, Any]:
         """The facts of the operator, the problem and the engine."""

@@ -11,11 +11,14 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from hesscope.problem.problem import Problem
 
 LossFunction = Callable[[Any, Any], Tensor]
 
@@ -339,3 +342,18 @@ def _name_and_options(loss_fn: LossFunction) -> tuple[str, dict[str, Any]]:
         function, options = loss_fn.func, dict(loss_fn.keywords)
     name = getattr(function, "__name__", "")
     return (name, options) if getattr(F, name, None) is function else ("", {})
+
+
+def known_loss(problem: Problem, operator: str) -> OutputLoss:
+    """The problem's loss as a function of the outputs.
+
+    Raises:
+        ValueError: if the problem has no outputs, or the loss is piecewise linear in them.
+    """
+    if problem.loss_fn is None:
+        msg = (
+            f"{operator} needs to know the model's outputs; this problem was made from a closure "
+            "or a function. Use hs.Problem(model, loss_fn, data) with unpack and forward."
+        )
+        raise ValueError(msg)
+    return output_loss(problem.loss_fn)

@@ -78,6 +78,8 @@ class Spectrum:
     error: float
     num_matvecs: int
     asymmetry: float = 0.0  # ‖A - A'‖_F / ‖A‖_F of the matrix before it was symmetrised
+    zeros: dict[str, int] = field(default_factory=dict)  # exact zeros among them, by cause
+    identities: dict[str, float] = field(default_factory=dict)  # relative errors of known sums
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -117,5 +119,16 @@ class Spectrum:
                 f"trace {self.trace:.6g}   Frobenius norm {self.frobenius_norm:.6g}",
                 f"  {negative} below -{tau:.1e}, {n - negative - positive} within, "
                 f"{positive} above (tau = 1e-6 of the largest |λ|, at least 10 errors)",
+                *self._zeros_and_identities(),
             ]
         )
+
+    def _zeros_and_identities(self) -> list[str]:
+        lines = []
+        if self.zeros:
+            causes = ", ".join(f"{num} {cause}" for cause, num in self.zeros.items())
+            lines.append(f"  exact zeros taken out: {causes}")
+        if self.identities:
+            errors = ", ".join(f"{name} {error:.0e}" for name, error in self.identities.items())
+            lines.append(f"  relative errors of identities: {errors}")
+        return lines

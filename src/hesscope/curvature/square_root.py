@@ -1,0 +1,108 @@
+"""Rows of the Jacobian times the root of the output Hessian: G = A Aᵀ and its Gram matrix AᵀA.
+
+With R_n R_nᵀ the output Hessian of item n, the columns of A are √w_n J_nᵀ R_n. The Gram matrix has
+the non-zero eigenvalues of Gauss-Newton and is smaller than n x n when N (C - 1) < n.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hesscope import progress
+from hesscope.curvature.jacobian import single_examples
+from hesscope.memory import available_bytes, human
+from hesscope.problem.data import Batch
+from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
+from hesscope.problem.problem import Problem
+
+
+def gram_matrix(problem: Problem) -> Tensor:
+    """AᵀA, (M, M) in float64.
+
+    Raises:
+        ValueError: as for `square_root_rows`.
+    """
+    return _gram(square_root_rows(problem))
+
+
+def num_square_root_rows(problem: Problem) -> int:
+    """M: items times C - 1 for softmax cross-entropy, times C for other losses; a forward pass."""
+    loss = known_loss(problem, "the Gram matrix")
+    total = 0
+    with problem.evaluating():
+        for batch in problem.batches:
+            outputs, targets = problem.batch_output(batch)
+            z = outputs.detach()
+            counted = int((loss.weights(z, targets) > 0).sum())
+            total += counted * (loss.rows(z).shape[1] - isinstance(loss, CrossEntropy))
+    return total
+
+
+def square_root_rows(problem: Problem) -> Tensor:
+    """Aᵀ, (M, n): the rows √w_n R_nᵀ J_n of all items n, with G = A Aᵀ.
+
+    Each example has a small graph of its own, so that a row costs one example, not one batch.
+
+    Raises:
+        ValueError: if they do not fit in memory, or the examples of a batch cannot be told apart.
+    """
+    loss = known_loss(problem, "the Gram matrix")
+    single = single_examples(problem)
+    blocks: list[Tensor] = []
+    with single.evaluating() as leaves:
+        for batch in single.batches:
+            blocks.append(_rows_of_one(single, loss, batch, leaves))
+            if len(blocks) == 1:
+                _refuse_too_large(len(blocks[0]) * len(single.batches), problem)
+            progress.report("Jacobian rows: examples", len(blocks), len(single.batches))
+    return torch.cat(blocks)
+
+
+def _rows_of_one(problem: Problem, loss: OutputLoss, batch: Batch, leaves: list[Tensor]) -> Tensor:
+    """(items that count x r, n) rows of one example."""
+    outputs, targets = problem.batch_output(batch)
+    z = outputs.detach()
+    weights = (loss.weights(z, targets) * batch.count / problem.count).sqrt()
+    root = loss.root(z, targets) * weights[:, None, None]  # (items, C, r)
+    items, _, rank = root.shape
+    cotangents = [
+        loss.outputs(_one_item(root[i, :, j], i, items), outputs)
+        for i in torch.nonzero(weights).flatten().tolist()
+        for j in range(rank)
+    ]
+    pulled = torch.autograd.grad(
+        outputs,
+        leaves,
+        torch.stack(cotangents),
+        is_grads_batched=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return torch.cat([piece.reshape(len(cotangents), -1) for piece in pulled], 1)
+
+
+def _one_item(column: Tensor, i: int, items: int) -> Tensor:
+    rows = column.new_zeros(items, len(column))
+    rows[i] = column
+    return rows
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """Rows rowsᵀ in float64, by blocks of columns, so that no float64 copy of the rows is made."""
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for block in rows.split(4096, dim=1):
+        double = block.double()
+        gram.addmm_(double, double.T)
+    return gram
+
+
+def _refuse_too_large(num_rows: int, problem: Problem) -> None:
+    need = 2 * num_rows * problem.n * problem.dtype.itemsize + 3 * 8 * num_rows**2
+    free = available_bytes(problem.device)
+    if need > free:
+        msg = (
+            f"the Gram matrix of {num_rows} rows for {problem.n} parameters needs {human(need)} of "
+            f"memory and {human(free)} are free; use hs.eigsh(hs.GaussNewton(problem))."
+        )
+        raise ValueError(msg)
