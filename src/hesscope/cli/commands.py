@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hesscope.malloc import keep_large_buffers
+
 if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
 
@@ -27,6 +29,7 @@ a target is a function without arguments that returns a hesscope.Problem:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status; also the console script."""
     options = _parser().parse_args(arguments)
+    keep_large_buffers()
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("--no-verify", action="store_true", help="do not look for copies")
     spectrum.add_argument("--max-matvecs", type=int, help="limit on products")
     spectrum.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
+    spectrum.add_argument("--scratch", type=Path, metavar="DIR", help="keeps a matrix to resume")
     spectrum.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     show = _command(commands, "show", _show, "print a result that --save has written")
     show.add_argument("folder", type=Path)
@@ -132,10 +136,13 @@ def _spectrum(options: argparse.Namespace) -> int:
     import hesscope as hs
     from hesscope.cli.progress_bar import showing_progress
 
+    from hesscope.linalg.dense import forecast
+
     H = hs.Hessian(_problem(options))
     with showing_progress():
         if options.exact:
-            _give(hs.spectrum(H), options)
+            print(forecast(H.spectral_form()), file=sys.stderr)
+            _give(hs.spectrum(H, scratch=options.scratch), options)
             return HEALTHY
         pairs = hs.eigsh(
             H,

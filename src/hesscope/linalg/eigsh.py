@@ -29,7 +29,9 @@ from hesscope.results.spectrum import Certificate, Eigenpairs
 
 WINDOW = 1e-3  # of the largest wanted |eigenvalue|: nearer ones are not told apart by certificates
 NOISE = ROUNDING  # times eps and the size of A: what rounding leaves in every residual
-STRICTER = 0.7  # times tol while running: what is locked later adds to the residuals of the earlier
+STRICTER = (
+    0.85  # times tol while running: what is locked later adds to the residuals of the earlier
+)
 HOPELESS = 0.5  # risk left by a round in the complement: a further round would not help either
 CROWD = 8  # eigenvalues within a third of the outermost: asking for pairs is the wrong question
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
@@ -269,11 +271,12 @@ class _Search:
     def _allowance(self) -> float:
         """The risk that may be left in the complement: half of delta for all rounds together.
 
-        There, at each end, only the outermost eigenvector counts; and Σ 1/(r(r+1)) = 1 over all r.
+        There, at each end, only the outermost eigenvector counts. Most lists need one such round,
+        so it gets most of the share: Σ 3/4ʳ = 1 over all rounds r.
         """
         ends = 2 if self.wanted.which in {"LM", "BE"} else 1
         r = max(self.rounds, 1)
-        return self.delta / (2 * ends * r * (r + 1))
+        return self.delta / (2 * ends) * 3 / 4**r
 
     def _window(self, theta: np.ndarray) -> float:
         return max(WINDOW * float(np.abs(theta).max(initial=0.0)), self._noise())

@@ -63,7 +63,9 @@ class OutputLoss(ABC):
 class CrossEntropy(OutputLoss):
     """Softmax cross-entropy over dimension 1, with class weights, ignored labels and smoothing.
 
-    ℓ = -Σ_c q_c log p_c with q the (smoothed) target: gradient p - q, Hessian diag p - p pᵀ.
+    ℓ = -Σ_c a_c log p_c, where a is the target distribution, smoothed, and times the class weights
+    relative to the label's own. With mass m = Σ_c a_c, which is 1 in the plain case, the gradient
+    is m p - a and the Hessian m (diag p - p pᵀ).
     """
 
     def __init__(
@@ -85,25 +87,20 @@ class CrossEntropy(OutputLoss):
     def weights(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Equal over labels that count; by class weight where there is one."""
         if targets.is_floating_point():
-            weights = outputs.new_ones(
-                targets.movedim(1, -1).reshape(-1, targets.shape[1]).shape[0]
-            )
-            return weights / len(weights)
-        labels = targets.reshape(-1)
-        counted = (labels != self.ignore_index).to(outputs.dtype)
-        if self.weight is not None:
-            counted = counted * self.weight.to(outputs)[labels.clamp_min(0)]
-        return counted / counted.sum()
+            items = outputs.numel() // outputs.shape[1]
+            return outputs.new_full((items,), 1 / items)
+        own = self._own_weight(outputs, targets)
+        return own / own.sum()
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """p - q."""
-        rows = self.rows(outputs)
-        return rows.softmax(1) - self._distribution(rows, targets)
+        """m p - a."""
+        a = self._target(outputs, targets)
+        return a.sum(1, keepdim=True) * self.rows(outputs).softmax(1) - a
 
     def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        """p∘u - p (p·u)."""
-        p = self.rows(outputs).softmax(1)
-        return lambda U: p * (U - (p * U).sum(1, keepdim=True))
+        """m (p∘u - p (p·u))."""
+        p, mass = self.rows(outputs).softmax(1), self._target(outputs, targets).sum(1, keepdim=True)
+        return lambda U: mass * p * (U - (p * U).sum(1, keepdim=True))
 
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """p - e_y with y drawn from p."""
@@ -122,14 +119,29 @@ class CrossEntropy(OutputLoss):
         beta = 2.0 / v.square().sum(1)
         unit = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
         reflection = unit - beta[:, None, None] * v[:, :, None] * v[:, None, :]
-        return s[:, :, None] * reflection[:, :, 1:]
+        mass = self._target(outputs, targets).sum(1).clamp_min(0)
+        return (mass.sqrt()[:, None] * s)[:, :, None] * reflection[:, :, 1:]
 
-    def _distribution(self, rows: Tensor, targets: Tensor) -> Tensor:
+    def _own_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The class weight of each label, (items,); zero where the label is ignored."""
+        labels = targets.reshape(-1)
+        counted = (labels != self.ignore_index).to(outputs.dtype)
+        if self.weight is None:
+            return counted
+        return counted * self.weight.to(outputs)[labels * (labels != self.ignore_index)]
+
+    def _target(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The rows a, (items, C)."""
+        rows = self.rows(outputs)
+        weight = rows.new_ones(rows.shape[1]) if self.weight is None else self.weight.to(rows)
         if targets.is_floating_point():
-            q = targets.movedim(1, -1).reshape(rows.shape)
+            q, own = targets.movedim(1, -1).reshape(rows.shape), rows.new_ones(len(rows), 1)
         else:
-            q = torch.zeros_like(rows).scatter_(1, targets.reshape(-1, 1).clamp_min(0), 1.0)
-        return (1 - self.smoothing) * q + self.smoothing / rows.shape[1]
+            labels = (targets * (targets != self.ignore_index)).reshape(-1, 1)
+            q = torch.zeros_like(rows).scatter_(1, labels, 1.0)
+            own = weight[labels].where(weight[labels] > 0, 1.0)
+        smooth = (1 - self.smoothing) * q + self.smoothing / rows.shape[1]
+        return weight * smooth / own
 
 
 class SquaredError(OutputLoss):

@@ -1,0 +1,158 @@
+"""The networks and data that the benchmarks measure: small enough for two CPU cores.
+
+Every function is deterministic. Data comes from scikit-learn, from a file that HESSCOPE_CIFAR
+names (CIFAR-10), or, where that file is absent, from a seeded generator.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import hesscope as hs
+
+CIFAR = Path(
+    os.environ.get("HESSCOPE_CIFAR", Path(__file__).parents[2] / "shared/data/cifar10_6k.npz")
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model in evaluation mode, its mean loss and one batch that holds all of the data."""
+
+    name: str
+    model: nn.Module
+    loss: Callable[[nn.Module], Tensor]
+    problem: hs.Problem
+    data: str
+
+    def gradient(self) -> tuple[Tensor, ...]:
+        """One plain gradient with torch's default settings: the unit of cost."""
+        return torch.autograd.grad(self.loss(self.model), list(self.model.parameters()))
+
+
+def digits_mlp() -> Workload:
+    """MLP 64-256-256-10 on the 1797 digits of scikit-learn, n = 85,002."""
+    inputs, targets = digits()
+    return supervised("MLP digits", mlp(), inputs, targets, "1797 digits 8x8")
+
+
+def gpt2() -> Workload:
+    """GPT-2 with 2 layers of width 128 and 256 tokens, on 16 sequences of 64 random tokens."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=256,
+        n_positions=64,
+        n_embd=128,
+        n_layer=2,
+        n_head=4,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = GPT2LMHeadModel(config).eval()
+    tokens = torch.randint(256, (16, 64))
+
+    def loss(model: nn.Module, batch: Any = tokens) -> Tensor:
+        logits = model(batch).logits
+        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch[:, 1:].flatten())
+
+    problem = hs.Problem.from_closure(model, loss, [tokens])
+    return Workload("GPT-2 2x128", model, loss, problem, "16 sequences x 64 tokens")
+
+
+def resnet20_on_cifar(num: int = 128) -> Workload:
+    """ResNet-20 (16-32-64 channels, BatchNorm in evaluation mode), n = 272,474."""
+    inputs, targets, source = cifar(num)
+    model = resnet20()
+    settle_statistics(model, inputs)
+    return supervised("ResNet-20 eval", model, inputs, targets, f"{num} {source} 32x32")
+
+
+def supervised(name: str, model: nn.Module, inputs: Tensor, targets: Tensor, data: str) -> Workload:
+    """A classifier with cross-entropy on one batch."""
+    model.eval()
+
+    def loss(model: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(model(inputs), targets)
+
+    problem = hs.Problem(model, nn.functional.cross_entropy, (inputs, targets))
+    return Workload(name, model, loss, problem, data)
+
+
+def mlp() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
+def resnet20() -> nn.Module:
+    """Three stages of three residual blocks (He et al. 2016, section 4.2), with projections."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [_conv_norm(3, 16, 3, 1), nn.ReLU()]
+    width = 16
+    for channels in (16, 32, 64):
+        for block in range(3):
+            stride = 2 if block == 0 and channels > 16 else 1
+            layers.append(_Residual(width, channels, stride))
+            width = channels
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+class _Residual(nn.Module):
+    """relu(x + f(x)) with two 3x3 convolutions in f."""
+
+    def __init__(self, width: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            _conv_norm(width, channels, 3, stride), nn.ReLU(), _conv_norm(channels, channels, 3, 1)
+        )
+        same = width == channels and stride == 1
+        self.skip = nn.Identity() if same else _conv_norm(width, channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(self.skip(x) + self.inner(x))
+
+
+def _conv_norm(width: int, channels: int, size: int, stride: int) -> nn.Module:
+    conv = nn.Conv2d(width, channels, size, stride, padding=size // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+
+@torch.no_grad()
+def settle_statistics(model: nn.Module, inputs: Tensor) -> None:
+    """Fills the running statistics of BatchNorm, which are 0 and 1 before the first batch."""
+    model.train()
+    for _ in range(30):
+        model(inputs)
+    model.eval()
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    return torch.tensor(data.data / 16.0, dtype=torch.float32), torch.tensor(data.target)
+
+
+def cifar(num: int) -> tuple[Tensor, Tensor, str]:
+    """The first CIFAR-10 images, each channel standardised; noise where the file is absent."""
+    if not CIFAR.exists():
+        generator = torch.Generator().manual_seed(0)
+        inputs = torch.randn(num, 3, 32, 32, generator=generator)
+        return inputs, torch.randint(10, (num,), generator=generator), "random images"
+    with np.load(CIFAR) as archive:
+        images, labels = archive["x_train"][:num], archive["y_train"][:num]
+    pixels = torch.tensor(images, dtype=torch.float32).permute(0, 3, 1, 2) / 255
+    mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
+    return (pixels - mean).div(std).contiguous(), torch.tensor(labels).long(), "CIFAR-10 images"
