@@ -135,7 +135,6 @@ def _diagnose(options: argparse.Namespace) -> int:
 def _spectrum(options: argparse.Namespace) -> int:
     import hesscope as hs
     from hesscope.cli.progress_bar import showing_progress
-
     from hesscope.linalg.dense import forecast
 
     H = hs.Hessian(_problem(options))
