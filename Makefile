@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CODE := src tests benchmarks examples
 READY := $(VENV)/.ready
 
 .PHONY: help demo test test-slow check lint fix bench clean
@@ -21,14 +22,14 @@ test-slow: $(READY)  ## the tests that take long, too
 check: lint test  ## all that has to hold before a change lands
 
 lint: $(READY)  ## format, ruff, types, the arrows of the house
-	"$(BIN)/ruff" format --check .
-	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check $(CODE)
+	"$(BIN)/ruff" check $(CODE)
 	"$(BIN)/mypy"
 	"$(BIN)/lint-imports" --no-cache
 
 fix: $(READY)   ## format and mend what ruff can
-	"$(BIN)/ruff" format .
-	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format $(CODE)
+	"$(BIN)/ruff" check --fix $(CODE)
 
 bench: $(READY) ## cost of products and eigenpairs beside gradients
 	"$(BIN)/python" benchmarks/hvp.py
