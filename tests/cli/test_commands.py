@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -32,8 +31,9 @@ def saddle():
 
 class SlowData:
     def __iter__(self):
-        import time
+        import sys, time
         time.sleep(0.1)
+        print("pass", file=sys.stderr, flush=True)
         yield torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
 
 def slow():
@@ -188,9 +188,16 @@ def test_help_answers_without_importing_torch():
 def test_an_interrupted_spectrum_prints_what_it_has(train):
     command = [sys.executable, "-m", "hesscope", "spectrum", "train.py:slow", "--k", "150"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=train.parent
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=train.parent,
+        # a job in the background of a script inherits that SIGINT is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    time.sleep(8)  # imports take up to four seconds, the 300 products half a minute
+    for _ in range(20):  # of some 500 passes over the data, one for each product
+        assert process.stderr.readline() == "pass\n"
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
