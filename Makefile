@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow check lint fix bench clean
+.PHONY: test-peers help demo test test-slow check lint fix bench clean
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -44,3 +44,12 @@ $(READY): pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(READY)
+
+PEERS := .venv-peers
+test-peers: ## agreement with curvlinops, in an environment of its own
+	"$(PYTHON)" -m venv $(PEERS)
+	"$(PEERS)/bin/python" -m pip install --quiet -c constraints.txt torch
+	"$(PEERS)/bin/python" -m pip install --quiet -c constraints.txt -e . scipy pytest hypothesis jaxtyping tqdm
+	"$(PEERS)/bin/python" -m pip install --quiet --no-deps curvlinops-for-pytorch \
+		backpack-for-pytorch einops einconv unfoldNd linear_operator mpmath
+	"$(PEERS)/bin/python" -m pytest --noconftest -p no:cacheprovider tests/peers
