@@ -211,30 +211,30 @@ def test_a_fault_is_printed_with_its_cause_and_cure():
 # --- door
 
 
-def refused(expected, function, *args, **kwargs):
+def assert_refused(expected, function, *args, **kwargs):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  the message is matched in full
         function(*args, **kwargs)
     assert str(caught.value) == expected
 
 
 def test_as_operator_refuses_what_is_no_operator():
-    refused("a matrix of shape (2, 3) is not square; an operator is n x n.",
+    assert_refused("a matrix of shape (2, 3) is not square; an operator is n x n.",
             hs.as_operator, torch.zeros(2, 3))  # fmt: skip
-    refused("a matrix of shape (3,) is not square; an operator is n x n.",
+    assert_refused("a matrix of shape (3,) is not square; an operator is n x n.",
             hs.as_operator, torch.zeros(3))  # fmt: skip
     ways = "give an operator, a square tensor, or a function (n, k) -> (n, k) together with n."
-    refused(f"as_operator got int and n=None; {ways}", hs.as_operator, 3)
-    refused(f"as_operator got function and n=None; {ways}", hs.as_operator, lambda V: V)
-    refused("dtype=torch.int64: an operator needs a real floating dtype such as torch.float64.",
+    assert_refused(f"as_operator got int and n=None; {ways}", hs.as_operator, 3)
+    assert_refused(f"as_operator got function and n=None; {ways}", hs.as_operator, lambda V: V)
+    assert_refused("dtype=torch.int64: an operator needs a real floating dtype such as torch.float64.",
             hs.as_operator, torch.eye(2).long())  # fmt: skip
-    refused("dtype=torch.complex64: an operator needs a real floating dtype such as torch.float64.",
+    assert_refused("dtype=torch.complex64: an operator needs a real floating dtype such as torch.float64.",
             hs.as_operator, torch.eye(2).to(torch.complex64))  # fmt: skip
-    refused("n=0: an operator needs at least one row.", hs.as_operator, lambda V: V, 0)
+    assert_refused("n=0: an operator needs at least one row.", hs.as_operator, lambda V: V, 0)
 
 
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 2, 2), ()])
 def test_a_product_refuses_other_shapes(shape):
-    refused(
+    assert_refused(
         f"cannot multiply an operator of size 2 x 2 with a tensor of shape {shape}; "
         "give shape (2,) or (2, k).",
         hs.as_operator(torch.eye(2)).__matmul__,
@@ -244,7 +244,7 @@ def test_a_product_refuses_other_shapes(shape):
 
 def test_operators_of_other_sizes_are_not_combined():
     A, B = hs.as_operator(torch.eye(2)), hs.as_operator(torch.eye(3))
-    refused("cannot combine an operator of size 2 on cpu with one of size 3 on cpu.",
+    assert_refused("cannot combine an operator of size 2 on cpu with one of size 3 on cpu.",
             A.__add__, B)  # fmt: skip
 
 

@@ -136,8 +136,6 @@ def diagnose(
         found = check_problem(problem)
         if not found.ok:
             return _faulty(problem, found, seed, time.perf_counter() - started)
-    progress.report("gradient", 0)
-    gradient, noise = gradient_with_noise(problem)
     H = Hessian(problem)
     pairs = eigsh(
         H,
@@ -149,22 +147,30 @@ def diagnose(
         seed=seed,
         delta=delta,
     )
-    curvature = _ends(H, pairs)
-    g_dot_g, g_dot_Hg = _along(H, gradient)
-    change = math.nan if lr is None else _change(problem, gradient, lr)
-    rounding = 10 * _eps(problem) * curvature.lambda_max * float(problem.theta.norm())
-    verdicts = (
-        critical_point(math.sqrt(g_dot_g), noise, rounding, gradient_tolerance, curvature),
-        definiteness(curvature),
-        step_size(g_dot_g, g_dot_Hg, curvature.lambda_max, curvature.lambda_max_error, lr, change),
-    )
     return Examination(
-        verdicts=verdicts,
+        verdicts=_verdicts(problem, H, pairs, lr, gradient_tolerance),
         results={"loss": problem.loss(), "check": found, "eigenpairs": pairs},
         num_matvecs=pairs.num_matvecs + found.num_matvecs + 1,
         seconds=time.perf_counter() - started,
         seed=seed,
         facts=H.facts(),
+    )
+
+
+def _verdicts(
+    problem: Problem, H: Hessian, pairs: Eigenpairs, lr: float | None, tolerance: float
+) -> tuple[Verdict, ...]:
+    """The gradient with its noise, one product along it, and what all of it means."""
+    progress.report("gradient", 0)
+    gradient, noise = gradient_with_noise(problem)
+    ends = _ends(H, pairs)
+    g_dot_g, g_dot_Hg = _along(H, gradient)
+    change = math.nan if lr is None else _change(problem, gradient, lr)
+    rounding = 10 * _eps(problem) * ends.lambda_max * float(problem.theta.norm())
+    return (
+        critical_point(math.sqrt(g_dot_g), noise, rounding, tolerance, ends),
+        definiteness(ends),
+        step_size(g_dot_g, g_dot_Hg, ends.lambda_max, ends.lambda_max_error, lr, change),
     )
 
 

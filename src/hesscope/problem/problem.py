@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from hesscope import collectives
 from hesscope.problem import adapters
+from hesscope.problem.calls import call, check_loss, check_outputs
 from hesscope.problem.data import (
     DEFAULT_CACHE,
     Batch,
     Batches,
-    describe,
     map_tensors,
     num_examples,
     seed_generators,
@@ -31,11 +31,6 @@ from hesscope.problem.parameters import Layout, Selection, flatten, select, subs
 
 Closure = Callable[[nn.Module, Any], Tensor]
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
-
-_USER_ERRORS = (
-    RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
-    ArithmeticError,
-)  # fmt: skip
 
 
 class Problem:
@@ -367,7 +362,7 @@ class Problem:
         if self._is_block and isinstance(loss, Tensor) and not loss.requires_grad:
             own = dict(self.model.named_parameters())
             loss = loss + 0 * own[self.layout.names[0]].sum()  # unused: the gradient is zero
-        _check_loss(loss, batch.index)
+        check_loss(loss, batch.index)
         return loss
 
     def batch_output(self, batch: Batch) -> tuple[Tensor, Any]:
@@ -380,36 +375,17 @@ class Problem:
             msg = "this problem was made from a closure, which does not tell outputs from the loss."
             raise ValueError(msg)
         outputs, targets = self._run(self.predict, batch)
-        if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.ndim < 1:
-            msg = (
-                f"the model's output is a {type(outputs).__name__}, not a floating tensor with "
-                "one row per example; say which part of it the loss uses: "
-                "forward=lambda model, inputs: model(inputs).logits."
-            )
-            raise ValueError(msg)
+        check_outputs(outputs)
         return outputs, targets
 
     def _run(
         self, function: Callable[[nn.Module, Any], Any], batch: Batch, seed: int | None = None
     ) -> Any:
-        """The user's code on one batch.
-
-        Raises:
-            ValueError: if it fails; the message describes the batch.
-        """
+        """The user's code on one batch, with copies of the buffers and its own random seed."""
         seed_generators(batch.index if seed is None else seed)
-        try:
-            with substituted(self.model, _copies(self.model.named_buffers())):
-                return function(self.model, batch.content)
-        except _USER_ERRORS as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            msg = (
-                f"the model or the loss fails on batch {batch.index} ({describe(batch.content)}) "
-                f"with parameters in {self.dtype} on {self.device}: "
-                f"{type(error).__name__}: {error}"
-            )
-            raise ValueError(msg) from error
+        with substituted(self.model, _copies(self.model.named_buffers())):
+            setting = f"parameters in {self.dtype} on {self.device}"
+            return call(function, self.model, batch, setting)
 
     def batch_gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
         """The gradient of the mean loss of one batch; zeros for parameters that are not used."""
@@ -454,37 +430,3 @@ def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
 
 def _copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in named}
-
-
-def _check_loss(loss: Any, index: int) -> None:
-    if not isinstance(loss, Tensor):
-        msg = (
-            f"the loss of batch {index} is a {type(loss).__name__}, not a tensor; return the "
-            "tensor itself, without .item() or float()."
-        )
-        raise ValueError(msg)
-    if loss.numel() != 1:
-        msg = (
-            f"the loss of batch {index} has shape {tuple(loss.shape)}, not one number; use "
-            "reduction='mean', or take .mean() of it."
-        )
-        raise ValueError(msg)
-    if loss.is_complex():
-        msg = (
-            f"the loss of batch {index} is complex ({loss.dtype}); take its real part or its "
-            "absolute value."
-        )
-        raise ValueError(msg)
-    if loss.grad_fn is None and not loss.requires_grad:
-        msg = (
-            f"the loss of batch {index} does not depend on the parameters through autograd (it "
-            "has no grad_fn): look for .item(), .detach(), .numpy() or torch.no_grad() in the "
-            "model or the loss."
-        )
-        raise ValueError(msg)
-    if not torch.isfinite(loss):
-        msg = (
-            f"the loss of batch {index} is {loss.item()}; a Hessian needs a finite loss. Look for "
-            "NaN in the data or the parameters, log(0), or a run that has diverged."
-        )
-        raise RuntimeError(msg)
