@@ -218,17 +218,29 @@ def assert_refused(expected, function, *args, **kwargs):
 
 
 def test_as_operator_refuses_what_is_no_operator():
-    assert_refused("a matrix of shape (2, 3) is not square; an operator is n x n.",
-            hs.as_operator, torch.zeros(2, 3))  # fmt: skip
-    assert_refused("a matrix of shape (3,) is not square; an operator is n x n.",
-            hs.as_operator, torch.zeros(3))  # fmt: skip
+    assert_refused(
+        "a matrix of shape (2, 3) is not square; an operator is n x n.",
+        hs.as_operator,
+        torch.zeros(2, 3),
+    )
+    assert_refused(
+        "a matrix of shape (3,) is not square; an operator is n x n.",
+        hs.as_operator,
+        torch.zeros(3),
+    )
     ways = "give an operator, a square tensor, or a function (n, k) -> (n, k) together with n."
     assert_refused(f"as_operator got int and n=None; {ways}", hs.as_operator, 3)
     assert_refused(f"as_operator got function and n=None; {ways}", hs.as_operator, lambda V: V)
-    assert_refused("dtype=torch.int64: an operator needs a real floating dtype such as torch.float64.",
-            hs.as_operator, torch.eye(2).long())  # fmt: skip
-    assert_refused("dtype=torch.complex64: an operator needs a real floating dtype such as torch.float64.",
-            hs.as_operator, torch.eye(2).to(torch.complex64))  # fmt: skip
+    assert_refused(
+        "dtype=torch.int64: an operator needs a real floating dtype such as torch.float64.",
+        hs.as_operator,
+        torch.eye(2).long(),
+    )
+    assert_refused(
+        "dtype=torch.complex64: an operator needs a real floating dtype such as torch.float64.",
+        hs.as_operator,
+        torch.eye(2).to(torch.complex64),
+    )
     assert_refused("n=0: an operator needs at least one row.", hs.as_operator, lambda V: V, 0)
 
 
