@@ -11,6 +11,9 @@ from torch import Tensor
 from hesscope.results.estimate import Interval, plus_minus
 
 
+PRINTED = 60  # eigenpairs that are shown when a result is printed
+
+
 @dataclass(frozen=True)
 class Certificate:
     """What a Lanczos run proves about eigenvalues that were not returned.
@@ -61,10 +64,12 @@ class Eigenpairs:
 
     def __str__(self) -> str:
         lines = [f"{len(self)} eigenpairs ({self.which}), {self.num_matvecs} matvecs"]
-        for i in range(len(self)):
+        for i in range(min(len(self), PRINTED)):
             mark = "" if self.converged[i] else "   not converged"
             value = plus_minus(float(self.eigenvalues[i]), float(self.residuals[i]))
             lines.append(f"  {i + 1:>3}  {value}{mark}")
+        if len(self) > PRINTED:
+            lines.append(f"  ... and {len(self) - PRINTED} more in `eigenvalues`")
         lines.append(f"  {self.certificate}")
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
