@@ -6,6 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope.curvature.layerwise import layerwise_gram
+from hesscope.curvature.mlp import recognise
+from hesscope.curvature.square_root import square_root_rows
 from tests.curvature import oracles
 from tests.curvature.oracles import data, network
 
@@ -59,3 +62,17 @@ def test_more_rows_than_parameters_are_refused():
     problem = hs.Problem(network(5, 3), F.cross_entropy, data(40, 5, 3))
     with pytest.raises(ValueError, match=r"^the Gram matrix would have 80 rows, more than the 18"):
         hs.gram_spectrum(problem)
+
+
+@pytest.mark.parametrize("params", [None, "0.weight", "2.*", ["0.bias", "2.weight"]])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize(("loss_fn", "targets"), [(F.cross_entropy, Y), (F.mse_loss, REAL)])
+def test_layer_by_layer_equals_rows_of_the_jacobian(params, activation, loss_fn, targets):
+    """The same spectrum: the columns of a root are free up to a rotation."""
+    model = network(5, 30, 3, activation=activation)
+    problem = hs.Problem(model, loss_fn, (X, targets), params=params, batch_size=5)
+    found = layerwise_gram(recognise(problem), 2 if loss_fn is F.cross_entropy else 3)
+    rows = square_root_rows(problem)
+    expected = torch.linalg.eigvalsh(rows @ rows.T)
+    slack = 1e-13 * float(expected[-1]) * len(expected)
+    assert float((torch.linalg.eigvalsh(found) - expected).abs().max()) < slack

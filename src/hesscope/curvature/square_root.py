@@ -11,18 +11,26 @@ from torch import Tensor
 
 from hesscope import progress
 from hesscope.curvature.jacobian import single_examples
+from hesscope.curvature.layerwise import layerwise_gram
+from hesscope.curvature.mlp import recognise
 from hesscope.memory import available_bytes, human
-from hesscope.problem.data import Batch
+from hesscope.problem.data import Batch, num_examples
 from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
 from hesscope.problem.problem import Problem
 
 
 def gram_matrix(problem: Problem) -> Tensor:
-    """AᵀA, (M, M) in float64.
+    """AᵀA, (M, M) in float64: layer by layer for multilayer perceptrons, else from rows of J.
 
     Raises:
         ValueError: as for `square_root_rows`.
     """
+    mlp = recognise(problem)
+    if mlp is not None:
+        num = sum(num_examples(batch.content) for batch in problem.batches)
+        rank, left = divmod(num_square_root_rows(problem), num)
+        if left == 0 and rank > 0:  # no example is ignored
+            return layerwise_gram(mlp, rank)
     return _gram(square_root_rows(problem))
 
 

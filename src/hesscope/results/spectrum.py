@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hesscope.results.estimate import Interval, plus_minus
 
-
 PRINTED = 60  # eigenpairs that are shown when a result is printed
 
 
