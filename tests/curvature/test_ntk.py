@@ -76,3 +76,17 @@ def test_layer_by_layer_equals_rows_of_the_jacobian(params, activation, loss_fn,
     expected = torch.linalg.eigvalsh(rows @ rows.T)
     slack = 1e-13 * float(expected[-1]) * len(expected)
     assert float((torch.linalg.eigvalsh(found) - expected).abs().max()) < slack
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_bare_linear_layer_has_the_spectrum_of_its_gauss_newton(wrapped, bias):
+    torch.manual_seed(0)
+    inputs = torch.randn(4, 30, dtype=torch.float64)
+    linear = nn.Linear(30, 2, bias=bias).double()
+    model = nn.Sequential(nn.Flatten(), linear) if wrapped else linear
+    problem = hs.Problem(model, F.mse_loss, (inputs, inputs[:, :2]))
+    expected = torch.linalg.eigvalsh(hs.GaussNewton(problem).to_dense())
+    found = hs.gram_spectrum(problem).eigenvalues
+    assert float(expected[-1]) > 0.1
+    assert torch.allclose(found, expected, rtol=0, atol=1e-13)

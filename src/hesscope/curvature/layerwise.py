@@ -50,10 +50,11 @@ def _pulled_back(mlp: MLP, batch: Examples, rank: int) -> list[tuple[Tensor, Ten
 def _of_layer(mlp: MLP, k: int, a: Tensor, d: Tensor) -> Tensor:
     """(d·d')(a·a' + 1), the weight's and the bias's part as far as they belong to theta."""
     names = mlp.problem.layout.names
+    prefix = f"{mlp.layers[k].name}." if mlp.layers[k].name else ""  # a bare Linear has no name
     inner = torch.zeros(len(a), len(a), dtype=a.dtype, device=a.device)
-    if f"{mlp.layers[k].name}.weight" in names:
+    if f"{prefix}weight" in names:
         inner += a @ a.T
-    if f"{mlp.layers[k].name}.bias" in names:
+    if f"{prefix}bias" in names:
         inner += 1
     num, rank, _ = d.shape
     rows = d.reshape(num * rank, -1)
