@@ -1,4 +1,4 @@
-"""The budgets of the house: short functions, short files, no pickle."""
+"""The budgets of the house: short functions, short files."""
 
 import ast
 from collections.abc import Iterator
