@@ -147,9 +147,10 @@ def diagnose(
         seed=seed,
         delta=delta,
     )
+    loss = problem.loss()
     return Examination(
-        verdicts=_verdicts(problem, H, pairs, lr, gradient_tolerance),
-        results={"loss": problem.loss(), "check": found, "eigenpairs": pairs},
+        verdicts=_verdicts(problem, H, pairs, loss, lr, gradient_tolerance),
+        results={"loss": loss, "check": found, "eigenpairs": pairs},
         num_matvecs=pairs.num_matvecs + found.num_matvecs + 1,
         seconds=time.perf_counter() - started,
         seed=seed,
@@ -158,14 +159,19 @@ def diagnose(
 
 
 def _verdicts(
-    problem: Problem, H: Hessian, pairs: Eigenpairs, lr: float | None, tolerance: float
+    problem: Problem,
+    H: Hessian,
+    pairs: Eigenpairs,
+    loss: float,
+    lr: float | None,
+    tolerance: float,
 ) -> tuple[Verdict, ...]:
     """The gradient with its noise, one product along it, and what all of it means."""
     progress.report("gradient", 0)
     gradient, noise = gradient_with_noise(problem)
     ends = _ends(H, pairs)
     g_dot_g, g_dot_Hg = _along(H, gradient)
-    change = math.nan if lr is None else _change(problem, gradient, lr)
+    change = math.nan if lr is None else _change(problem, gradient, lr, loss)
     rounding = 10 * _eps(problem) * ends.lambda_max * float(problem.theta.norm())
     return (
         critical_point(math.sqrt(g_dot_g), noise, rounding, tolerance, ends),
@@ -210,10 +216,10 @@ def _along(H: Hessian, gradient: Tensor) -> tuple[float, float]:
     return float(H.inner(g, g)), float(H.inner(g, H.matmat(g)))
 
 
-def _change(problem: Problem, gradient: Tensor, lr: float) -> float:
+def _change(problem: Problem, gradient: Tensor, lr: float, loss: float) -> float:
     """L(θ - lr g) - L(θ), infinite where the step leaves the finite losses."""
     try:
-        return problem.at(problem.theta - lr * gradient).loss() - problem.loss()
+        return problem.at(problem.theta - lr * gradient).loss() - loss
     except RuntimeError:
         return math.inf
 

@@ -135,13 +135,12 @@ def _diagnose(options: argparse.Namespace) -> int:
 def _spectrum(options: argparse.Namespace) -> int:
     import hesscope as hs
     from hesscope.cli.progress_bar import showing_progress
-    from hesscope.linalg.dense import forecast
 
     H = hs.Hessian(_problem(options))
     with showing_progress():
         if options.exact:
-            print(forecast(H.spectral_form()), file=sys.stderr)
-            _give(hs.spectrum(H, scratch=options.scratch), options)
+            found = hs.spectrum(H, scratch=options.scratch, announce=_aside)
+            _give(found, options)
             return HEALTHY
         pairs = hs.eigsh(
             H,
@@ -192,6 +191,10 @@ def _give(result: Any, options: argparse.Namespace) -> None:
     page = getattr(options, "report", None)
     if page is not None:
         print(f"report: {_write_page(result, page)}", file=told)
+
+
+def _aside(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _write_page(result: Any, page: Path) -> Path:

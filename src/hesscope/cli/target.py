@@ -25,11 +25,7 @@ def load_problem(target: str) -> Problem:
     try:
         problem = function()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        msg = (
-            f"{target} raises {type(error).__name__}: {error} "
-            f"({where.filename}, line {where.lineno})."
-        )
+        msg = f"{target} raises {_told(error)}"
         raise RuntimeError(msg) from error
     if not isinstance(problem, Problem):
         msg = (
@@ -49,7 +45,9 @@ def _function(target: str) -> Callable[[], Any]:
     function = getattr(module, name, None)
     if not callable(function):
         known = [
-            n for n, f in vars(module).items() if callable(f) and f.__module__ == module.__name__
+            n
+            for n, f in vars(module).items()
+            if callable(f) and getattr(f, "__module__", None) == module.__name__
         ]
         msg = f"{place} has no function {name!r}; it defines {', '.join(known) or 'none'}."
         raise ValueError(msg)
@@ -80,9 +78,11 @@ def _imported(load: Callable[[], Any], place: str) -> Any:
     try:
         return load()
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        msg = (
-            f"{place} cannot be imported: {type(error).__name__}: {error} "
-            f"({where.filename}, line {where.lineno})."
-        )
+        msg = f"{place} cannot be imported: {_told(error)}"
         raise ValueError(msg) from error
+
+
+def _told(error: Exception) -> str:
+    """What an error of the user's code says, and where it was raised."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."

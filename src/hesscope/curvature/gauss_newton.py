@@ -102,7 +102,7 @@ class GaussNewton(OutputMetricOperator):
             return super().spectral_form()
         return SpectralForm(
             size=rows,
-            assemble=lambda: gram_matrix(self.problem),
+            assemble=lambda: gram_matrix(self.problem, rows),
             how=f"Gram matrix of {rows} rows of the Jacobian",
             zeros={"more parameters than rows of the Jacobian": self.n - rows},
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hesscope.curvature.assembly import columns_in_theta
 from hesscope.curvature.mlp import MLP, Examples, examples, forward
 
 
@@ -49,13 +50,8 @@ def _pulled_back(mlp: MLP, batch: Examples, rank: int) -> list[tuple[Tensor, Ten
 
 def _of_layer(mlp: MLP, k: int, a: Tensor, d: Tensor) -> Tensor:
     """(d·d')(a·a' + 1), the weight's and the bias's part as far as they belong to theta."""
-    names = mlp.problem.layout.names
-    prefix = f"{mlp.layers[k].name}." if mlp.layers[k].name else ""  # a bare Linear has no name
-    inner = torch.zeros(len(a), len(a), dtype=a.dtype, device=a.device)
-    if f"{prefix}weight" in names:
-        inner += a @ a.T
-    if f"{prefix}bias" in names:
-        inner += 1
+    extended = torch.cat([a, a.new_ones(len(a), 1)], 1)[:, columns_in_theta(mlp, k)]
+    inner = extended @ extended.T
     num, rank, _ = d.shape
     rows = d.reshape(num * rank, -1)
     gram = (rows @ rows.T).view(num, rank, num, rank)

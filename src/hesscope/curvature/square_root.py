@@ -19,8 +19,10 @@ from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
 from hesscope.problem.problem import Problem
 
 
-def gram_matrix(problem: Problem) -> Tensor:
+def gram_matrix(problem: Problem, num_rows: int) -> Tensor:
     """AᵀA, (M, M) in float64: layer by layer for multilayer perceptrons, else from rows of J.
+
+    `num_rows` is M, from `num_square_root_rows`.
 
     Raises:
         ValueError: as for `square_root_rows`.
@@ -28,7 +30,7 @@ def gram_matrix(problem: Problem) -> Tensor:
     mlp = recognise(problem)
     if mlp is not None:
         num = sum(num_examples(batch.content) for batch in problem.batches)
-        rank, left = divmod(num_square_root_rows(problem), num)
+        rank, left = divmod(num_rows, num)
         if left == 0 and rank > 0:  # no example is ignored
             return layerwise_gram(mlp, rank)
     return _gram(square_root_rows(problem))

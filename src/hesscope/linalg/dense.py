@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -24,7 +25,11 @@ LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
 def spectrum(
-    A: SymmetricOperator, *, scratch: str | Path | None = None, check: bool = True
+    A: SymmetricOperator,
+    *,
+    scratch: str | Path | None = None,
+    check: bool = True,
+    announce: Callable[[str], None] | None = None,
 ) -> Spectrum:
     """All n eigenvalues of A, ascending, in float64, from a dense matrix.
 
@@ -41,6 +46,7 @@ def spectrum(
             a long computation that was killed resumes after the assembly.
         check: compares sums of eigenvalues, of their squares and cubes with the matrix, and the
             two ends with Lanczos on the operator itself; see `identities` of the result.
+        announce: is told rows, memory and time before the assembly starts, for example `print`.
 
     Raises:
         ValueError: if the matrix would not fit in the free memory; the message says how much
@@ -53,7 +59,8 @@ def spectrum(
     """
     form = A.spectral_form()
     _refuse_too_large(A, form)
-    progress.report(forecast(form), 0)
+    if announce is not None:
+        announce(forecast(form))
     keeper = None if scratch is None else _Scratch(Path(scratch), A, form)
     matrix = _assembled(form) if keeper is None else keeper.matrix()
     if not bool(torch.isfinite(matrix).all()):
