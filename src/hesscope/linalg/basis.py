@@ -8,6 +8,8 @@ from torch import Tensor
 from hesscope.operator import SymmetricOperator
 
 ROWS = 32  # vectors per block
+CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
+SETTLED = 4  # times eps: a coefficient that a second orthogonalisation finds below is rounding
 
 
 class Basis:
@@ -32,22 +34,42 @@ class Basis:
     def __getitem__(self, i: int) -> Tensor:
         return self.blocks[i // ROWS][i % ROWS]
 
-    def coefficients(self, w: Tensor) -> Tensor:
-        """Qᵀw, (size,) in float64."""
-        parts = [self.A.inner(block.T, w[:, None])[:, 0] for block in self._filled()]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64, device=w.device)
-
     def project_out(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """w minus its part in the span, and the coefficients of that part.
+        """w minus its part in the span, and the coefficients of that part, (size,) in float64.
 
-        Done twice, because once is not enough in floating point (Kahan, in Parlett 1980).
+        Done twice, because once is not enough in floating point (Kahan, in Parlett 1980). The
+        vectors are read from memory at most three times: what is left after the first subtraction
+        meets them again while they are in the cache, and a second subtraction that would change
+        nothing is left out (Daniel, Gragg, Kaufman and Stewart 1976).
         """
-        total = torch.zeros(self.size, dtype=torch.float64, device=w.device)
-        for _ in range(2):
-            c = self.coefficients(w)
-            w = w - self.combine(c[:, None])[:, 0]
-            total += c
-        return w, total
+        if self.size == 0:
+            return w, torch.zeros(0, dtype=torch.float64, device=w.device)
+        _, first = self._sweep(w, None)
+        w, second = self._sweep(w, first)
+        unseen = SETTLED * torch.finfo(w.dtype).eps * norm(self.A, w)
+        if float(second.abs().max()) > unseen:
+            w = w - self.combine(second[:, None])[:, 0]
+        return w, first + second
+
+    def _sweep(self, w: Tensor, subtracted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """w - Q c for the coefficients c to be subtracted, and Qᵀ times what is left of w."""
+        if not plain_inner(self.A):
+            left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
+            parts = [self.A.inner(block.T, left[:, None])[:, 0] for block in self._filled()]
+            return left, torch.cat(parts)
+        blocks = self._filled()
+        found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
+        left = w if subtracted is None else torch.empty_like(w)
+        minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
+        for start in range(0, len(w), CHUNK):
+            piece = w[start : start + CHUNK]
+            rows = [block[:, start : start + CHUNK] for block in blocks]
+            for part, c in zip(rows, minus, strict=bool(minus)):
+                piece = torch.addmv(piece, part.T, c)
+            if minus:
+                left[start : start + CHUNK] = piece
+            found += torch.cat([part @ piece for part in rows])
+        return left, found
 
     def combine(self, S: Tensor) -> Tensor:
         """The combinations Q S, (n, k), of the first len(S) vectors."""
@@ -61,6 +83,11 @@ class Basis:
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
+
+
+def plain_inner(A: SymmetricOperator) -> bool:
+    """Whether the inner product is the usual one, so that vectors may be cut into pieces."""
+    return type(A).inner is SymmetricOperator.inner
 
 
 def norm(A: SymmetricOperator, v: Tensor) -> float:

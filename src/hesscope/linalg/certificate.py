@@ -77,13 +77,13 @@ def combined(risks: list[float]) -> float:
 
 def upper_bound(run: Lanczos, delta: float) -> float:
     """The smallest x found with no eigenvalue above it, except with probability delta."""
-    theta = np.linalg.eigvalsh(_tridiagonal(run))
+    theta, _ = np.linalg.eigh(_tridiagonal(run))
     return _outermost(run, float(theta[-1]), run.scale, +1.0, delta)
 
 
 def lower_bound(run: Lanczos, delta: float) -> float:
     """The largest x found with no eigenvalue below it, except with probability delta."""
-    theta = np.linalg.eigvalsh(_tridiagonal(run))
+    theta, _ = np.linalg.eigh(_tridiagonal(run))
     return _outermost(run, float(theta[0]), run.scale, -1.0, delta)
 
 
@@ -122,7 +122,7 @@ def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: floa
     def excluded(distance: float) -> bool:
         return bool(log_christoffel(run, np.array([ritz + sign * distance]))[0] > need)
 
-    far = scale * 1e-15
+    far = scale * 1e-14  # nearer, rounding would put the bound inside the Ritz value
     while not excluded(far):
         far *= 2
         if far > 1e12 * scale:

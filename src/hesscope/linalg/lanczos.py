@@ -105,9 +105,15 @@ class Lanczos:
         j = self.num_steps
         w = self.A @ self.Q[j]
         w, _ = self.locked.project_out(w)
+        alpha = self.A.inner(self.Q[j][:, None], w[:, None])[0, 0]
+        back = float(self._coupling[j - 1]) if j else 0.0
+        # Taken out first, so that what all vectors take out afterwards is no more than rounding.
+        w = w - alpha.to(w.dtype) * self.Q[j] - back * self.Q[max(j - 1, 0)]
         w, h = self.Q.project_out(w)
         if len(self.locked):
             w, _ = self.locked.project_out(w)
+        h[j] += alpha
+        h[max(j - 1, 0)] += back
         column = h.cpu().numpy()
         if not np.isfinite(column).all():
             msg = (
