@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hesscope import ensemble as ensemble
     from hesscope import plots as plots
+    from hesscope import rmt as rmt
     from hesscope.curvature.checks import check_problem as check_problem
     from hesscope.curvature.classes import class_decomposition as class_decomposition
     from hesscope.curvature.decompose import decompose as decompose
@@ -21,10 +22,20 @@ if TYPE_CHECKING:
     from hesscope.curvature.ntk import gram_spectrum as gram_spectrum
     from hesscope.curvature.preconditioned import PreconditionedHessian as PreconditionedHessian
     from hesscope.curvature.products import CentralDifference as CentralDifference
+    from hesscope.curvature.sampling import sampling_error as sampling_error
     from hesscope.examination import Examination as Examination
     from hesscope.examination import diagnose as diagnose
+    from hesscope.landscape.slices import interpolate as interpolate
+    from hesscope.linalg.conditioning import conditioning as conditioning
     from hesscope.linalg.dense import spectrum as spectrum
+    from hesscope.linalg.density import spectral_density as spectral_density
+    from hesscope.linalg.diagonal import diagonal as diagonal
     from hesscope.linalg.eigsh import eigsh as eigsh
+    from hesscope.linalg.functions import effective_dimension as effective_dimension
+    from hesscope.linalg.functions import logdet as logdet
+    from hesscope.linalg.functions import trace_function as trace_function
+    from hesscope.linalg.trace import frobenius_norm as frobenius_norm
+    from hesscope.linalg.trace import trace as trace
     from hesscope.operator import SymmetricOperator as SymmetricOperator
     from hesscope.operator import as_operator as as_operator
     from hesscope.operator import check_operator as check_operator
@@ -32,14 +43,20 @@ if TYPE_CHECKING:
     from hesscope.progress import listening as listening
     from hesscope.results.check import Check as Check
     from hesscope.results.check import Finding as Finding
+    from hesscope.results.conditioning import Conditioning as Conditioning
+    from hesscope.results.density import SpectralDensity as SpectralDensity
     from hesscope.results.estimate import Estimate as Estimate
     from hesscope.results.estimate import Interval as Interval
+    from hesscope.results.landscape import Path as Path
+    from hesscope.results.outliers import Outliers as Outliers
     from hesscope.results.record import load as load
     from hesscope.results.record import save as save
+    from hesscope.results.sampling import SamplingError as SamplingError
     from hesscope.results.spectrum import Certificate as Certificate
     from hesscope.results.spectrum import Eigenpairs as Eigenpairs
     from hesscope.results.spectrum import Spectrum as Spectrum
     from hesscope.results.verdict import Verdict as Verdict
+    from hesscope.rmt.gaps import outliers as outliers
 
 # Names are imported when they are first used, so `hesscope --help` does not wait for torch.
 _HOMES = {
@@ -53,26 +70,40 @@ _HOMES = {
     "curvature.ntk": ("TangentKernel", "gram_spectrum"),
     "curvature.preconditioned": ("PreconditionedHessian",),
     "curvature.products": ("CentralDifference",),
+    "curvature.sampling": ("sampling_error",),
     "examination": ("Examination", "diagnose"),
+    "landscape.slices": ("interpolate",),
+    "linalg.conditioning": ("conditioning",),
     "linalg.dense": ("spectrum",),
+    "linalg.density": ("spectral_density",),
+    "linalg.diagonal": ("diagonal",),
     "linalg.eigsh": ("eigsh",),
+    "linalg.functions": ("effective_dimension", "logdet", "trace_function"),
+    "linalg.trace": ("frobenius_norm", "trace"),
     "operator": ("SymmetricOperator", "as_operator", "check_operator"),
     "problem.problem": ("Problem",),
     "progress": ("listening",),
     "results.check": ("Check", "Finding"),
+    "results.conditioning": ("Conditioning",),
+    "results.density": ("SpectralDensity",),
     "results.estimate": ("Estimate", "Interval"),
+    "results.landscape": ("Path",),
+    "results.outliers": ("Outliers",),
     "results.record": ("load", "save"),
+    "results.sampling": ("SamplingError",),
     "results.spectrum": ("Certificate", "Eigenpairs", "Spectrum"),
     "results.verdict": ("Verdict",),
+    "rmt.gaps": ("outliers",),
 }
+_NAMESPACES = ("ensemble", "plots", "rmt")
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*sorted(_MODULE_OF), "ensemble", "plots"]
+__all__ = [*sorted(_MODULE_OF), *_NAMESPACES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ensemble", "plots"):
+    if name in _NAMESPACES:
         return importlib.import_module(f"hesscope.{name}")
     if name not in _MODULE_OF:
         msg = f"module 'hesscope' has no attribute {name!r}; dir(hesscope) lists all names."

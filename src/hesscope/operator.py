@@ -42,6 +42,8 @@ class SymmetricOperator(ABC):
     the result is deterministic, linear and symmetric.
     """
 
+    positive_semidefinite = False  # subclasses that cannot have negative eigenvalues say so
+
     def __init__(self, n: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         if n < 1:
             msg = f"n={n}: an operator needs at least one row."

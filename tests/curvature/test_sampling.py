@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import hesscope as hs
+from hesscope.curvature.parts import parts_of
 from hesscope.curvature.sampling import gradient_with_noise
 
 
@@ -40,3 +41,30 @@ def test_a_problem_without_examples_has_unknown_noise():
     gradient, noise = gradient_with_noise(problem)
     assert torch.equal(gradient, 2 * torch.ones(3))
     assert math.isnan(noise)
+
+
+def test_sorted_data_has_the_noise_of_shuffled_data():
+    """Parts are cut at random, so the order of the examples in a batch does not matter."""
+    torch.manual_seed(0)
+    x = torch.randn(640, 1, dtype=torch.float64).sort(0).values
+    model = nn.Linear(1, 1, bias=False).double()
+    problem = hs.Problem(model, lambda output, targets: output.mean(), (x, x))
+    truth = float(x.std()) / math.sqrt(640)
+    assert gradient_with_noise(problem)[1] == pytest.approx(truth, rel=4 / math.sqrt(2 * 31))
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(5, None), (40, None), (70, 7), (100, 3)])
+def test_parts_hold_every_example_once(num, batch_size):
+    x = torch.arange(float(num))[:, None]
+    problem = hs.Problem(nn.Linear(1, 1), nn.MSELoss(), (x, x), batch_size=batch_size)
+    parts = list(parts_of(problem))
+    assert torch.equal(torch.cat([part.content[0] for part in parts]).sort(0).values, x)
+    assert min(num, 32) <= len(parts)
+    assert sum(part.count for part in parts) == problem.count
+
+
+def test_examples_that_cannot_be_told_apart_stay_in_one_part():
+    batches = [(torch.ones(3, 1), torch.ones(4, 1))] * 2
+    closure = lambda model, batch: model(batch[0]).mean() + batch[1].mean()  # noqa: E731
+    problem = hs.Problem.from_closure(nn.Linear(1, 1), closure, batches, count=lambda _: 3)
+    assert [part.count for part in parts_of(problem)] == [3.0, 3.0]

@@ -19,7 +19,10 @@ import torch
 
 import hesscope as hs
 from hesscope.results import record
+from hesscope.results.estimate import Diagonal
 from hesscope.results.record import RECORD, read_provenance
+from hesscope.results.saddles import IndexCurve
+from hesscope.results.sampling import SamplingError, Shares
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
@@ -46,7 +49,17 @@ RESULTS = {
     "finding": hs.Finding("naïve", "原因", "→ cure"),
     "interval": hs.Interval(-math.inf, 0.1 + 0.2, 0.95),
     "spectrum": hs.Spectrum(AWKWARD, 1e-300, 6, 0.0, {"dtype": "torch.float64"}),
+    "path": hs.Path(AWKWARD, AWKWARD.flip(0), math.inf, 0.5, math.nan, 0.0, 2.0, 6, {"n": 3}),
+    "outliers": hs.outliers(torch.tensor([9.0, 8.0, 2.0, 1.9, -0.1]), 3, classes=torch.ones(2)),
+    "index curve": IndexCurve(AWKWARD, AWKWARD.flip(0), 0.5, math.inf, 2.0, 1e-9, 0.0, math.nan),
     "verdict": hs.Verdict("step size", "large", {"2/λ": 0.1, "nan": math.nan}, ("a",), "proven"),
+    "shares": Shares(AWKWARD[:, None], None, AWKWARD, 2.5),
+    "sampling error": SamplingError(
+        AWKWARD, AWKWARD.flip(0), AWKWARD, AWKWARD, 1e3, 33, 3, Shares(torch.ones(2, 1)), ("x",)
+    ),
+    "density": hs.spectral_density(hs.as_operator(torch.diag(torch.arange(40.0))), 20),
+    "conditioning": hs.conditioning(hs.as_operator(torch.diag(torch.arange(3.0))), dampings=[1.0]),
+    "diagonal": Diagonal(AWKWARD, 0.5, 8),
     "half precision": {"bf16": torch.ones(3).bfloat16() / 3, "f16": torch.ones(()).half() / 3},
     "colliding paths": {"a.b": AWKWARD, "a": {"b": AWKWARD + 1}, "a.b#1": AWKWARD * 2},
     "one storage twice": [AWKWARD[:3], AWKWARD[:3], AWKWARD[1:], AWKWARD.expand(2, 6).T],
@@ -191,10 +204,10 @@ def test_a_file_of_another_program_is_refused(tmp_path):
 
 
 def test_an_unknown_class_is_refused_even_if_python_knows_it(tmp_path):
-    rewritten(tmp_path, result={"class": "Path", "fields": {}})
+    rewritten(tmp_path, result={"class": "Popen", "fields": {}})
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         hs.load(tmp_path)
-    expected = "the record holds a 'Path', which this version of hesscope does not know."
+    expected = "the record holds a 'Popen', which this version of hesscope does not know."
     assert str(caught.value) == expected
 
 

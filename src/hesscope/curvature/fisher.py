@@ -112,6 +112,8 @@ class GradientCovariance(SymmetricOperator):
     tensor([[64.]])
     """
 
+    positive_semidefinite = True
+
     def __init__(self, problem: Problem, *, memory: int | None = None) -> None:
         super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
         self.problem = problem

@@ -18,7 +18,7 @@ from hesscope.curvature.kept import KeptGraphs
 from hesscope.curvature.square_root import gram_matrix, num_square_root_rows
 from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.problem.data import Batch
-from hesscope.problem.losses import known_loss
+from hesscope.problem.losses import Differentiated, known_loss
 from hesscope.problem.problem import Problem
 
 Metric = Callable[[Tensor], Tensor]  # on output rows (items, C)
@@ -34,6 +34,8 @@ class OutputMetricOperator(SymmetricOperator):
         self.loss = known_loss(problem, type(self).__name__)
         super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
         self.problem = problem
+        # The known families are convex in the outputs; of a loss of the user's own nobody knows.
+        self.positive_semidefinite = not isinstance(self.loss, Differentiated)
         self.graphs = KeptGraphs(problem, self._build, lambda kept: kept[0].kept_bytes(), memory)
 
     @abstractmethod

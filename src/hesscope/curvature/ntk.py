@@ -33,6 +33,8 @@ class TangentKernel(SymmetricOperator):
             [3., 9.]])
     """
 
+    positive_semidefinite = True
+
     def __init__(self, problem: Problem, *, memory: int | None = None) -> None:
         self.problem = problem
         self.graphs = KeptGraphs(problem, self._build, Jacobian.kept_bytes, memory)

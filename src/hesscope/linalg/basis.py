@@ -31,6 +31,12 @@ class Basis:
         self.blocks[-1][row] = v
         self.size += 1
 
+    def drop_last(self) -> None:
+        """Forgets the vector that was added last."""
+        self.size -= 1
+        if self.size % ROWS == 0:
+            self.blocks.pop()
+
     def __getitem__(self, i: int) -> Tensor:
         return self.blocks[i // ROWS][i % ROWS]
 

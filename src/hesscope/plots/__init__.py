@@ -1,5 +1,8 @@
 """Results in, Axes out: drawing never measures, and redraws from a saved file."""
 
+from hesscope.plots.heatmap import heatmap as heatmap
+from hesscope.plots.landscapes import interpolation as interpolation
 from hesscope.plots.layers import layer_map as layer_map
 from hesscope.plots.spectra import eigenvalues as eigenvalues
 from hesscope.plots.spectra import spectrum_histogram as spectrum_histogram
+from hesscope.plots.training import spectra_over_training as spectra_over_training

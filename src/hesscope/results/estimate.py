@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,21 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value, its standard error, and what it cost in matvecs."""
+    """A value, its standard error, and what it cost in matvecs.
+
+    What is not random adds to the interval at its two ends: the truth, apart from sampling, lies
+    between value - below and value + above (the bracket of a quadrature rule, for example).
+    """
 
     value: float
     stderr: float
     num_matvecs: int = 0
+    below: float = field(default=0.0, repr=False)
+    above: float = field(default=0.0, repr=False)
+    degrees: float = field(default=math.inf, repr=False)  # of freedom behind the standard error
 
     def interval(self, level: float = 0.95) -> Interval:
-        """The normal interval value ± z·stderr at this level.
+        """[value - below - t·stderr, value + above + t·stderr], with Student's t at this level.
 
         Raises:
             ValueError: if level is not between 0 and 1.
@@ -48,11 +57,44 @@ class Estimate:
         if not 0 < level < 1:
             msg = f"level={level} is not a probability between 0 and 1; the usual one is 0.95."
             raise ValueError(msg)
-        half = NormalDist().inv_cdf(0.5 + level / 2) * self.stderr
-        return Interval(self.value - half, self.value + half, level)
+        half = student_quantile(0.5 + level / 2, self.degrees) * self.stderr
+        low, high = self.value - self.below - half, self.value + self.above + half
+        return Interval(low, high, level)
 
     def __str__(self) -> str:
-        return f"{plus_minus(self.value, self.stderr)} ({self.num_matvecs} matvecs)"
+        error = self.stderr + max(self.below, self.above)
+        return f"{plus_minus(self.value, error)} ({self.num_matvecs} matvecs)"
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """All diagonal entries of an operator, and the error of the vector as a whole."""
+
+    values: Tensor  # (n,) float64
+    error: float  # an estimate of the 2-norm of the error; 0 where nothing was random
+    num_matvecs: int
+
+    def __str__(self) -> str:
+        size = float(self.values.norm())
+        share = self.error / size if size > 0 else 0.0
+        return (
+            f"diagonal of {len(self.values)} entries from {float(self.values.min()):.4g} to "
+            f"{float(self.values.max()):.4g}, 2-norm {size:.4g} known to {share:.1%} "
+            f"({self.num_matvecs} matvecs)"
+        )
+
+
+def student_quantile(probability: float, degrees: float) -> float:
+    """The quantile of Student's t distribution, the normal one for infinitely many degrees.
+
+    >>> round(student_quantile(0.975, 4), 3), round(student_quantile(0.975, math.inf), 3)
+    (2.776, 1.96)
+    """
+    if math.isinf(degrees):
+        return NormalDist().inv_cdf(probability)
+    from scipy.special import stdtrit  # when it is needed: importing hesscope stays fast
+
+    return float(stdtrit(degrees, probability))
 
 
 def plus_minus(value: float, error: float) -> str:
@@ -63,5 +105,6 @@ def plus_minus(value: float, error: float) -> str:
     """
     if not math.isfinite(error) or error <= 0 or not math.isfinite(value):
         return f"{value:.6g}"
-    digits = 6 if value == 0 else math.floor(math.log10(abs(value) / error)) + 2
+    ratio = abs(value) / error  # zero for a denormal value, too
+    digits = 6 if ratio == 0 else math.floor(math.log10(ratio)) + 2
     return f"{value:.{min(max(digits, 2), 12)}g} ± {error:.1e}"

@@ -24,8 +24,11 @@ from safetensors.torch import load as load_arrays
 from safetensors.torch import save as save_arrays
 from torch import Tensor
 
+from hesscope.results import landscape, outliers, saddles, sampling
 from hesscope.results.check import Check, Finding
-from hesscope.results.estimate import Estimate, Interval
+from hesscope.results.conditioning import Conditioning
+from hesscope.results.density import SpectralDensity
+from hesscope.results.estimate import Diagonal, Estimate, Interval
 from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
@@ -36,7 +39,24 @@ PARTS = {"format", "schema", "provenance", "arrays_sha256", "result", "sha256"}
 _Result = TypeVar("_Result", bound=type)
 _savable: dict[str, type] = {
     kind.__name__: kind
-    for kind in (Certificate, Check, Eigenpairs, Estimate, Finding, Interval, Spectrum, Verdict)
+    for kind in (
+        Certificate,
+        Check,
+        Conditioning,
+        Diagonal,
+        Eigenpairs,
+        Estimate,
+        Finding,
+        Interval,
+        SpectralDensity,
+        Spectrum,
+        Verdict,
+        outliers.Outliers,
+        saddles.IndexCurve,
+        landscape.Path,
+        sampling.SamplingError,
+        sampling.Shares,
+    )
 }
 
 

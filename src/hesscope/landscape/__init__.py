@@ -1,0 +1,1 @@
+"""The loss away from the point where a model stands: along lines between two of its states."""

@@ -1,0 +1,122 @@
+"""The loss on the straight line between two points, and the barrier that it meets."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hesscope import progress
+from hesscope.problem.data import Batch
+from hesscope.problem.problem import Problem
+from hesscope.results.landscape import Path
+
+ROUNDING = (
+    8  # times eps times the largest loss: about what a difference of two mean losses is off by
+)
+
+
+def interpolate(problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: int = 51) -> Path:
+    """The mean loss at theta_a + t (theta_b - theta_a), t = 0 to 1 in equal steps, and its barrier.
+
+    The barrier is max_t L(t) - [(1 - t) L(0) + t L(1)] over the points (Entezari et al. 2022,
+    section 2; Goodfellow, Vinyals and Saxe 2015 look at the line): 0 for a convex loss, never
+    below 0, off by about `rounding`. Between inner points it may be higher by at most half the
+    largest second difference, `missed`, where the loss is concave there and in the cells on either
+    side, kinks included. Costs `num_points` losses over all data and no derivative.
+
+    A loss that is infinite or NaN does not stop the line: it is recorded as it is. Permuting hidden
+    units leaves a network what it was and moves theta, so a barrier between two networks does not
+    say that no other path is free of one.
+
+    Args:
+        problem: whose loss is measured; its model comes back as it was.
+        theta_a: (n,), such as `problem.theta` after one training run; t = 0.
+        theta_b: (n,), after another; t = 1.
+        num_points: how many points, both ends included.
+
+    Raises:
+        ValueError: if a theta is not finite or not of length n, or num_points is below 3.
+
+    >>> import torch, hesscope as hs
+    >>> start = torch.zeros(1).double()
+    >>> wells = hs.Problem.from_function(lambda x: (x**2 - 1).square().sum(), start)
+    >>> path = hs.interpolate(wells, torch.tensor([-1.0]), torch.tensor([1.0]))
+    >>> path.barrier, path.barrier_at  # (x² - 1)² between its minima ± 1
+    (1.0, 0.5)
+    """
+    start, end = _point(problem, theta_a, "theta_a"), _point(problem, theta_b, "theta_b")
+    if isinstance(num_points, bool) or not isinstance(num_points, int) or num_points < 3:
+        msg = f"num_points={num_points}; a line needs both ends and a point between: 3 or more."
+        raise ValueError(msg)
+    points = torch.linspace(0, 1, num_points, dtype=torch.float64)
+    losses = torch.empty_like(points)
+    for i, t in enumerate(points.tolist()):
+        losses[i] = _loss(problem.at(torch.lerp(start, end, t)))  # lerp is exact at both ends
+        progress.report("loss along a line", i + 1, num_points)
+    barrier, where, missed = _barrier(points, losses)
+    largest = float(losses[losses.isfinite()].abs().max()) if bool(losses.isfinite().any()) else 0.0
+    return Path(
+        points=points,
+        losses=losses,
+        barrier=barrier,
+        barrier_at=where,
+        missed=missed,
+        rounding=ROUNDING * torch.finfo(problem.dtype).eps * largest,
+        distance=float((end.double() - start.double()).norm()),
+        num_evaluations=num_points,
+        facts=problem.facts(),
+    )
+
+
+def _point(problem: Problem, theta: Tensor, name: str) -> Tensor:
+    """A theta in the dtype and on the device of the problem.
+
+    Raises:
+        ValueError: if it is no finite vector of length n.
+    """
+    theta = torch.as_tensor(theta)
+    if theta.shape != (problem.n,):
+        msg = (
+            f"{name} has shape {tuple(theta.shape)}; this problem has n={problem.n} parameters, so "
+            f"give a tensor of shape ({problem.n},), such as problem.theta of a trained model."
+        )
+        raise ValueError(msg)
+    theta = theta.detach().to(problem.device, problem.dtype)
+    bad = int((~theta.isfinite()).sum())
+    if bad:
+        msg = (
+            f"{name} has {bad} entries that are NaN or infinite in {problem.dtype}; that run has "
+            "diverged: take an earlier checkpoint."
+        )
+        raise ValueError(msg)
+    return theta
+
+
+def _loss(problem: Problem) -> float:
+    """The mean loss, whatever it is: `Problem.loss` refuses one that is not finite."""
+
+    def value(batch: Batch) -> Tensor:
+        try:
+            return problem.batch_loss(batch).detach()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # not finite: inf, -inf or NaN?
+            return problem._run(problem._closure, batch).detach()
+
+    with problem.evaluating():
+        return float(problem.mean(value))
+
+
+def _barrier(points: Tensor, losses: Tensor) -> tuple[float, float, float]:
+    """The largest excess over the chord, its t, and how much it may be higher between points."""
+    ends_known = bool(losses[[0, -1]].isfinite().all())
+    if not ends_known or bool((losses.isnan() | (losses == -math.inf)).any()):
+        return math.nan, math.nan, math.nan
+    excess = losses - torch.lerp(losses[0], losses[-1], points)
+    highest = int(excess.argmax())
+    if not bool(losses.isfinite().all()):
+        return math.inf, float(points[highest]), 0.0
+    steepest = float((-losses.diff(n=2)).max().clamp(min=0))  # where the loss is concave
+    return float(excess[highest]), float(points[highest]), steepest / 2

@@ -1,0 +1,153 @@
+"""The condition of an operator from one spectral density, without ratios that mean nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from hesscope.linalg.density import spectral_density
+from hesscope.operator import SymmetricOperator
+from hesscope.quadrature import Floats
+from hesscope.results.conditioning import Conditioning
+from hesscope.results.density import SpectralDensity
+from hesscope.results.estimate import Estimate, Interval
+
+QUANTILES = (0.5, 0.9, 0.99)
+THRESHOLDS = 25  # between tau and the largest |λ|, at which eigenvalues are counted
+LEVEL = 0.95
+
+
+def conditioning(
+    A: SymmetricOperator | SpectralDensity,
+    num_matvecs: int = 100,
+    *,
+    tau: float | None = None,
+    dampings: Sequence[float] = (),
+    seed: int = 0,
+) -> Conditioning:
+    """What can be said of the condition of A: ends, singularity, ratios to quantiles, ranks.
+
+    One Lanczos run gives the ends (Ritz values from one side, certificates from the other) and
+    counts with intervals at 25 thresholds that hold together at 95 %. From these: how many
+    eigenvalues tau cannot tell from zero, the ratio of the largest |λ| to the smallest above tau
+    and to the 50, 90 and 99 % quantiles of |λ| above tau, κ of A + damping I, λmax/|λmin|, and the
+    effective and stable rank.
+
+    Args:
+        A: the operator, or a density that is already known and then costs nothing again.
+        num_matvecs: products to spend.
+        tau: below, |λ| is called zero; by default 1e-6 of the largest, at least ten times what
+            rounding does. An absolute and a relative threshold can tell opposite stories of one
+            training run, so both are printed.
+        dampings: values d for which κ of A + d I is wanted (weight decay, Levenberg-Marquardt).
+        seed: of the random starts.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        RuntimeError: if a product is not finite, or A is not symmetric.
+
+    >>> import torch, hesscope as hs
+    >>> A = hs.as_operator(torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.0]).double()))
+    >>> c = hs.conditioning(A, dampings=[1.0])
+    >>> c.singular, round(c.kappa.low, 6), round(c.damped["1"].high, 6)
+    (True, 4.0, 5.0)
+    """
+    density = A
+    if not isinstance(density, SpectralDensity):
+        density = spectral_density(density, num_matvecs, seed=seed)
+    tau = density.tau if tau is None else tau
+    counts = _Counts(density, tau)
+    lambda_max = Interval(float(density.nodes[-1]) - density.rounding, density.upper)
+    lambda_min = Interval(density.lower, float(density.nodes[0]) + density.rounding)
+    size = density.size
+    return Conditioning(
+        n=density.n,
+        lambda_max=lambda_max,
+        lambda_min=lambda_min,
+        tau=tau,
+        negative=density.negative(tau),
+        null=density.null(tau),
+        positive=density.positive(tau),
+        kappa=counts.ratio_to_smallest(),
+        ratios={f"{q:.0%}".replace("%", " %"): counts.ratio_to_quantile(q) for q in QUANTILES},
+        damped={f"{d:g}": _damped(lambda_max, lambda_min, d) for d in dampings},
+        effective_rank=_moment(density, lambda x: np.abs(x) / size if size else 0 * x),
+        stable_rank=_moment(density, lambda x: (x / size) ** 2 if size else 0 * x),
+        num_matvecs=density.num_matvecs,
+        notes=density.notes,
+    )
+
+
+class _Counts:
+    """Counts of |λ| <= t at thresholds t from tau to the largest |λ|, all at once at 95 %."""
+
+    def __init__(self, density: SpectralDensity, tau: float) -> None:
+        self.n, self.tau, self.size = density.n, tau, density.size
+        self.level = LEVEL
+        if len(density.outliers) == density.n:  # all are known: count at each of them
+            sizes = density.outliers.abs().numpy()
+            self.t = np.append(tau, np.sort(sizes[sizes > tau]))
+            self.low = self.high = np.searchsorted(np.sort(sizes), self.t, side="right").astype(
+                float
+            )
+            return
+        if self.size <= tau:
+            self.t, self.low, self.high = np.array([tau]), np.zeros(1), np.full(1, float(self.n))
+            return
+        self.t = np.geomspace(tau, self.size, THRESHOLDS)
+        level = 1 - density.delta - (1 - LEVEL - density.delta) / THRESHOLDS
+        found = [density.count(-t, t, min(level, 1 - 1.0001 * density.delta)) for t in self.t]
+        self.low = np.maximum.accumulate([f.low for f in found])
+        self.high = np.minimum.accumulate([f.high for f in found][::-1])[::-1]
+
+    def ratio_to_smallest(self) -> Interval:
+        """Largest |λ| over the smallest above tau, which is surely no larger than some t."""
+        surely = np.flatnonzero(self.low > self.high[0])
+        low = self.size / self.t[surely[0]] if len(surely) else 1.0
+        known = (self.low == self.high).all() and len(surely)
+        return Interval(float(low), float(low) if known else self.size / self.tau, self.level)
+
+    def ratio_to_quantile(self, q: float) -> Interval:
+        """Largest |λ| over the q quantile of |λ| above tau."""
+        most = max(self.n - self.low[0], 1.0)
+        least = max(self.n - self.high[0], 1.0)
+        below = 1 - np.minimum((self.n - self.low) / least, 1.0)  # a share certainly below t
+        above = 1 - (self.n - self.high) / most  # at most this share is below t
+        reached = np.flatnonzero(below >= q)
+        missed = np.flatnonzero(above < q)
+        if len(missed) and (self.low == self.high).all():
+            missed = missed[-1:] + 1  # a step function of known values jumps at the next of them
+        upper = self.t[reached[0]] if len(reached) else self.size
+        lower = self.t[missed[-1]] if len(missed) else self.tau
+        return Interval(self.size / float(upper), self.size / float(lower), self.level)
+
+
+def _damped(lambda_max: Interval, lambda_min: Interval, damping: float) -> Interval | None:
+    """κ of A + damping I, if that is certainly positive definite."""
+    if lambda_min.low + damping <= 0:
+        return None
+    low = max(1.0, (lambda_max.low + damping) / (lambda_min.high + damping))
+    high = (lambda_max.high + damping) / (lambda_min.low + damping)
+    return Interval(low, high, lambda_max.level)
+
+
+def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate:
+    """Σ f(λ) from the outliers exactly and from the rest by its nodes, with sampling error.
+
+    The variance of m zᵀf(B)z/zᵀz over random z is 2 (tr f² - (tr f)²/m), from the same nodes.
+    """
+    nodes, weights = density.nodes.numpy(), density.weights.numpy()
+    num = density.n - len(density.outliers)
+    bulk = np.ones(len(nodes), dtype=bool)
+    bulk[torch.searchsorted(density.nodes, density.outliers.flip(0)).numpy()] = False
+    exact = float(f(density.outliers.numpy()).sum())
+    if num == 0 or not bulk.any():
+        return Estimate(exact, 0.0, density.num_matvecs)
+    mass = weights[bulk] / max(weights[bulk].sum(), 1e-300)
+    values = f(nodes[bulk])
+    mean = float(mass @ values)
+    spread = max(float(mass @ values**2) - mean**2, 0.0)
+    return Estimate(exact + num * mean, math.sqrt(2 * num * spread), density.num_matvecs)

@@ -1,0 +1,144 @@
+"""The loss along lines between two points, with the barriers over their chords."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hesscope.plots.colours import LINE, sequence
+from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet
+from hesscope.results.landscape import Path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE = 100  # ratio of losses of several lines from which their axis is logarithmic
+MOST_PATHS = 12  # lines that a legend can tell apart
+
+
+def interpolation(
+    path_or_paths: Path | Sequence[Path],
+    *,
+    ax: Axes | None = None,
+    labels: Sequence[str] | None = None,
+) -> Axes:
+    """The loss over t on the line θ_a + t (θ_b - θ_a), its ends, its chord dashed, its barrier.
+
+    Several lines, such as those between two runs at several steps of training, go from dark to
+    light in their order, each with its barrier as a thin upright stroke over the chord and as a
+    number in the legend. Their axis of losses is logarithmic where these are positive and span
+    more than a factor of 100; chords are then curves. Triangles at the upper edge mark infinite
+    losses; where a loss is NaN the line has a gap.
+
+    Args:
+        path_or_paths: results of `hs.interpolate`, up to 12.
+        ax: where to draw; by default a new figure.
+        labels: one for each line, such as the steps of training.
+
+    Raises:
+        ValueError: if there is nothing to draw or too much, or the labels do not fit the lines.
+        RuntimeError: if matplotlib is not installed.
+    """
+    paths = [path_or_paths] if isinstance(path_or_paths, Path) else list(path_or_paths)
+    _check(paths, labels)
+    ax = new_axes(ax, (5.6, 3.4))
+    colours = [POSITIVE] if len(paths) == 1 else sequence(len(paths))
+    names = labels or [f"line {i + 1}" for i in range(len(paths))]
+    for path, colour, name in zip(paths, colours, names, strict=True):
+        _line(ax, path, colour, f"{name}: {_height(path)}" if len(paths) > 1 else name)
+        (_barrier_arrow if len(paths) == 1 else _barrier_stroke)(ax, path, colour)
+    if len(paths) > 1 or labels:
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8, frameon=False,
+            handlelength=1.2, columnspacing=1.2, borderaxespad=0.2, alignment="left",
+            title="barrier over the dashed chord" if len(paths) > 1 else None, title_fontsize=8,
+        )  # fmt: skip
+    if len(paths) > 1 and _is_wide(paths):
+        ax.set_yscale("log")
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_xticks(np.linspace(0, 1, 5), ["0\n$θ_a$", "0.25", "0.5", "0.75", "1\n$θ_b$"])
+    ax.set_xlabel(r"$t$ on the line $θ_a + t\,(θ_b - θ_a)$")
+    ax.set_ylabel("mean loss")
+    quiet(ax)
+    return ax
+
+
+def _check(paths: list[Path], labels: Sequence[str] | None) -> None:
+    """Can these be drawn in one figure?
+
+    Raises:
+        ValueError: if not.
+    """
+    others = [type(path).__name__ for path in paths if not isinstance(path, Path)]
+    if not paths or others:
+        given = f"the list holds a {others[0]}" if others else "there is no line to draw"
+        msg = f"{given}; give results of hs.interpolate(problem, theta_a, theta_b)."
+        raise ValueError(msg)
+    if len(paths) > MOST_PATHS:
+        every = -(-len(paths) // MOST_PATHS)
+        msg = f"{len(paths)} lines cannot be told apart; draw one of {every}, paths[::{every}]."
+        raise ValueError(msg)
+    if labels is not None and len(labels) != len(paths):
+        msg = f"{len(labels)} labels for {len(paths)} lines; give one for each."
+        raise ValueError(msg)
+
+
+def _height(path: Path) -> str:
+    if math.isnan(path.barrier):
+        return "unknown"
+    if path.barrier <= path.rounding:
+        return "none"
+    return "∞" if math.isinf(path.barrier) else f"{path.barrier:.3g}"
+
+
+def _line(ax: Axes, path: Path, colour: object, label: str) -> None:
+    """Losses, ends, chord and infinities of one line."""
+    t, losses, chord = path.points.numpy(), path.losses.numpy().copy(), path.chord.numpy()
+    infinite = np.isposinf(losses)
+    losses[~np.isfinite(losses)] = np.nan
+    ax.plot(t, losses, color=colour, linewidth=1.6, label=label)
+    ax.plot(t[[0, -1]], losses[[0, -1]], "o", color=colour, markersize=4.5)
+    if np.isfinite(chord).all():
+        ax.plot(t, chord, "--", color=colour, linewidth=0.9)
+    if infinite.any():
+        top = np.full(int(infinite.sum()), 0.985)
+        ax.plot(t[infinite], top, "^", color=NEGATIVE, ms=4, transform=ax.get_xaxis_transform())
+
+
+def _barrier_stroke(ax: Axes, path: Path, colour: object) -> None:
+    """The barrier as a thin line from the chord to the loss."""
+    if path.rounding < path.barrier < math.inf:
+        ax.vlines(path.barrier_at, *_ends(path), color=colour, linewidth=0.9)
+
+
+def _barrier_arrow(ax: Axes, path: Path, _: object) -> None:
+    """The barrier as an arrow from the chord to the loss, with its height."""
+    text = f"barrier: {_height(path)}"
+    if not path.rounding < path.barrier < math.inf:
+        infinite = "  (▲ infinite loss)" if bool(path.losses.isposinf().any()) else ""
+        ax.set_title(text + infinite, fontsize=9, loc="right", color=LINE)
+        return
+    t, (low, high) = path.barrier_at, _ends(path)
+    arrow = {"arrowstyle": "<->", "color": NEGATIVE, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.2}
+    ax.annotate("", (t, high), (t, low), arrowprops=arrow)
+    side, place = ("left", 5) if t < 0.7 else ("right", -5)  # the text stays inside
+    ax.annotate(
+        text, (t, low + 0.3 * (high - low)), (place, 0), textcoords="offset points",
+        ha=side, va="center", color=NEGATIVE, fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1},
+    )  # fmt: skip
+
+
+def _ends(path: Path) -> tuple[float, float]:
+    """The chord and the loss where the barrier is."""
+    at = int((path.points - path.barrier_at).abs().argmin())
+    return float(path.chord[at]), float(path.losses[at])
+
+
+def _is_wide(paths: list[Path]) -> bool:
+    losses = np.concatenate([path.losses.numpy() for path in paths])
+    finite = losses[np.isfinite(losses)]
+    return len(finite) > 0 and finite.min() > 0 and finite.max() > WIDE * finite.min()

@@ -1,0 +1,116 @@
+"""What can honestly be said of the condition of an operator that may be singular or indefinite."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from hesscope.results.estimate import Estimate, Interval
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Ratios between eigenvalues that mean something, each as an interval.
+
+    λmax/λmin of a singular or indefinite matrix is not among them: it is infinite or negative, and
+    a computed one says how far an iteration got. Lengths are compared with the largest |λ|.
+    """
+
+    n: int
+    lambda_max: Interval  # the largest eigenvalue: a Ritz value from below, certified from above
+    lambda_min: Interval  # the smallest eigenvalue: certified from below, a Ritz value from above
+    tau: float  # below, |λ| is called zero
+    negative: Interval  # eigenvalues below -tau
+    null: Interval  # eigenvalues within ± tau
+    positive: Interval  # eigenvalues above tau
+    kappa: Interval  # largest |λ| over the smallest |λ| above tau
+    ratios: dict[str, Interval]  # "50 %": largest |λ| over that quantile of |λ| above tau
+    damped: dict[str, Interval | None]  # damping: κ of A + damping I; None if not proven definite
+    effective_rank: Estimate  # tr |A| over the largest |λ|
+    stable_rank: Estimate  # ‖A‖_F² over the largest |λ| squared
+    num_matvecs: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def size(self) -> float:
+        """The largest |λ|."""
+        return max(abs(self.lambda_max.low), abs(self.lambda_min.high))
+
+    @property
+    def singular(self) -> bool:
+        """Whether eigenvalues within ± tau are certain (at 95 %)."""
+        return self.null.low > 0
+
+    @property
+    def definite(self) -> bool:
+        """Whether all eigenvalues are certified to lie above tau."""
+        return self.lambda_min.low > self.tau
+
+    @property
+    def indefiniteness(self) -> Interval | None:
+        """λmax/|λmin|, how much stronger the curve is up than down; None unless λmin < 0 < λmax."""
+        if self.lambda_min.high >= 0 or self.lambda_max.low <= 0:
+            return None
+        low = self.lambda_max.low / -self.lambda_min.low
+        return Interval(low, self.lambda_max.high / -self.lambda_min.high, self.lambda_max.level)
+
+    @property
+    def critical_step(self) -> float | None:
+        """2/λmax, from the certified end: gradient descent on a quadratic is stable below."""
+        return 2 / self.lambda_max.high if self.lambda_max.low > 0 else None
+
+    @property
+    def statement(self) -> str:
+        """The condition number in words."""
+        on = f"on |λ| > {self.tau:.1e} it is between {self.kappa.low:.3g} and {self.kappa.high:.3g}"
+        if self.singular:
+            few = f"{self.null.low:.0f} to {self.null.high:.0f}"
+            return f"singular: κ = ∞ ({few} eigenvalues within ±{self.tau:.1e}); {on}"
+        if self.definite:
+            low = self.lambda_max.low / self.lambda_min.high
+            return f"κ = {low:.4g} to {self.lambda_max.high / self.lambda_min.low:.4g}"
+        return f"it is not known whether there are eigenvalues within ±{self.tau:.1e}; {on}"
+
+    def __str__(self) -> str:
+        size = self.size
+        relative = self.tau / size if size > 0 else math.nan
+        lines = [
+            f"condition of {self.n} eigenvalues, {self.num_matvecs} matvecs",
+            f"  λmax {_both(self.lambda_max)}   λmin {_both(self.lambda_min)}",
+            f"  {self.statement}",
+            f"  tau = {self.tau:.1e} = {relative:.0e} of the largest |λ|: "
+            f"{_counts(self.negative)} below, {_counts(self.null)} within, "
+            f"{_counts(self.positive)} above",
+        ]
+        if self.indefiniteness is not None:
+            lines.append(f"  indefinite: λmax/|λmin| = {_both(self.indefiniteness)}")
+        lines += [
+            f"  largest |λ| / {name} quantile of |λ| above tau: {_both(ratio)}"
+            for name, ratio in self.ratios.items()
+        ]
+        lines.append(
+            f"  effective rank tr|A|/|λ|max = {_rank(self.effective_rank)}, "
+            f"stable rank ‖A‖²/|λ|max² = {_rank(self.stable_rank)}"
+        )
+        for damping, kappa in self.damped.items():
+            value = "not proven positive definite" if kappa is None else f"κ = {_both(kappa)}"
+            lines.append(f"  A + {damping} I: {value}")
+        if self.critical_step is not None:
+            lines.append(f"  2/λmax = {self.critical_step:.4g}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+def _both(interval: Interval) -> str:
+    if interval.high - interval.low <= 1e-4 * abs(interval.high):
+        return f"{interval.high:.5g}"
+    return f"{interval.low:.4g} to {interval.high:.4g}"
+
+
+def _counts(interval: Interval) -> str:
+    if interval.low == interval.high:
+        return f"{interval.low:.0f}"
+    return f"{interval.low:.0f}-{interval.high:.0f}"
+
+
+def _rank(estimate: Estimate) -> str:
+    return _both(estimate.interval(0.95))
