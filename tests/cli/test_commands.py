@@ -129,6 +129,22 @@ def test_json_goes_alone_to_standard_output(capsys):
 
 
 @pytest.mark.usefixtures("train")
+def test_density_trace_and_outliers_are_measured_and_written_to_the_page(train, capsys, tmp_path):
+    page, folder = tmp_path / "page.html", tmp_path / "run"
+    options = ["--k", "4", "--density", "--trace", "--outliers", "--report", str(page)]
+    assert main(["spectrum", f"{train}:make_problem", *options, "--save", str(folder)]) == 0
+    out = capsys.readouterr().out
+    names = ["eigenvalues", "density", "condition", "trace", "Frobenius norm", "outliers"]
+    assert [out.index(f"{name}: ") for name in names] == sorted(
+        out.index(f"{name}: ") for name in names
+    )
+    assert "gap ratios for C = 3 classes" in out
+    html = page.read_text("utf-8")
+    assert all(f"<h2>{name.capitalize()}" in html for name in names)
+    assert main(["show", str(folder)]) == 0
+    assert out.split("saved:")[0].strip() in capsys.readouterr().out
+
+
 def test_a_saved_result_is_shown_again_with_its_provenance(capsys):
     main(["diagnose", "train.py:make_problem", "--save", "run", "--report", "page.html"])
     first = capsys.readouterr().out

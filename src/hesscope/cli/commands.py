@@ -7,6 +7,7 @@ Exit status: 0 healthy, 1 findings or unconverged values, 2 could not run, 130 i
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was finished", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:  # the reader, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return HEALTHY
     except (ValueError, RuntimeError) as error:
         print(f"hesscope {options.command}: {error}", file=sys.stderr)
         return FAILED
@@ -65,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("--tol", type=float, default=1e-3, help="relative residual (1e-3)")
     spectrum.add_argument("--no-verify", action="store_true", help="do not look for copies")
     spectrum.add_argument("--max-matvecs", type=int, help="limit on products")
+    spectrum.add_argument("--density", action="store_true", help="counts of all, with intervals")
+    spectrum.add_argument("--trace", action="store_true", help="trace to 1 %% and Frobenius norm")
+    spectrum.add_argument("--outliers", action="store_true", help="how many leave the bulk")
     spectrum.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
     spectrum.add_argument("--scratch", type=Path, metavar="DIR", help="keeps a matrix to resume")
     spectrum.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
@@ -133,26 +140,16 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    import hesscope as hs
     from hesscope.cli.progress_bar import showing_progress
+    from hesscope.cli.spectrum import exact, measure
 
-    H = hs.Hessian(_problem(options))
+    problem = _problem(options)
     with showing_progress():
-        if options.exact:
-            found = hs.spectrum(H, scratch=options.scratch, announce=_aside)
-            _give(found, options)
-            return HEALTHY
-        pairs = hs.eigsh(
-            H,
-            k=min(options.k, H.n),
-            which=options.which,
-            tol=options.tol,
-            verify=not options.no_verify,
-            max_matvecs=options.max_matvecs,
-            seed=options.seed,
-        )
-    _give(pairs, options)
-    return HEALTHY if bool(pairs.converged.all()) else FINDINGS
+        found = exact(problem, options.scratch) if options.exact else measure(problem, options)
+    single = len(found) == 1
+    _give(next(iter(found.values())) if single else found, options)
+    pairs = found.get("eigenvalues")
+    return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -184,7 +181,7 @@ def _give(result: Any, options: argparse.Namespace) -> None:
     import hesscope as hs
     from hesscope.results.plain import as_plain
 
-    print(json.dumps(as_plain(result), ensure_ascii=False) if options.json else result)
+    print(json.dumps(as_plain(result), ensure_ascii=False) if options.json else _text(result))
     told = sys.stderr if options.json else sys.stdout
     if options.save is not None:
         print(f"saved: {hs.save(result, options.save)}", file=told)
@@ -193,8 +190,11 @@ def _give(result: Any, options: argparse.Namespace) -> None:
         print(f"report: {_write_page(result, page)}", file=told)
 
 
-def _aside(text: str) -> None:
-    print(text, file=sys.stderr)
+def _text(result: Any) -> str:
+    """A result as it prints itself; several results under their names."""
+    if not isinstance(result, dict):
+        return str(result)
+    return "\n\n".join(f"{name}: {value}" for name, value in result.items())
 
 
 def _write_page(result: Any, page: Path) -> Path:
@@ -203,5 +203,6 @@ def _write_page(result: Any, page: Path) -> Path:
 
     if isinstance(result, Examination):
         return result.to_html(page)
-    cost = f"{result.num_matvecs} matvecs" if hasattr(result, "num_matvecs") else ""
-    return report.write(page, "hesscope spectrum", (), {"eigenvalues": result}, cost)
+    results = result if isinstance(result, dict) else {"eigenvalues": result}
+    spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
+    return report.write(page, "hesscope spectrum", (), results, f"{spent} matvecs" if spent else "")

@@ -39,8 +39,8 @@ def conditioning(
     Args:
         A: the operator, or a density that is already known and then costs nothing again.
         num_matvecs: products to spend.
-        tau: below, |λ| is called zero; by default 1e-6 of the largest, at least ten times what
-            rounding does. An absolute and a relative threshold can tell opposite stories of one
+        tau: below, |λ| is called zero; by default 1e-6 of the largest, at least what rounding
+            can do. An absolute and a relative threshold can tell opposite stories of one
             training run, so both are printed.
         dampings: values d for which κ of A + d I is wanted (weight decay, Levenberg-Marquardt).
         seed: of the random starts.

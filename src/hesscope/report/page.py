@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from hesscope import plots
 from hesscope.results.check import Check
-from hesscope.results.estimate import plus_minus
+from hesscope.results.conditioning import Conditioning
+from hesscope.results.density import SpectralDensity
+from hesscope.results.estimate import Estimate, plus_minus
+from hesscope.results.outliers import Outliers
 from hesscope.results.record import provenance
+from hesscope.results.sampling import SamplingError
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEMPLATE = Path(__file__).with_name("page.html")
+TEXTS = (SpectralDensity, Conditioning, Estimate, Outliers, SamplingError)  # shown as they print
 _INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
 
 
@@ -46,6 +51,7 @@ def write(
         figures=_figures(results),
         tables=_tables(results),
         spectrum=_spectrum(results),
+        texts={name: str(result) for name, result in results.items() if isinstance(result, TEXTS)},
         check=next((r for r in results.values() if isinstance(r, Check)), None),
         loss=results.get("loss"),
         cost=cost,
@@ -83,6 +89,14 @@ def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
         if pairs is not None:
             caption += " The marks at the upper edge were found without the matrix."
         figures.append({"svg": _svg(plots.spectrum_histogram(spectrum, pairs)), "caption": caption})
+    density = _first(results, SpectralDensity)
+    if density is not None and spectrum is None:
+        caption = (
+            "How many eigenvalues lie where: bars are the best single counts, lines the intervals "
+            "that hold them. A long line near zero says that this many products cannot tell small "
+            "eigenvalues from zero."
+        )
+        figures.append({"svg": _svg(plots.density(density)), "caption": caption})
     for name, result in results.items():
         if isinstance(result, Eigenpairs) and spectrum is None:
             caption = (

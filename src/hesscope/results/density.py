@@ -54,9 +54,9 @@ class SpectralDensity:
     def tau(self) -> float:
         """The default threshold below which |λ| is called zero.
 
-        1e-6 of the largest |λ|, and at least ten times what rounding does.
+        1e-6 of the largest |λ|, and at least what rounding can do over all steps.
         """
-        return max(RELATIVE_TAU * self.size, 10 * self.rounding)
+        return max(RELATIVE_TAU * self.size, self.rounding)
 
     def count(
         self, low: float = -math.inf, high: float = math.inf, level: float = 0.95
