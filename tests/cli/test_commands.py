@@ -128,7 +128,6 @@ def test_json_goes_alone_to_standard_output(capsys):
     assert captured.err == "saved: out put\n"
 
 
-@pytest.mark.usefixtures("train")
 def test_density_trace_and_outliers_are_measured_and_written_to_the_page(train, capsys, tmp_path):
     page, folder = tmp_path / "page.html", tmp_path / "run"
     options = ["--k", "4", "--density", "--trace", "--outliers", "--report", str(page)]
@@ -145,6 +144,7 @@ def test_density_trace_and_outliers_are_measured_and_written_to_the_page(train, 
     assert out.split("saved:")[0].strip() in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("train")
 def test_a_saved_result_is_shown_again_with_its_provenance(capsys):
     main(["diagnose", "train.py:make_problem", "--save", "run", "--report", "page.html"])
     first = capsys.readouterr().out
