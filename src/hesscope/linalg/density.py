@@ -75,7 +75,7 @@ def spectral_density(
     if num_matvecs >= A.n:
         return _exact(A, seed, delta)
     _refuse_too_large(A, num_matvecs)
-    work = _Work(A, num_matvecs, verify and deflate != "none", seed, delta)
+    work = Measurement(A, num_matvecs, verify and deflate != "none", seed, delta)
     if isinstance(deflate, Eigenpairs):
         work.lock(deflate)
     work.measure(split=deflate != "none")
@@ -84,7 +84,7 @@ def spectral_density(
     return work.result()
 
 
-class _Work:
+class Measurement:
     """One density: the locked pairs, the run, the outliers split off, and their verification."""
 
     def __init__(
