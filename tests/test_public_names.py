@@ -15,8 +15,9 @@ import pytest
 import hesscope as hs
 
 RESULTS = (  # made by hesscope, not by its users
-    "Certificate", "Check", "Conditioning", "Eigenpairs", "Examination", "Finding", "Interval",
-    "Outliers", "Path", "SamplingError", "SpectralDensity", "Spectrum", "Verdict",
+    "Certificate", "Check", "Conditioning", "Eigenpairs", "Escape", "Examination", "Finding",
+    "Forecast", "Interval", "Outliers", "Path", "SamplingError", "SpectralDensity", "Spectrum",
+    "Verdict",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]
 HEAVY = ("torch", "matplotlib", "jinja2", "sklearn", "transformers", "numpy", "scipy", "rich")

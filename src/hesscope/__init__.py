@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from hesscope.curvature.products import CentralDifference as CentralDifference
     from hesscope.curvature.sampling import sampling_error as sampling_error
     from hesscope.examination import Examination as Examination
+    from hesscope.examination import Forecast as Forecast
     from hesscope.examination import diagnose as diagnose
+    from hesscope.examination import plan as plan
+    from hesscope.landscape.escape import escape as escape
+    from hesscope.landscape.escape import kick as kick
     from hesscope.landscape.slices import interpolate as interpolate
     from hesscope.linalg.conditioning import conditioning as conditioning
     from hesscope.linalg.dense import spectrum as spectrum
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from hesscope.results.density import SpectralDensity as SpectralDensity
     from hesscope.results.estimate import Estimate as Estimate
     from hesscope.results.estimate import Interval as Interval
+    from hesscope.results.landscape import Escape as Escape
     from hesscope.results.landscape import Path as Path
     from hesscope.results.outliers import Outliers as Outliers
     from hesscope.results.record import load as load
@@ -71,7 +76,8 @@ _HOMES = {
     "curvature.preconditioned": ("PreconditionedHessian",),
     "curvature.products": ("CentralDifference",),
     "curvature.sampling": ("sampling_error",),
-    "examination": ("Examination", "diagnose"),
+    "examination": ("Examination", "Forecast", "diagnose", "plan"),
+    "landscape.escape": ("escape", "kick"),
     "landscape.slices": ("interpolate",),
     "linalg.conditioning": ("conditioning",),
     "linalg.dense": ("spectrum",),
@@ -87,7 +93,7 @@ _HOMES = {
     "results.conditioning": ("Conditioning",),
     "results.density": ("SpectralDensity",),
     "results.estimate": ("Estimate", "Interval"),
-    "results.landscape": ("Path",),
+    "results.landscape": ("Escape", "Path"),
     "results.outliers": ("Outliers",),
     "results.record": ("load", "save"),
     "results.sampling": ("SamplingError",),

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from hesscope.diagnosis.critical_point import Curvature, critical_point, definiteness
+from hesscope.diagnosis.critical_point import Curvature, Descent, critical_point
 
 BOWL = {"lambda_min": 1.0, "lower": 0.9}
 SADDLE = {"lambda_min": -0.5, "lower": -0.6}
@@ -43,7 +43,7 @@ def curvature(**known: float) -> Curvature:
 def test_the_claim_follows_from_gradient_and_spectrum(
     gradient, noise, ends, claim, confidence, finding
 ):
-    verdict = critical_point(gradient, noise, 1e-9, 0.0, curvature(**ends))
+    verdict = critical_point(Descent(gradient, noise, 1e-9), curvature(**ends))
     assert verdict.claim.startswith(claim)
     assert verdict.confidence == confidence
     assert verdict.finding is finding
@@ -51,28 +51,30 @@ def test_the_claim_follows_from_gradient_and_spectrum(
 
 
 def test_a_gradient_within_the_users_tolerance_is_critical():
-    assert critical_point(1e-3, math.nan, 0.0, 1e-4, curvature(**BOWL)).claim.startswith("no:")
-    assert critical_point(1e-3, math.nan, 0.0, 1e-2, curvature(**BOWL)).claim.startswith("a strict")
-
-
-def test_unknown_noise_is_left_out_of_the_evidence():
-    verdict = critical_point(1.0, math.nan, 0.0, 0.0, curvature(**BOWL))
-    assert "its noise over the data" not in verdict.evidence
+    for tolerance, claim in ((1e-4, "no:"), (1e-2, "a strict")):
+        descent = Descent(1e-3, math.nan, 0.0, tolerance)
+        assert critical_point(descent, curvature(**BOWL)).claim.startswith(claim)
 
 
 @pytest.mark.parametrize(
-    ("ends", "claim", "confidence"),
+    ("progress", "ends", "claim", "confidence", "finding"),
     [
-        (SADDLE, "indefinite: |λmin| is 0.25 of λmax", "proven"),
-        (FLAT, "no negative curvature beyond 2.0e-04", "certified"),
-        (OPEN, "undecided: λmin lies in [-3.00e-01, 1.00e-09]", "undecided"),
-        (PEAK, "negative definite", "certified"),
+        (1e-9, FLAT, "a plateau: the gradient is no noise, but a step lowers", "measured", True),
+        (1e-9, SADDLE, "a plateau", "proven", True),
+        (1e-5, FLAT, "no: still descending", "measured", False),
+        (math.nan, FLAT, "no: still descending", "measured", False),
     ],
 )
-def test_definiteness_says_no_more_than_was_proven(ends, claim, confidence):
-    verdict = definiteness(curvature(**ends))
-    assert verdict.claim == claim
-    assert verdict.confidence == confidence
+def test_a_slope_that_leads_nowhere_is_a_plateau(progress, ends, claim, confidence, finding):
+    verdict = critical_point(Descent(0.1, 0.01, 1e-9, progress=progress), curvature(**ends))
+    assert verdict.claim.startswith(claim)
+    assert ("negative curvature leads away" in verdict.claim) is (ends is SADDLE and progress < 1)
+    assert (verdict.confidence, verdict.finding) == (confidence, finding)
+
+
+def test_unknown_noise_is_left_out_of_the_evidence():
+    verdict = critical_point(Descent(1.0, math.nan, 0.0), curvature(**BOWL))
+    assert "its noise over the data" not in verdict.evidence
 
 
 def test_negative_curvature_below_rounding_noise_proves_nothing():

@@ -5,32 +5,51 @@ import math
 import pytest
 
 import hesscope as hs
-from hesscope.diagnosis.step_size import step_size
+from hesscope.diagnosis.step_size import Step, step_size
+
+
+def along_the_gradient(lr: float, change: float, **known: float) -> Step:
+    """g·g = 1, g·Hg = 2.5 and λmax = 10: stable below 0.2, descending below 0.8."""
+    known = {"slope": -lr, "curvature": 2.5 * lr**2, **known}
+    return Step(1.0, 2.5, 10.0, 1e-6, lr=lr, change=change, **known)
 
 
 @pytest.mark.parametrize(
-    ("lr", "measured", "claim", "finding"),
+    ("step", "claim", "finding"),
     [
-        (None, math.nan, "unstable above 0.2 = 2/λmax", False),
-        (0.05, -0.04, "lr 0.05 is fine", False),
-        (0.19, -0.01, "lr 0.19 is at the edge of stability", False),
-        (0.21, -0.01, "lr 0.21 is at the edge of stability", False),
-        (0.3, -0.01, "lr 0.3 is above 2/λmax = 0.2", True),
-        (0.3, 0.2, "too large: at lr 0.3 this step climbs", True),
-        (0.9, math.nan, "too large: at lr 0.9 this step climbs", True),
-        (0.9, -0.1, "lr 0.9 is beyond the quadratic limit 0.8", False),
+        (Step(1.0, 2.5, 10.0, 0.0), "unstable above 0.2 = 2/λmax; along this gradient 0.8", False),
+        (along_the_gradient(0.05, -0.04), "lr 0.05 is fine", False),
+        (along_the_gradient(0.19, -0.01), "lr 0.19 is at the edge of stability: 0.95", False),
+        (along_the_gradient(0.21, -0.01), "lr 0.21 is at the edge of stability: 1.05", False),
+        (along_the_gradient(0.3, -0.1875), "lr 0.3 is 1.5 times 2/λmax = 0.2: the sharp", True),
+        (along_the_gradient(0.3, -0.01), "lr 0.3 is 1.5 times 2/λmax, but this step", False),
+        (along_the_gradient(0.9, 0.1125), "too large: this step climbs, because the curv", True),
+        (along_the_gradient(0.3, 0.2), "too large: this step climbs, because the loss bend", True),
+        (along_the_gradient(0.3, math.inf), "too large: after this step the loss is not f", True),
+        (along_the_gradient(0.3, 0.2, slope=0.1), "this step climbs because it points up", True),
+        (along_the_gradient(0.05, 1e-9, rounding=1e-8), "lr 0.05 is fine", False),
     ],
 )
-def test_the_claim_follows_from_lr_and_curvature(lr, measured, claim, finding):
-    verdict = step_size(1.0, 2.5, 10.0, 1e-6, lr, measured)
+def test_the_claim_follows_from_the_update_and_the_curvature(step, claim, finding):
+    verdict = step_size(step)
     assert verdict.claim.startswith(claim)
     assert verdict.finding is finding
     assert verdict.evidence["2/λmax"] == pytest.approx(0.2)
     assert verdict.evidence["2 g·g/g·Hg"] == pytest.approx(0.8)
 
 
+def test_the_limit_is_that_of_the_optimiser_and_its_preconditioner():
+    step = along_the_gradient(0.3, -0.1875, sharpness=4.0, factor=3.8)
+    assert step.stable == pytest.approx(0.95)
+    assert step_size(step).claim.startswith("lr 0.3 is fine: unstable above 0.95")
+
+
+def test_the_best_multiple_of_a_climbing_step_is_advised():
+    assert "use lr 0.4, the best" in step_size(along_the_gradient(0.9, 0.1125)).advice
+
+
 def test_without_positive_curvature_along_the_gradient_there_is_no_finite_limit():
-    assert "along this gradient no finite limit" in step_size(1.0, -1.0, 5.0, 0.0).claim
+    assert "along this gradient no finite limit" in step_size(Step(1.0, -1.0, 5.0, 0.0)).claim
 
 
 @pytest.mark.parametrize(("factor", "climbs"), [(0.99, False), (1.01, True)])
@@ -47,4 +66,4 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
     verdict = hs.diagnose(problem, lr=factor * limit).verdict("step size")
     assert verdict.evidence["2 g·g/g·Hg"] == pytest.approx(limit, rel=1e-10)
     assert (verdict.evidence["measured change"] > 0) is climbs
-    assert verdict.claim.startswith("too large") is climbs
+    assert ("this step climbs" in verdict.claim) is climbs

@@ -19,13 +19,17 @@ import torch
 
 import hesscope as hs
 from hesscope.results import record
+from hesscope.results.convexity import ConvexityProbes
 from hesscope.results.estimate import Diagonal
+from hesscope.results.layers import LayerStatistics, UnitStatistics
 from hesscope.results.record import RECORD, read_provenance
 from hesscope.results.saddles import IndexCurve
 from hesscope.results.sampling import SamplingError, Shares
+from hesscope.results.smoothness import Smoothness
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
+UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True)
 RESULTS = {
     "certificate": CERTIFICATE,
     "check": hs.Check((hs.Finding("a", "b", "c", fault=False),), 5, ("x", "y")),
@@ -49,6 +53,25 @@ RESULTS = {
     "finding": hs.Finding("naïve", "原因", "→ cure"),
     "interval": hs.Interval(-math.inf, 0.1 + 0.2, 0.95),
     "spectrum": hs.Spectrum(AWKWARD, 1e-300, 6, 0.0, {"dtype": "torch.float64"}),
+    "escape": hs.Escape(
+        True,
+        AWKWARD,
+        AWKWARD.flip(0),
+        -1.0,
+        math.inf,
+        0.0,
+        math.nan,
+        2.0,
+        3.0,
+        -0.0,
+        math.inf,
+        1e-16,
+        CERTIFICATE,
+        9,
+        1,
+        7,
+        {"n": 6},
+    ),
     "path": hs.Path(AWKWARD, AWKWARD.flip(0), math.inf, 0.5, math.nan, 0.0, 2.0, 6, {"n": 3}),
     "outliers": hs.outliers(torch.tensor([9.0, 8.0, 2.0, 1.9, -0.1]), 3, classes=torch.ones(2)),
     "index curve": IndexCurve(AWKWARD, AWKWARD.flip(0), 0.5, math.inf, 2.0, 1e-9, 0.0, math.nan),
@@ -60,6 +83,43 @@ RESULTS = {
     "density": hs.spectral_density(hs.as_operator(torch.diag(torch.arange(40.0))), 20),
     "conditioning": hs.conditioning(hs.as_operator(torch.diag(torch.arange(3.0))), dampings=[1.0]),
     "diagonal": Diagonal(AWKWARD, 0.5, 8),
+    "smoothness": Smoothness(
+        "größe",
+        0.5,
+        -0.0,
+        math.nan,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        ("Relu",),
+        15,
+        1,
+        {},
+    ),
+    "convexity": ConvexityProbes(
+        0.5, AWKWARD, AWKWARD, AWKWARD, AWKWARD, AWKWARD, AWKWARD.flip(0), 40, 5, 1e-3, {"n": 6}
+    ),
+    "units": UNITS,
+    "layer statistics": LayerStatistics(
+        ("a", "b"),
+        (1, 2),
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        (0, -1),
+        (True, False),
+        None,
+        (UNITS, UNITS),
+        5,
+        (1, 4),
+        ("a.w",),
+        (),
+        ("b.w",),
+        1 / 3,
+    ),
     "half precision": {"bf16": torch.ones(3).bfloat16() / 3, "f16": torch.ones(()).half() / 3},
     "colliding paths": {"a.b": AWKWARD, "a": {"b": AWKWARD + 1}, "a.b#1": AWKWARD * 2},
     "one storage twice": [AWKWARD[:3], AWKWARD[:3], AWKWARD[1:], AWKWARD.expand(2, 6).T],

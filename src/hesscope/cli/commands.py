@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from hesscope.malloc import keep_large_buffers
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from hesscope.problem.problem import Problem
 
 HEALTHY, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -60,7 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     diagnose = _command(commands, "diagnose", _diagnose, "where am I, and is the step right?")
     _add_target(diagnose)
     diagnose.add_argument("--lr", type=float, help="learning rate of gradient descent to judge")
-    diagnose.add_argument("--budget", type=int, default=150, help="matvecs at most (default 150)")
+    diagnose.add_argument(
+        "--optimizer",
+        metavar="STATE.pt",
+        help="a saved optimiser state: its real next update is judged (or: none)",
+    )
+    diagnose.add_argument("--level", choices=("quick", "standard", "deep"), default="standard")
+    diagnose.add_argument("--budget", type=int, help="matvecs at most, in place of the level's")
+    diagnose.add_argument("--batch-size", type=int, help="of the training, for the noise verdict")
+    diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
     _add_target(spectrum)
@@ -133,8 +143,15 @@ def _diagnose(options: argparse.Namespace) -> int:
     from hesscope.cli.progress_bar import showing_progress
 
     problem = _problem(options)
+    optimizer = _optimizer(problem, options.optimizer)
+    asked = {"lr": options.lr, "level": options.level, "budget": options.budget}
+    if options.plan:
+        print(hs.plan(problem, optimizer, **asked))
+        return HEALTHY
     with showing_progress():
-        result = hs.diagnose(problem, lr=options.lr, budget=options.budget, seed=options.seed)
+        result = hs.diagnose(
+            problem, optimizer, **asked, batch_size=options.batch_size, seed=options.seed
+        )
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 
@@ -172,6 +189,12 @@ def _problem(options: argparse.Namespace) -> Problem:
     if options.weights is not None:
         load_weights(problem.model, options.weights)
     return problem
+
+
+def _optimizer(problem: Problem, path: str | None) -> Optimizer | None:
+    from hesscope.problem.optimizers import load_optimizer
+
+    return None if path in (None, "none") else load_optimizer(problem.model, Path(str(path)))
 
 
 def _give(result: Any, options: argparse.Namespace) -> None:

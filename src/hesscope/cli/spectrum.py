@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hesscope as hs
-from hesscope.problem.losses import CrossEntropy, output_loss
+from hesscope.curvature.classes import num_classes
 
 DENSITY = 100  # matvecs for the density, on top of those for the eigenpairs
 CLASSES_UP_TO = 5_000  # examples: class means take two passes of C backward passes for each
@@ -49,11 +49,11 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _outliers(problem: hs.Problem, pairs: hs.Eigenpairs) -> hs.Outliers:
-    """With the classes and their mean gradients, where the loss has classes."""
-    if problem.loss_fn is None or not isinstance(output_loss(problem.loss_fn), CrossEntropy):
-        return hs.outliers(pairs)
-    with problem.evaluating():
-        outputs, targets = problem.batch_output(next(iter(problem.batches)))
-    if targets.is_floating_point() or problem.count > CLASSES_UP_TO:
-        return hs.outliers(pairs, outputs.shape[1])
-    return hs.outliers(pairs, outputs.shape[1], classes=hs.class_decomposition(problem, pairs))
+    """With the classes, and their mean gradients where that is affordable."""
+    num = num_classes(problem)
+    if num is None or problem.count > CLASSES_UP_TO:
+        return hs.outliers(pairs, num)
+    try:
+        return hs.outliers(pairs, num, classes=hs.class_decomposition(problem, pairs))
+    except ValueError:  # targets that are distributions have no class means
+        return hs.outliers(pairs, num)

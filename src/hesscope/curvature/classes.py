@@ -162,3 +162,18 @@ def _overlap(deltas: Tensor, vectors: Tensor | Eigenpairs | None) -> Tensor | No
     U, s, _ = torch.linalg.svd(deltas.T, full_matrices=False)
     Q = U[:, s > 1e-10 * s.max()]
     return ((Q.T @ V).square().sum(0) / V.square().sum(0)).cpu()
+
+
+def num_classes(problem: Problem) -> int | None:
+    """C for softmax cross-entropy over C classes, None for any other loss; one batch forward."""
+    if problem.loss_fn is None:
+        return None
+    try:
+        loss = known_loss(problem, "num_classes")
+    except ValueError:  # a loss that is piecewise linear in the outputs has no classes
+        return None
+    if not isinstance(loss, CrossEntropy):
+        return None
+    with problem.evaluating():
+        outputs, _ = problem.batch_output(next(iter(problem.batches)))
+    return int(outputs.shape[1])

@@ -17,6 +17,7 @@ from hesscope.problem.problem import Problem
 from hesscope.results.sampling import SamplingError
 from hesscope.results.spectrum import Eigenpairs
 
+DEPTH = 3  # block Krylov steps for the bias of an eigenvalue
 NEIGHBOURS_ALIKE = 4.0  # standard deviations of the serial correlation that call for a note
 
 
@@ -61,7 +62,7 @@ def gradient_with_noise(problem: Problem) -> tuple[Tensor, float]:
 
 
 def sampling_error(
-    problem: Problem, pairs: Eigenpairs, *, shares: bool = False, depth: int = 3, seed: int = 0
+    problem: Problem, pairs: Eigenpairs, *, shares: bool = False, depth: int = DEPTH, seed: int = 0
 ) -> SamplingError:
     """How far eigenvalues of the Hessian of this data lie from those of the population.
 

@@ -13,6 +13,9 @@ SOURCE = (
 )
 
 
+PLATEAU = 1e-6  # of the loss per step: below, a million steps would not halve it
+
+
 @dataclass(frozen=True)
 class Curvature:
     """The ends of the spectrum, as far as they are known."""
@@ -42,34 +45,47 @@ class Curvature:
         return self.lower >= -self.epsilon
 
 
-def critical_point(
-    gradient_norm: float,
-    gradient_noise: float,
-    rounding: float,
-    tolerance: float,
-    curvature: Curvature,
-) -> Verdict:
+@dataclass(frozen=True)
+class Descent:
+    """The slope of the loss: how steep, how sure, and how fast it can be walked down."""
+
+    gradient_norm: float
+    gradient_noise: float  # standard error over the data; NaN when that is not known
+    rounding: float  # gradient norms below are rounding
+    tolerance: float = 0.0  # gradient norms below are called zero by the user
+    progress: float = math.nan  # decrease that one step promises, relative to the loss
+    escaped: float = math.nan  # measured decrease of the loss along the direction of λmin
+    predicted: float = math.nan  # the same by the quadratic model
+
+
+def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     """The verdict "minimum?" from the gradient and the ends of the spectrum.
 
     The gradient is critical below the rounding floor or the user's tolerance, at the noise level
-    below twice its standard error over the data (NaN when that is not known), descending above.
+    below twice its standard error over the data, descending above; a plateau where one step would
+    lower the loss by less than a millionth of it.
 
     >>> bowl = Curvature(2.0, 0.0, 1.0, 0.0, lower=1.0, upper=2.0, noise=1e-12, delta=0.001)
-    >>> critical_point(0.0, math.nan, 1e-12, 0.0, bowl).claim
+    >>> critical_point(Descent(0.0, math.nan, 1e-12), bowl).claim
     'a strict local minimum: all curvature is positive'
     """
     evidence = {
-        "gradient norm": gradient_norm,
-        "its noise over the data": gradient_noise,
+        "gradient norm": descent.gradient_norm,
+        "its noise over the data": descent.gradient_noise,
         "λmin": curvature.lambda_min,
         "λmin at least": curvature.lower,
         "λmax": curvature.lambda_max,
+        "a step lowers the loss by its": descent.progress,
+        "predicted decrease along λmin": descent.predicted,
+        "measured decrease along λmin": descent.escaped,
     }
     evidence = {name: value for name, value in evidence.items() if not math.isnan(value)}
-    if gradient_norm <= max(rounding, tolerance):
+    if descent.gradient_norm <= max(descent.rounding, descent.tolerance):
         claim, confidence, advice, finding = _at_a_critical_point(curvature)
-    elif gradient_norm <= 2 * gradient_noise:
+    elif descent.gradient_norm <= 2 * descent.gradient_noise:
         claim, confidence, advice, finding = _at_noise_level(curvature)
+    elif descent.progress < PLATEAU:
+        claim, confidence, advice, finding = _on_a_plateau(descent, curvature)
     else:
         claim, confidence, advice, finding = _descending(curvature)
     assumptions = ["second-order: the loss is smooth near these parameters"]
@@ -87,42 +103,6 @@ def critical_point(
     )
 
 
-def definiteness(curvature: Curvature) -> Verdict:
-    """The verdict "curvature": indefinite, positive up to epsilon, negative, or undecided."""
-    c = curvature
-    evidence = {
-        "λmax": c.lambda_max,
-        "λmax error": c.lambda_max_error,
-        "λmin": c.lambda_min,
-        "λmin error": c.lambda_min_error,
-        "λmin at least": c.lower,
-        "zero within": c.epsilon,
-    }
-    claim, confidence = _shape(c)
-    return Verdict(
-        name="curvature",
-        claim=claim,
-        evidence=evidence,
-        assumptions=("the Hessian of the mean loss on the given data",),
-        confidence=confidence,
-        advice="",
-        source=SOURCE,
-    )
-
-
-def _shape(c: Curvature) -> tuple[str, Confidence]:
-    if c.negative and c.lambda_max > c.noise:
-        share = abs(c.lambda_min) / c.lambda_max
-        return f"indefinite: |λmin| is {share:.2g} of λmax", "proven"
-    if c.negative and c.upper < 0:
-        return "negative definite", "certified"
-    if c.negative:
-        return "no positive curvature was found", "measured"
-    if c.never_negative:
-        return f"no negative curvature beyond {c.epsilon:.1e}", "certified"
-    return f"undecided: λmin lies in [{c.lower:.2e}, {c.lambda_min:.2e}]", "undecided"
-
-
 def _at_a_critical_point(c: Curvature) -> tuple[str, Confidence, str, bool]:
     if c.negative and c.upper < 0:
         return "a local maximum", "certified", "move in any direction", True
@@ -130,8 +110,7 @@ def _at_a_critical_point(c: Curvature) -> tuple[str, Confidence, str, bool]:
         return (
             "a strict saddle: a direction of negative curvature leads down",
             "proven",
-            "step along the eigenvector of λmin, to either side: "
-            "hs.eigsh(H, k=1, which='SA').eigenvectors",
+            "hs.escape(problem) moves along it; a random kick (hs.kick) does so more slowly",
             True,
         )
     if c.lower > c.noise:
@@ -160,12 +139,31 @@ def _at_noise_level(c: Curvature) -> tuple[str, Confidence, str, bool]:
     return _undecided(c, where)
 
 
+def _on_a_plateau(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
+    claim = (
+        f"a plateau: the gradient is no noise, but a step lowers the loss by {d.progress:.0e} of it"
+    )
+    if c.negative:
+        return (
+            f"{claim}; negative curvature leads away",
+            "proven",
+            "hs.escape(problem) follows the negative curvature",
+            True,
+        )
+    advice = (
+        "if the loss is as low as it should be, stop; otherwise look at the layers (dead or "
+        "saturated units), raise the learning rate, or start elsewhere"
+    )
+    return claim, "measured", advice, True
+
+
 def _descending(c: Curvature) -> tuple[str, Confidence, str, bool]:
     tail = "; some directions curve downwards" if c.negative else ""
     return (
         f"no: still descending{tail}",
         "measured",
-        "go on training: the gradient is larger than its noise",
+        "go on training: a high loss here is not a local minimum, the gradient is larger than "
+        "its noise",
         False,
     )
 

@@ -1,93 +1,186 @@
-"""Is the step right for the curvature? The limits of gradient descent, here and in general."""
+"""Is the step right for the curvature? What this step does, and what repeated steps do."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Verdict
 
 SOURCE = (
-    "quadratic model: LeCun, Bottou, Orr and Müller 1998, section 4; "
-    "edge of stability: Cohen, Kaur, Li, Kolter and Talwalkar 2021"
+    "quadratic model: LeCun, Bottou, Orr and Müller 1998, section 4; edge of stability: Cohen, "
+    "Kaur, Li, Kolter and Talwalkar 2021, for adaptive optimisers Cohen et al. 2022"
 )
-EDGE = 0.1  # η λmax within this share of 2 is called the edge of stability
+EDGE = 0.1  # lr within this share of the stability limit is called the edge of stability
+QUADRATIC = 0.1  # a remainder below this share of the predicted change: the model holds
 
 
-def step_size(
-    g_dot_g: float,
-    g_dot_Hg: float,
-    lambda_max: float,
-    lambda_max_error: float,
-    lr: float | None = None,
-    measured_change: float = math.nan,
-) -> Verdict:
-    """The verdict "step size" for gradient descent θ ← θ - η g with learning rate η.
+@dataclass(frozen=True)
+class Step:
+    """An update d of the parameters beside the curvature, and what the optimiser can bear.
 
-    To second order a step changes the loss by -η g·g + ½ η² g·Hg: it climbs when η exceeds
-    2 g·g/g·Hg (no limit when g·Hg <= 0) and gains most at half of that. Repeated steps near a
-    minimum are stable below 2/λmax. `measured_change` is L(θ - η g) - L(θ).
-
-    >>> step_size(1.0, 10.0, 10.0, 0.0, lr=0.3).claim
-    'too large: at lr 0.3 this step climbs'
+    Repeated steps along the sharpest direction die out while lr·sharpness < factor, where
+    sharpness is λmax of P⁻¹H for the optimiser's preconditioner P. What is not known is NaN.
     """
-    limit = 2 * g_dot_g / g_dot_Hg if g_dot_Hg > 0 else math.inf
-    stable = 2 / lambda_max if lambda_max > 0 else math.inf
-    evidence = {"2/λmax": stable, "2 g·g/g·Hg": limit, "best along g": limit / 2}
-    evidence["λmax error"] = lambda_max_error
-    if lr is not None:
-        evidence["η λmax"] = lr * lambda_max
-        evidence["predicted change"] = -lr * g_dot_g + lr**2 * g_dot_Hg / 2
-        evidence["measured change"] = measured_change
-    evidence = {name: value for name, value in evidence.items() if not math.isnan(value)}
-    claim, advice, finding = _judge(lr, limit, stable, measured_change)
-    confidence: Confidence = "measured"
+
+    g_dot_g: float
+    g_dot_Hg: float  # noqa: N815  the formula's own letters
+    lambda_max: float
+    lambda_max_error: float
+    lr: float | None = None
+    slope: float = math.nan  # g·d
+    curvature: float = math.nan  # d·Hd
+    change: float = math.nan  # L(θ + d) - L(θ), infinite where the step leaves the finite losses
+    rounding: float = 0.0  # of the change
+    sharpness: float = math.nan  # λmax of P⁻¹H
+    factor: float = 2.0
+    formula: str = "2/λmax"
+    optimizer: str = "gradient descent"
+    source: str = ""
+
+    @property
+    def predicted(self) -> float:
+        """g·d + ½ d·Hd."""
+        return self.slope + self.curvature / 2
+
+    @property
+    def remainder(self) -> float:
+        """What the quadratic model leaves open, relative to what it predicts."""
+        missed = max(abs(self.change - self.predicted) - self.rounding, 0.0)
+        return missed / abs(self.predicted) if self.predicted != 0 else math.inf
+
+    @property
+    def limit(self) -> float:
+        """2 g·g/g·Hg: above, a step along the gradient climbs; infinite when g·Hg <= 0."""
+        return 2 * self.g_dot_g / self.g_dot_Hg if self.g_dot_Hg > 0 else math.inf
+
+    @property
+    def scale(self) -> float:
+        """The multiple of this step from which on it climbs, to second order."""
+        return -2 * self.slope / self.curvature if self.curvature > 0 else math.inf
+
+    @property
+    def stable(self) -> float:
+        """The learning rate above which repeated steps grow along the sharpest direction."""
+        sharpness = self.lambda_max if math.isnan(self.sharpness) else self.sharpness
+        return self.factor / sharpness if sharpness > 0 else math.inf
+
+    @property
+    def climbs(self) -> bool:
+        """Whether the measured loss rises by more than rounding, or is not finite."""
+        return not self.change <= self.rounding and not math.isnan(self.change)
+
+
+def step_size(step: Step) -> Verdict:
+    """The verdict "step size".
+
+    To second order the update d changes the loss by g·d + ½ d·Hd. For gradient descent it climbs
+    when lr exceeds 2 g·g/g·Hg (no limit when g·Hg <= 0) and gains most at half of that. Repeated
+    steps near a minimum are stable below factor/sharpness: 2/λmax, (2 + 2β)/λmax with momentum.
+
+    >>> step = Step(1.0, 10.0, 10.0, 0.0, lr=0.3, slope=-0.3, curvature=0.9, change=0.15)
+    >>> step_size(step).claim
+    'too large: this step climbs, because the curvature along it outweighs its slope'
+    """
+    claim, advice, finding = _judge(step)
+    assumptions = ["measured on the data given, not on the batch of the next step"]
+    if step.lr is None:
+        assumptions = ["plain gradient descent on the data given, without momentum"]
+    elif not step.remainder <= QUADRATIC:
+        assumptions.append("far from a minimum: the stability limit is only a safe side")
     return Verdict(
         name="step size",
         claim=claim,
-        evidence=evidence,
-        assumptions=(
-            "plain gradient descent on the whole data, without momentum",
-            "2/λmax is sharp near a minimum; far from one it is only a safe side",
-        ),
-        confidence=confidence,
+        evidence=_evidence(step),
+        assumptions=tuple(assumptions),
+        confidence="measured",
         advice=advice,
-        source=SOURCE,
+        source=step.source or SOURCE,
         finding=finding,
     )
 
 
-def _judge(
-    lr: float | None, limit: float, stable: float, measured_change: float
-) -> tuple[str, str, bool]:
-    bounds = f"unstable above {_number(stable)} = 2/λmax; along this gradient {_number(limit)}"
-    if lr is None:
-        return bounds, "", False
-    if measured_change > 0 or (math.isnan(measured_change) and lr > limit):
+def _evidence(step: Step) -> dict[str, float]:
+    evidence = {
+        step.formula: step.stable,
+        "λmax error": step.lambda_max_error,
+        "2 g·g/g·Hg": step.limit,
+        "best along g": step.limit / 2,
+    }
+    if step.lr is not None:
+        evidence |= {
+            "lr": step.lr,
+            "lr over its limit": step.lr / step.stable,
+            "η λmax": step.lr * step.lambda_max,
+            "predicted change": step.predicted,
+            "measured change": step.change,
+            "climbs from this multiple of the step": step.scale,
+        }
+    return {name: value for name, value in evidence.items() if not math.isnan(value)}
+
+
+def _judge(step: Step) -> tuple[str, str, bool]:
+    bounds = f"unstable above {_number(step.stable)} = {step.formula}"
+    along = f"along this gradient {_number(step.limit)}"
+    if step.lr is None:
+        return f"{bounds}; {along}", "", False
+    if step.climbs:
+        return _climbing(step)
+    ratio = step.lr / step.stable
+    if abs(ratio - 1) <= EDGE:
         return (
-            f"too large: at lr {lr:g} this step climbs",
-            f"use at most {_number(limit / 2)}",
-            True,
-        )
-    if lr > limit:
-        return (
-            f"lr {lr:g} is beyond the quadratic limit {_number(limit)}, yet the loss falls",
-            "the quadratic model does not hold over this step; measure at a smaller one",
+            f"lr {step.lr:g} is at the edge of stability: {ratio:.2f} of {step.formula}",
+            "usual for full-batch training; a lower lr gives a smoother descent",
             False,
         )
-    if abs(lr / stable - 1) <= EDGE:
+    if ratio > 1:
+        return _above_the_limit(step, ratio)
+    return f"lr {step.lr:g} is fine: {bounds}; {along}", "", False
+
+
+def _climbing(step: Step) -> tuple[str, str, bool]:
+    if step.slope > 0:
         return (
-            f"lr {lr:g} is at the edge of stability: η λmax hovers at 2",
-            "usual for full-batch gradient descent; lower lr for a smooth decrease",
-            False,
-        )
-    if lr > stable:
-        return (
-            f"lr {lr:g} is above 2/λmax = {_number(stable)}: the sharpest direction oscillates",
-            f"expect growing oscillations of plain gradient descent near a minimum; lr below "
-            f"{_number(stable)} is stable",
+            "this step climbs because it points uphill: it comes from earlier gradients, not "
+            "from this one",
+            "less momentum, or a warm-up; a smaller lr alone only climbs more slowly",
             True,
         )
-    return f"lr {lr:g} is fine: {bounds}", "", False
+    if math.isinf(step.change):
+        return "too large: after this step the loss is not finite", _smaller(step), True
+    if step.predicted > 0:
+        return (
+            "too large: this step climbs, because the curvature along it outweighs its slope",
+            _smaller(step),
+            True,
+        )
+    return (
+        "too large: this step climbs, because the loss bends more than the curvature here tells",
+        f"halve lr until the measured change is negative, or clip the update; {_smaller(step)}",
+        True,
+    )
+
+
+def _above_the_limit(step: Step, ratio: float) -> tuple[str, str, bool]:
+    if step.remainder <= QUADRATIC or math.isnan(step.change):
+        return (
+            f"lr {step.lr:g} is {ratio:.2g} times {step.formula} = {_number(step.stable)}: the "
+            "sharpest direction oscillates and grows",
+            f"lr below {_number(step.stable)}, or a warm-up from there",
+            True,
+        )
+    return (
+        f"lr {step.lr:g} is {ratio:.2g} times {step.formula}, but this step goes far beyond the "
+        "quadratic model and the loss falls: the limit is only a safe side here",
+        f"below {_number(step.stable)} steps are safe also near a minimum",
+        False,
+    )
+
+
+def _smaller(step: Step) -> str:
+    if step.lr is not None and math.isfinite(step.scale) and step.scale > 0:
+        return f"use lr {step.lr * step.scale / 2:.3g}, the best along this step, or less"
+    return f"use lr below {_number(step.stable)}"
 
 
 def _number(value: float) -> str:

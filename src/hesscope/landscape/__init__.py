@@ -1,1 +1,1 @@
-"""The loss away from the point where a model stands: along lines between two of its states."""
+"""The loss away from the point where a model stands: between two states, and down from saddles."""

@@ -39,8 +39,8 @@ def conditioning(
     Args:
         A: the operator, or a density that is already known and then costs nothing again.
         num_matvecs: products to spend.
-        tau: below, |λ| is called zero; by default 1e-6 of the largest, at least what rounding
-            can do. An absolute and a relative threshold can tell opposite stories of one
+        tau: below, |λ| is called zero; by default 1e-6 of the largest, at least three times what
+            rounding can do. An absolute and a relative threshold can tell opposite stories of one
             training run, so both are printed.
         dampings: values d for which κ of A + d I is wanted (weight decay, Levenberg-Marquardt).
         seed: of the random starts.
@@ -60,8 +60,10 @@ def conditioning(
         density = spectral_density(density, num_matvecs, seed=seed)
     tau = density.tau if tau is None else tau
     counts = _Counts(density, tau)
-    lambda_max = Interval(float(density.nodes[-1]) - density.rounding, density.upper)
-    lambda_min = Interval(density.lower, float(density.nodes[0]) + density.rounding)
+    known = len(density.outliers) == density.n
+    level = 1.0 if known else 1 - density.delta
+    lambda_max = Interval(float(density.nodes[-1]) - density.rounding, density.upper, level)
+    lambda_min = Interval(density.lower, float(density.nodes[0]) + density.rounding, level)
     size = density.size
     return Conditioning(
         n=density.n,
@@ -86,16 +88,18 @@ class _Counts:
 
     def __init__(self, density: SpectralDensity, tau: float) -> None:
         self.n, self.tau, self.size = density.n, tau, density.size
+        self.most = max(density.upper, -density.lower, density.size)  # no |λ| is larger
         self.level = LEVEL
-        if len(density.outliers) == density.n:  # all are known: count at each of them
+        self.none = self.size <= tau  # is above tau, as far as was seen
+        self.known = len(density.outliers) == density.n
+        if self.none:
+            return
+        if self.known:  # count at each of them
             sizes = density.outliers.abs().numpy()
             self.t = np.append(tau, np.sort(sizes[sizes > tau]))
             self.low = self.high = np.searchsorted(np.sort(sizes), self.t, side="right").astype(
                 float
             )
-            return
-        if self.size <= tau:
-            self.t, self.low, self.high = np.array([tau]), np.zeros(1), np.full(1, float(self.n))
             return
         self.t = np.geomspace(tau, self.size, THRESHOLDS)
         level = 1 - density.delta - (1 - LEVEL - density.delta) / THRESHOLDS
@@ -104,25 +108,33 @@ class _Counts:
         self.high = np.minimum.accumulate([f.high for f in found][::-1])[::-1]
 
     def ratio_to_smallest(self) -> Interval:
-        """Largest |λ| over the smallest above tau, which is surely no larger than some t."""
-        surely = np.flatnonzero(self.low > self.high[0])
-        low = self.size / self.t[surely[0]] if len(surely) else 1.0
-        known = (self.low == self.high).all() and len(surely)
-        return Interval(float(low), float(low) if known else self.size / self.tau, self.level)
+        """Largest |λ| over the smallest above tau: below some t there is surely none, or one."""
+        if self.none:
+            return Interval(math.nan, math.nan, self.level)
+        some = np.flatnonzero(self.low > self.high[0])
+        low = float(self.size / self.t[some[0]]) if len(some) else 1.0
+        if self.known:
+            return Interval(low, low, self.level)
+        empty = np.flatnonzero(self.high <= self.low[0])
+        upto = self.t[empty[-1]] if len(empty) else self.tau
+        return Interval(low, self.most / float(upto), self.level)
 
     def ratio_to_quantile(self, q: float) -> Interval:
         """Largest |λ| over the q quantile of |λ| above tau."""
+        if self.none:
+            return Interval(math.nan, math.nan, self.level)
         most = max(self.n - self.low[0], 1.0)
         least = max(self.n - self.high[0], 1.0)
         below = 1 - np.minimum((self.n - self.low) / least, 1.0)  # a share certainly below t
         above = 1 - (self.n - self.high) / most  # at most this share is below t
         reached = np.flatnonzero(below >= q)
         missed = np.flatnonzero(above < q)
-        if len(missed) and (self.low == self.high).all():
+        if len(missed) and self.known:
             missed = missed[-1:] + 1  # a step function of known values jumps at the next of them
         upper = self.t[reached[0]] if len(reached) else self.size
         lower = self.t[missed[-1]] if len(missed) else self.tau
-        return Interval(self.size / float(upper), self.size / float(lower), self.level)
+        largest = self.size if self.known else self.most
+        return Interval(self.size / float(upper), largest / float(lower), self.level)
 
 
 def _damped(lambda_max: Interval, lambda_min: Interval, damping: float) -> Interval | None:
@@ -142,7 +154,9 @@ def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate
     nodes, weights = density.nodes.numpy(), density.weights.numpy()
     num = density.n - len(density.outliers)
     bulk = np.ones(len(nodes), dtype=bool)
-    bulk[torch.searchsorted(density.nodes, density.outliers.flip(0)).numpy()] = False
+    ascending = density.outliers.flip(0)
+    copies = torch.arange(len(ascending)) - torch.searchsorted(ascending, ascending)
+    bulk[(torch.searchsorted(density.nodes, ascending) + copies).numpy()] = False
     exact = float(f(density.outliers.numpy()).sum())
     if num == 0 or not bulk.any():
         return Estimate(exact, 0.0, density.num_matvecs)

@@ -14,7 +14,7 @@ from hesscope import progress
 from hesscope.linalg import certificate
 from hesscope.linalg.basis import Basis, norm
 from hesscope.linalg.dense import spectrum
-from hesscope.linalg.lanczos import ROUNDING, Lanczos, random_start
+from hesscope.linalg.lanczos import ROUNDING, Lanczos, independent_seed, random_start
 from hesscope.memory import available_bytes, human
 from hesscope.operator import SymmetricOperator
 from hesscope.results.density import SpectralDensity
@@ -95,11 +95,17 @@ class Measurement:
         self.values, self.errors = np.zeros(0), np.zeros(0)
         self.spent = self.num_verifying = 0
         self.cut_low, self.cut_high = -math.inf, math.inf
+        self.copied = np.zeros((2, 0))  # what the second start has found again, and how exactly
+        self.starts = seed
         self.notes: list[str] = []
         self.interrupted = False
 
     def lock(self, pairs: Eigenpairs) -> None:
-        """Takes given eigenpairs out before the run; they cost nothing again."""
+        """Takes given eigenpairs out before the run; they cost nothing again.
+
+        Their errors know the start that they were found from, so it must not be used again.
+        """
+        self.starts = independent_seed(self.seed, pairs.eigenvectors)
         for v in pairs.eigenvectors.to(self.A.device, self.A.dtype).unbind(1):
             v, _ = self.locked.project_out(v)
             self.locked.append(v / norm(self.A, v))
@@ -108,7 +114,7 @@ class Measurement:
 
     def measure(self, *, split: bool) -> None:
         """The run, the outliers in it, the second start, and then the products that are left."""
-        self.run = Lanczos(self.A, random_start(self.A, self.locked, self.seed), self.locked)
+        self.run = Lanczos(self.A, random_start(self.A, self.locked, self.starts), self.locked)
         verifying = self.budget // VERIFYING if self.verify else 0
         self._grow(self.run, self.budget - verifying)
         self._split(split)
@@ -165,7 +171,7 @@ class Measurement:
             found.append(v / norm(self.A, v))
         second = Lanczos(
             self.A,
-            random_start(self.A, found, self.seed + 1),
+            random_start(self.A, found, self.starts + 1),
             found,
             known_scale=self.run.scale,
         )
@@ -182,15 +188,17 @@ class Measurement:
 
     def _note_copies(self, second: Lanczos) -> None:
         """A Ritz value is a proof: there the complement has an eigenvalue at least as far out."""
-        seen, _, _ = second.ritz()
+        seen, _, residuals = second.ritz()
+        resolved = residuals <= RESOLVED * np.abs(seen)
+        self.copied = np.stack([seen[resolved], residuals[resolved] + self.noise])
         m = len(self.theta)
         inner = self.theta[self.split.low : m - self.split.high]
         for name, farthest, edge in (
-            ("below", -seen[0], -inner.min(initial=math.inf)),
-            ("above", seen[-1], inner.max(initial=-math.inf)),
+            ("below", -seen[0], -inner.min(initial=0.0)),
+            ("above", seen[-1], inner.max(initial=0.0)),
         ):
             outermost = self.theta[-1] if name == "above" else -self.theta[0]
-            if math.isfinite(edge) and farthest > edge + self.noise + 0.05 * (outermost - edge):
+            if farthest > edge + self.noise + 0.05 * max(outermost - edge, 0.0):
                 sign = 1 if name == "above" else -1
                 self.notes.append(
                     f"a second start finds eigenvalues {name} {sign * farthest:.6g} that the run "
@@ -200,42 +208,54 @@ class Measurement:
     def _cut(self, theta: np.ndarray, errors: np.ndarray, bound: float, *, low: bool) -> float:
         """The innermost place in a gap above `bound` that no eigenvalue's mass can blur.
 
-        Written for the upper end: `theta` ascends, and the outliers are the last ones.
+        Written for the upper end: `theta` ascends, and the outliers are the last ones. By
+        Haynsworth's formula those taken out below x raise the others by Σ r²/(x - θ) at most.
         """
         num = self.split.low if low else self.split.high
-        total = self.split.num
+        opposite = self.split.num - num
         for j in range(num, 0, -1):
             inner, outer = len(theta) - j - 1, len(theta) - j
             if inner < 0:
                 return math.inf
             x = (theta[inner] + theta[outer]) / 2
-            shift = total * float(
-                (errors[outer:] ** 2 / np.maximum(theta[outer:] - x, 1e-300)).sum()
-            )
-            clear = theta[outer] - errors[outer] > x and x > bound + shift
+            below = np.r_[0:opposite, len(theta) - num : outer]
+            shift = float((errors[below] ** 2 / np.maximum(x - theta[below], 1e-300)).sum())
+            clear = theta[outer] - float(errors[outer:].sum()) > x > bound + shift
             where = np.array([-x if low else x])
             mass = math.exp(-min(float(certificate.log_christoffel(self.run, where)[0]), 700.0))
             if clear and mass * self.A.n <= CLEAN_CUT:
                 return float(x)
         return math.inf
 
+    def _single(self) -> np.ndarray:
+        """Which Ritz values are outliers: split off, and not found again by the second start.
+
+        A run that has used up its space has seen all values, but not how often they occur: then
+        only those that were verified.
+        """
+        k = self.split.indices(len(self.theta))
+        theta, errors = self.theta[k], self.ritz_errors[k]
+        verified = (theta > self.cut_high) | (theta < self.cut_low)
+        again = np.abs(theta[:, None] - self.copied[0]) <= errors[:, None] + self.copied[1]
+        if len(k) == len(self.theta) and len(self.locked) + len(k) < self.A.n:
+            return k[verified]
+        return k[verified | ~again.any(1)]
+
     def result(self) -> SpectralDensity:
         """Atoms with weights, and the run that the intervals rest on."""
-        n, run, k = self.A.n, self.run, self.split.indices(len(self.theta))
+        n, run, k = self.A.n, self.run, self._single()
         bulk = np.setdiff1d(np.arange(len(self.theta)), k)
         single = len(self.locked) + len(k)
         mass = self.mass[bulk] / max(self.mass[bulk].sum(), 1e-300)
         nodes = np.concatenate([self.values, self.theta[k], self.theta[bulk]])
         weights = np.concatenate([np.full(single, 1 / n), mass * (n - single) / n])
-        if len(bulk) == 0 and single < n:  # the run has used up the space: multiplicities are open
-            nodes, weights = self.theta, self.mass
         order, outliers = np.argsort(nodes), np.concatenate([self.values, self.theta[k]])
         descending = np.argsort(-outliers)
         locked = np.arange(len(outliers)) < len(self.values)
         errors = np.concatenate([self.errors, self.ritz_errors[k]])
         rounding = self.noise * math.sqrt(len(run.alpha))
-        lower = certificate.lower_bound(run, self.delta / 2) - rounding
-        upper = certificate.upper_bound(run, self.delta / 2) + rounding
+        low_end = _beyond(-certificate.lower_bound(run, self.delta / 2), -self.values, self.errors)
+        high_end = _beyond(certificate.upper_bound(run, self.delta / 2), self.values, self.errors)
         return SpectralDensity(
             n=n,
             nodes=torch.from_numpy(nodes[order]),
@@ -247,8 +267,8 @@ class Measurement:
             beta=torch.tensor(run.beta, dtype=torch.float64),
             cut_low=self.cut_low,
             cut_high=self.cut_high,
-            lower=min(lower, float((self.values - self.errors).min(initial=math.inf))),
-            upper=max(upper, float((self.values + self.errors).max(initial=-math.inf))),
+            lower=0.0 - (low_end + rounding),
+            upper=high_end + rounding,
             rounding=rounding,
             num_matvecs=self.spent,
             delta=self.delta,
@@ -280,6 +300,15 @@ def _outliers(theta: np.ndarray, errors: np.ndarray, mass: np.ndarray) -> _Split
     low = int(np.argmin(np.append(single & (theta < 0), False)))
     high = int(np.argmin(np.append((single & (theta > 0))[::-1], False)))
     return _Split(low, high)
+
+
+def _beyond(bound: float, values: np.ndarray, errors: np.ndarray) -> float:
+    """An upper end of the operator from one of the complement and from what was taken out of it.
+
+    With x0 above both, x0 - A is positive from x0 + Σ r²/(x0 - d) on (Haynsworth's formula).
+    """
+    end = max(bound, float((values + errors).max(initial=-math.inf)))
+    return end + float((errors**2 / np.maximum(end - values, 1e-300)).sum())
 
 
 def _exact(A: SymmetricOperator, seed: int, delta: float) -> SpectralDensity:

@@ -45,27 +45,41 @@ def diagonal(A: SymmetricOperator, num_matvecs: int = 100, *, seed: int = 0) -> 
     num = num_matvecs // 2
     signs = torch.stack([_signs(A, seed + i) for i in range(num)], 1)
     Y = _products(A, signs, 0, num_matvecs)
-    Q, R = torch.linalg.qr(Y)
-    Z = _products(A, Q, num, num_matvecs)
-    singular = float(R.diagonal().abs().min()) <= torch.finfo(A.dtype).eps * float(R.abs().max())
-    if singular:  # the products span less than the signs: Q has the whole range of A already
-        return Diagonal((Q * Z).sum(1).double().cpu(), 0.0, num_matvecs)
-    each = _leave_one_out(signs, Y, Q, R, Z)
+    Q, S = _basis(Y)
+    Z = _products(A, Q, num, num + Q.shape[1])
+    each = _leave_one_out(signs, Y, Q, S, Z)
     values = each.mean(1)
     error = float((each - values[:, None]).square().sum() / (num * (num - 1))) ** 0.5
-    return Diagonal(values.double().cpu(), error, num_matvecs)
+    return Diagonal(values.double().cpu(), error, num + Q.shape[1])
 
 
-def _leave_one_out(signs: Tensor, Y: Tensor, Q: Tensor, R: Tensor, Z: Tensor) -> Tensor:
+def _basis(Y: Tensor) -> tuple[Tensor, Tensor]:
+    """Q (n, r), orthonormal with the span of Y, and the directions S (r, num).
+
+    Without column i of Y the span is Q less the direction s_i, orthogonal to the other columns of
+    QᵀY: the i-th row of its inverse, normalised. Columns that the others span (an operator of low
+    rank, signs that repeat) take nothing away: s_i = 0.
+    """
+    Q, R = torch.linalg.qr(Y)
+    small = torch.finfo(Y.dtype).eps * len(R) * float(R.abs().max())
+    if float(R.diagonal().abs().min()) > small:
+        eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
+        S = torch.linalg.solve_triangular(R.T, eye, upper=False)
+        return Q, S / S.norm(dim=0)
+    U, sizes, Vh = torch.linalg.svd(R)
+    rank = int((sizes > small).sum())
+    V = Vh[:rank].T
+    S = (V / sizes[:rank]).T
+    alone = V.square().sum(1) > 1 - 1e-6  # the i-th unit vector is in the row space
+    return Q @ U[:, :rank], alone * S / S.norm(dim=0).clamp(min=1e-300)
+
+
+def _leave_one_out(signs: Tensor, Y: Tensor, Q: Tensor, S: Tensor, Z: Tensor) -> Tensor:
     """The estimates (n, num) that leave out one column each.
 
-    Without column i the basis is Q less one direction s_i, the i-th column of R⁻ᵀ normalised:
-    Q_i Q_iᵀ = Q (I - s_i s_iᵀ) Qᵀ. The rest of the diagonal is ω∘(A - Q_i Q_iᵀ A) ω.
+    Without column i the basis Q_i has Q_i Q_iᵀ = Q (I - s_i s_iᵀ) Qᵀ. What it leaves of the
+    diagonal is ω∘(A - Q_i Q_iᵀ A) ω.
     """
-    inverse = torch.linalg.solve_triangular(
-        R.T, torch.eye(len(R), dtype=R.dtype, device=R.device), upper=False
-    )
-    S = inverse / inverse.norm(dim=0)
     base = (Q * Z).sum(1, keepdim=True) - (Q @ S) * (Z @ S)
     coefficients = Z.T @ signs  # QᵀA ω_i in column i
     coefficients = coefficients - S * (S * coefficients).sum(0)

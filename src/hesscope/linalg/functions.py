@@ -14,7 +14,7 @@ from torch import Tensor
 from hesscope import progress
 from hesscope.linalg import certificate
 from hesscope.linalg.basis import Basis, norm
-from hesscope.linalg.lanczos import ROUNDING, Lanczos, random_start
+from hesscope.linalg.lanczos import ROUNDING, Lanczos, independent_seed, random_start
 from hesscope.operator import SymmetricOperator
 from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
@@ -28,6 +28,8 @@ LOCKED = 1e-4  # residual relative to |θ| at which an outlier is taken out
 SHARE = 0.2  # of the sampling error that the quadrature may leave open
 SETTLE = 4  # steps between two looks at a run
 DELTA = 1e-3  # probability that a certified lower end is wrong
+RESOLVED = 1e-2  # residual relative to |λ| up to which given pairs are of use
+FEWEST = 24  # products: outliers, a lower end, and a pilot of two steps each
 
 Function = Callable[[Floats], Floats]
 Rules = Callable[[Lanczos], tuple[float, float]]
@@ -184,45 +186,67 @@ class _Sampling:
         budget: int,
         rtol: float,
     ) -> None:
-        if not rtol > 0 or budget < 8:
-            msg = f"rtol={rtol} must be positive and max_matvecs={budget} at least 8."
+        if not rtol > 0 or budget < FEWEST:
+            msg = f"rtol={rtol} must be positive and max_matvecs={budget} at least {FEWEST}."
+            raise ValueError(msg)
+        if pairs is not None and pairs.eigenvectors.shape[0] != A.n:
+            msg = f"the eigenpairs have {pairs.eigenvectors.shape[0]} entries, A has n={A.n}."
             raise ValueError(msg)
         self.A, self.f, self.seed, self.budget, self.rtol = A, f, seed, budget, rtol
         self.taken = Basis(A)
+        self.values, self.errors = np.zeros(0), np.zeros(0)
         self.exact = self.coupling = self.scale = 0.0
         self.num_matvecs = self.num_runs = self.spent_on_forms = 0
         self.lower = 0.0 if A.positive_semidefinite else -math.inf
-        self.needed = -math.inf
+        self.smallest = math.inf  # of the Ritz values in the complement
         if pairs is None:
             self._find_outliers(min(budget // DEFLATING, A.n))
-        else:
-            values, errors = pairs.eigenvalues.numpy(), pairs.residuals.numpy()
-            self._take(pairs.eigenvectors, values, errors)
+        else:  # their errors know the start that they were found from: another one from here
+            self.seed = independent_seed(seed, pairs.eigenvectors)
+            values, errors = pairs.eigenvalues.cpu().numpy(), pairs.residuals.cpu().numpy()
+            good = errors <= RESOLVED * np.abs(values)
+            self._take(pairs.eigenvectors[:, torch.from_numpy(good)], values[good], errors[good])
 
     def need_above(self, bound: float, name: str) -> None:
-        """No eigenvalue may lie at or below the bound.
+        """No eigenvalue may lie at or below the bound: none taken out, and none in the complement.
+
+        By Haynsworth's formula those taken out lower the complement by Σ r²/(λ - bound) at most.
 
         Raises:
             ValueError: if one does, or it cannot be excluded.
         """
-        self.needed = bound
-        if self.lower <= bound and len(self.taken) < self.A.n:
-            run = self._run()
-            while run.num_steps < self.budget // 2 and not run.exhausted:
-                self._step(run)
-                if run.num_steps >= SETTLE:
-                    self.lower = max(self.lower, certificate.lower_bound(run, DELTA))
-                if self.lower > bound or float(run.ritz()[0][0]) <= bound:
-                    break
-        if len(self.taken) == self.A.n:
+        seen = float(self.values.min(initial=math.inf))  # a Ritz value: λmin is no larger
+        if self.A.positive_semidefinite and min(seen, 0.0) > bound:
             return
-        if self.lower <= bound:
+        certain = float((self.values - self.errors).min(initial=math.inf))
+        if certain > bound and len(self.taken) < self.A.n:
+            lowered = float((self.errors**2 / (self.values - bound)).sum())
+            certain = min(certain, self._lower_end(bound + lowered) - lowered)
+            seen = min(seen, self.smallest)
+        if certain <= bound:
+            known = (
+                f"{seen:.3g} is an upper bound of the smallest"
+                if seen <= bound
+                else f"only {certain:.3g} is certain as a lower end"
+            )
             msg = (
-                f"{name} needs all eigenvalues above -damping = {bound:g}, but only "
-                f"{self.lower:.3g} is certain as a lower end; raise the damping, or look at "
-                "hs.eigsh(A, 1, which='SA')."
+                f"{name} needs all eigenvalues above -damping = {0.0 + bound:g}, but {known}; "
+                "raise the damping, or look at hs.eigsh(A, 1, which='SA')."
             )
             raise ValueError(msg)
+
+    def _lower_end(self, bound: float) -> float:
+        """A certified lower end of the complement, pursued until it is above the bound."""
+        if self.lower > bound:
+            return self.lower
+        run = self._run()
+        room = (self.budget - self.num_matvecs) // 2
+        while run.num_steps < room and not run.exhausted and self.lower <= bound < self.smallest:
+            self._step(run)
+            self.smallest = min(self.smallest, float(run.ritz()[0][0]))
+            if run.num_steps >= SETTLE or run.exhausted:
+                self.lower = max(self.lower, certificate.lower_bound(run, DELTA))
+        return self.lower
 
     def estimate(self, rules: Rules) -> Estimate:
         """A pilot of probes, then as many as it asks for, then the mean between its bounds."""
@@ -233,7 +257,10 @@ class _Sampling:
         value = self.exact + float(np.mean([(form.low + form.high) / 2 for form in forms]))
         need = min(self._needed_probes(variance, abs(value)), 1e6)
         room = int((self.budget - self.num_matvecs) * PILOT / max(self.spent_on_forms, 1))
-        forms += [self._form(rules) for _ in range(min(math.ceil(need) - PILOT, room))]
+        for _ in range(min(math.ceil(need) - PILOT, room)):
+            if self.budget - self.num_matvecs < 2:
+                break
+            forms.append(self._form(rules))
         low = self.exact + float(np.mean([form.low for form in forms]))
         high = self.exact + float(np.mean([form.high for form in forms]))
         value = (low + high) / 2
@@ -253,10 +280,10 @@ class _Sampling:
         """Steps from one start until the quadrature error is small beside the sampling error."""
         run, left = self._run(), self.A.n - len(self.taken)
         before = self.num_matvecs
-        most = max(SETTLE, (self.budget - self.num_matvecs) // 2)
+        most = max(2, (self.budget - self.num_matvecs) // 2)
         while not run.exhausted and run.num_steps < most:
             self._step(run)
-            if run.num_steps % SETTLE and not run.exhausted:
+            if run.num_steps % SETTLE and not run.exhausted and run.num_steps < most:
                 continue
             low, high = rules(run)
             nodes, weights = gauss(run.alpha, run.beta)
@@ -325,15 +352,20 @@ class _Sampling:
         """Takes eigenpairs out; what their errors do to tr f is of second order.
 
         A pair with residual r couples λ to the complement by r at most, which changes the trace by
-        r² |f'(μ) - f'(λ)|/|λ - μ|, μ an eigenvalue there; the steepest f' that was seen is used.
+        r² |f'(μ) - f'(λ)|/|λ - μ|, μ an eigenvalue there: near zero, where outliers are far out.
         """
         for v in X.to(self.A.device, self.A.dtype).unbind(1):
             v, _ = self.taken.project_out(v)
             self.taken.append(v / norm(self.A, v))
+        self.values = np.concatenate([self.values, values])
+        self.errors = np.concatenate([self.errors, errors])
         self.exact += float(self.f(values).sum())
-        h = 1e-6 * float(np.abs(values).max())
-        slope = float(np.abs(self.f(np.array([h])) - self.f(np.array([0.0])))[0]) / h
-        self.coupling += slope * float((errors**2 / np.maximum(np.abs(values), 1e-300)).sum())
+        size = np.maximum(np.abs(values), 1e-300)
+        h = 1e-6 * float(size.max(initial=0.0)) or 1.0
+        outward = np.where(values >= 0, h, -h)
+        slopes = (self.f(values + outward) - self.f(values)) / outward
+        slope = float((self.f(np.array([h])) - self.f(np.array([0.0])))[0]) / h
+        self.coupling += float((np.abs(slopes - slope) * errors**2 / size).sum())
 
 
 def _integrate(f: Function, rule: tuple[Floats, Floats]) -> float:

@@ -24,7 +24,7 @@ def survey(
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
     The run is that of `spectral_density`; its outermost Ritz vectors get fresh products for their
-    residuals, k of the `num_matvecs`. The list is certified complete where the second start of the
+    residuals, k of the `num_matvecs` (a third of them at most). The list is certified complete where the second start of the
     density has verified the outliers up to it.
 
     Raises:
@@ -39,10 +39,10 @@ def survey(
     >>> density.num_matvecs + pairs.num_matvecs
     30
     """
-    k = min(k, A.n)
+    k = min(k, A.n, max(1, num_matvecs // 3))
     if num_matvecs - k >= A.n:
         pairs = eigsh(A, k, "BE" if A.n > 1 else "LA", seed=seed, delta=delta)
-        return spectral_density(A, A.n, seed=seed, delta=delta), pairs
+        return spectral_density(A, max(A.n, 4), seed=seed, delta=delta), pairs
     work = Measurement(A, num_matvecs - k, True, seed, delta)
     work.measure(split=True)
     density = work.result()

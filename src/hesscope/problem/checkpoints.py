@@ -46,18 +46,27 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(msg) from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def read_plain(path: Path, cure: str, what: str = "weights") -> Any:
+    """What torch.save has put into a file, on the CPU, if it is data: nothing in it is executed.
+
+    Raises:
+        ValueError: if the file cannot be read without running code, or is damaged; says the cure.
+    """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        msg = (
-            f"{path} holds more than tensors, and loading it would run code from the file. Save "
-            "the state dict alone: torch.save(model.state_dict(), path), or use safetensors."
-        )
+        msg = f"{path} holds more than tensors, and loading it would run code from the file. {cure}"
         raise ValueError(msg) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        msg = f"{path} is not a readable weights file ({error}): truncated or damaged?"
+        msg = f"{path} is not a readable {what} file ({error}): truncated or damaged?"
         raise ValueError(msg) from error
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    content = read_plain(
+        path,
+        "Save the state dict alone: torch.save(model.state_dict(), path), or use safetensors.",
+    )
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

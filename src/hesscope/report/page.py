@@ -13,9 +13,11 @@ from hesscope.results.check import Check
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Estimate, plus_minus
+from hesscope.results.layers import LayerStatistics
 from hesscope.results.outliers import Outliers
 from hesscope.results.record import provenance
 from hesscope.results.sampling import SamplingError
+from hesscope.results.smoothness import Smoothness
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
@@ -23,7 +25,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TEMPLATE = Path(__file__).with_name("page.html")
-TEXTS = (SpectralDensity, Conditioning, Estimate, Outliers, SamplingError)  # shown as they print
+TEXTS = (  # shown as they print
+    SpectralDensity,
+    Conditioning,
+    Estimate,
+    LayerStatistics,
+    Outliers,
+    SamplingError,
+    Smoothness,
+)
 _INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
 
 
@@ -71,6 +81,7 @@ def write(
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "name": verdict.name,
+        "anchor": re.sub(r"\W+", "-", verdict.name).strip("-"),
         "claim": verdict.claim,
         "confidence": verdict.confidence,
         "finding": verdict.finding,

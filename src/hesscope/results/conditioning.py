@@ -62,6 +62,8 @@ class Conditioning:
     @property
     def statement(self) -> str:
         """The condition number in words."""
+        if math.isnan(self.kappa.low):
+            return f"zero as far as was seen: no |λ| above {self.tau:.1e}"
         on = f"on |λ| > {self.tau:.1e} it is between {self.kappa.low:.3g} and {self.kappa.high:.3g}"
         if self.singular:
             few = f"{self.null.low:.0f} to {self.null.high:.0f}"
@@ -87,6 +89,7 @@ class Conditioning:
         lines += [
             f"  largest |λ| / {name} quantile of |λ| above tau: {_both(ratio)}"
             for name, ratio in self.ratios.items()
+            if not math.isnan(ratio.low)
         ]
         lines.append(
             f"  effective rank tr|A|/|λ|max = {_rank(self.effective_rank)}, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from hesscope.quadrature import Range, mass_bounds, rank_range
 from hesscope.results.estimate import Interval
 
 RELATIVE_TAU = 1e-6  # of the largest |λ|: below, an eigenvalue is called zero by default
+ROUNDINGS = 3  # a zero, its error bar, and the threshold are each off by what rounding can do
+SMALLEST_TAU = 1e-300  # for the zero operator
+MASS_ROUNDING = 1e-12  # of sums of weights: a mass below may be none, one so near to 1 may be 1
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,10 @@ class SpectralDensity:
     def tau(self) -> float:
         """The default threshold below which |λ| is called zero.
 
-        1e-6 of the largest |λ|, and at least what rounding can do over all steps.
+        1e-6 of the largest |λ|, and at least three times what rounding can do over all steps:
+        below that, a singular operator could not be told from a regular one.
         """
-        return max(RELATIVE_TAU * self.size, self.rounding)
+        return max(RELATIVE_TAU * self.size, ROUNDINGS * self.rounding, SMALLEST_TAU)
 
     def count(
         self, low: float = -math.inf, high: float = math.inf, level: float = 0.95
@@ -106,10 +111,13 @@ class SpectralDensity:
             ValueError: if level is not between 0 and 1 - delta.
         """
         risk = self._risk(level) / max(len(x), 1)
+        x, order = x.double().cpu().sort()
         ranges = [self._range(-math.inf, float(t), risk) for t in x]
         low = torch.tensor([r.low for r in ranges], dtype=torch.float64) / self.n
         high = torch.tensor([r.high for r in ranges], dtype=torch.float64) / self.n
-        return low.cummax(0).values, high.flip(0).cummin(0).values.flip(0)
+        low, high = low.cummax(0).values, high.flip(0).cummin(0).values.flip(0)
+        back = order.argsort()
+        return low[back], high[back]
 
     def expected(self, low: float = -math.inf, high: float = math.inf) -> float:
         """The best single number for `count`: n times the weight of the nodes in [low, high]."""
@@ -156,10 +164,9 @@ class SpectralDensity:
         outer = self._complement(
             low - shift_low - self.rounding, high + shift_high + self.rounding, risk
         )
-        inner = self._complement(
-            low + shift_low + self.rounding, high - shift_high - self.rounding, risk
-        )
-        least = up_to - below - unsure_below + inner.low
+        start, end = low + shift_low + self.rounding, high - shift_high - self.rounding
+        inner = self._complement(start, end, risk).low if start <= end else -outer.high
+        least = up_to - below - unsure_below + inner
         most = up_to + unsure_up_to - below + outer.high
         return Range(max(0, least), min(self.n, most))
 
@@ -183,12 +190,16 @@ class SpectralDensity:
 
     def _share(self, low: float, high: float) -> tuple[float, float]:
         """Bounds on the mass in [low, high] as a share of the mass between the cuts."""
-        start, end = self._masses(self.cut_low), self._masses(self.cut_high)
+        start, end = self._cut_masses
         a = start if low == self.cut_low else self._masses(low)
         b = end if high == self.cut_high else self._masses(high)
-        least = max(0.0, b[0] - a[1]) / max(end[1] - start[0], 1e-300)
+        least = max(0.0, b[0] - a[1] - MASS_ROUNDING) / max(end[1] - start[0], 1e-300)
         most = max(0.0, b[1] - a[0]) / max(end[0] - start[1], 1e-300)
-        return min(least, 1.0), min(most, 1.0)
+        return min(least, 1.0), min(most + MASS_ROUNDING, 1.0) if most > 0.0 else 0.0
+
+    @cached_property
+    def _cut_masses(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        return self._masses(self.cut_low), self._masses(self.cut_high)
 
     def _masses(self, x: float) -> tuple[float, float]:
         """Bounds on the mass of the start vector below x, and up to x."""

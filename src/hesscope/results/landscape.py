@@ -1,4 +1,4 @@
-"""The loss along a line between two points, with the barrier that separates them."""
+"""The loss along lines: between two points with its barrier, and down from a saddle."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from hesscope.results.estimate import plus_minus
+from hesscope.results.spectrum import Certificate
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,73 @@ class Path:
         if self.barrier <= self.rounding:
             return f"no barrier over the chord (to within {self.rounding:.1e}; {more})"
         return f"barrier {self.barrier:.6g} over the chord, at t = {self.barrier_at:.4g} ({more})"
+
+
+@dataclass(frozen=True)
+class Escape:
+    """A step down along negative curvature, or why there is none.
+
+    `found` says that v'Hv < 0 was proven: by more than the rounding error of a fresh product. Then
+    `theta` is the best point that the line search met, and `length` is 0 if no step lowered the
+    loss by more than its rounding. Without proof, theta is where the problem stood, and
+    `certificate` says how negative the curvature of any other direction may be.
+    """
+
+    found: bool
+    theta: Tensor  # (n,) the parameters after the step
+    direction: Tensor  # (n,) v, a unit vector, with the sign in which the step was made
+    curvature: float  # v'Hv from a fresh product; λmin is not above it
+    residual: float  # ‖Hv - (v'Hv) v‖: an eigenvalue lies within this of the curvature
+    rounding: float  # how far off the curvature is by rounding
+    slope: float  # g'v
+    length: float  # t of θ + t v
+    predicted: float  # decrease -t g'v - t²/2 v'Hv of the quadratic model
+    loss_before: float
+    loss_after: float
+    loss_rounding: float  # how far off a difference of the two losses is, about
+    certificate: Certificate  # bounds on all eigenvalues
+    num_matvecs: int
+    num_gradients: int  # over all data
+    num_evaluations: int  # losses over all data
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> float:
+        """The decrease of the loss that the step brought; 0 without a step."""
+        return self.loss_before - self.loss_after
+
+    def __str__(self) -> str:
+        curvature = plus_minus(self.curvature, self.rounding)
+        cost = (
+            f"{self.num_matvecs} matvecs, {self.num_gradients} gradient, "
+            f"{self.num_evaluations} losses"
+        )
+        if not self.found:
+            return "\n".join([f"no way down by curvature is proven ({cost})", *self._unproven()])
+        first = f"negative curvature {curvature} is proven ({cost})"
+        if self.length == 0:
+            rounding = f"its rounding {self.loss_rounding:.1e}"
+            return f"{first}\n  but no step along it lowers the loss by more than {rounding}"
+        return "\n".join(
+            [
+                first,
+                f"  a step of length {self.length:.4g} lowers the loss from {self.loss_before:.6g} "
+                f"to {self.loss_after:.6g}",
+                f"  decrease {plus_minus(self.measured, self.loss_rounding)}; "
+                f"the quadratic model predicted {self.predicted:.4g}",
+            ]
+        )
+
+    def _unproven(self) -> list[str]:
+        c = self.certificate
+        flattest = plus_minus(self.curvature, self.rounding)
+        lines = [f"  lowest curvature found {flattest}; parameters unchanged"]
+        lines.append(f"  no eigenvalue below {c.lower:.3g}, with probability {1 - c.delta:g}")
+        if max(abs(c.lower), abs(c.upper)) <= self.rounding:
+            lines.append("  the Hessian vanishes here: higher derivatives decide; try hs.kick")
+        elif c.lower < min(self.curvature, 0.0) - 1e-3 * max(abs(c.lower), abs(c.upper)):
+            lines.append("  undecided below the lowest found: raise max_matvecs")
+        return lines
 
 
 def _extreme(losses: Tensor, sign: int) -> str:

@@ -24,11 +24,13 @@ from safetensors.torch import load as load_arrays
 from safetensors.torch import save as save_arrays
 from torch import Tensor
 
-from hesscope.results import landscape, outliers, saddles, sampling
+from hesscope.results import landscape, layers, outliers, saddles, sampling
 from hesscope.results.check import Check, Finding
 from hesscope.results.conditioning import Conditioning
+from hesscope.results.convexity import ConvexityProbes
 from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Diagonal, Estimate, Interval
+from hesscope.results.smoothness import Smoothness
 from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
@@ -43,17 +45,22 @@ _savable: dict[str, type] = {
         Certificate,
         Check,
         Conditioning,
+        ConvexityProbes,
         Diagonal,
         Eigenpairs,
         Estimate,
         Finding,
         Interval,
+        Smoothness,
         SpectralDensity,
         Spectrum,
         Verdict,
         outliers.Outliers,
         saddles.IndexCurve,
+        landscape.Escape,
         landscape.Path,
+        layers.LayerStatistics,
+        layers.UnitStatistics,
         sampling.SamplingError,
         sampling.Shares,
     )

@@ -1,0 +1,162 @@
+"""How much of the gradient, and of λmax, is the luck of the examples that were drawn?"""
+
+from __future__ import annotations
+
+import math
+
+from hesscope.results.sampling import SamplingError
+from hesscope.results.verdict import Confidence, Verdict
+
+SOURCE = (
+    "simple noise scale: McCandlish, Kaplan, Amodei and the OpenAI Dota team 2018, equation 2.9"
+)
+# Standard errors above which a gradient is told from noise, even if all noise is along one
+# direction and known to 25 % (32 parts); noise over many directions has a length of 1.
+VISIBLE = 2.0
+DROWNED = 1 / 25  # b / B: the noise of a batch is five times its signal or more
+
+
+def noise(
+    gradient_norm: float,
+    gradient_noise: float,
+    num_examples: float,
+    batch_size: int | None = None,
+    sampling: SamplingError | None = None,
+) -> Verdict:
+    """The verdict "noise" from the gradient of N examples and its standard error over draws.
+
+    gradient_noise² = tr Σ / N, with Σ the covariance of the examples' gradients. The gradient of
+    the population has |G|² ≈ gradient_norm² - gradient_noise², since noise only adds, and
+    B = tr Σ/|G|² is the simple noise scale, or critical batch size: in a batch of B examples noise
+    and signal are alike, in one of b the signal is √(b/B) of the noise. Far below B, b steps of one
+    example are as good as one step of b; far above, a larger batch hardly helps.
+
+    NaN as `gradient_noise` says that it is not known. `sampling` adds the error of λmax that the
+    finite data leaves and what λmax would read on a batch of the user's size (its first
+    eigenvalue must be λmax).
+
+    Never a finding: batches far below B are how networks are trained, B grows without bound as
+    training succeeds, and networks that fit their data end below their noise. The claim is for the
+    reader of a loss that has stopped falling.
+
+    >>> noise(1.0, 0.1, 1000, batch_size=1).evidence["critical batch size"]  # 1000 · 0.01 / 0.99
+    10.1010...
+    """
+    evidence = {"gradient norm": gradient_norm}
+    claim, confidence, advice = _judge(gradient_norm, gradient_noise, num_examples, batch_size)
+    if not math.isnan(gradient_noise):
+        evidence["its noise over the data"] = gradient_noise
+        evidence["critical batch size"] = critical_batch_size(
+            gradient_norm, gradient_noise, num_examples
+        )
+    assumptions = ["examples are independent draws", "the whole of θ, in plain Euclidean length"]
+    if sampling is not None and len(sampling):
+        evidence |= _errors_of_sharpness(sampling, batch_size)
+        claim += _sharpness(sampling, batch_size)
+        assumptions.append("first-order perturbation theory for λmax")
+    return Verdict(
+        name="noise",
+        claim=claim,
+        evidence={name: value for name, value in evidence.items() if not math.isnan(value)},
+        assumptions=tuple(assumptions),
+        confidence=confidence,
+        advice=advice,
+        source=SOURCE,
+    )
+
+
+def critical_batch_size(gradient_norm: float, gradient_noise: float, num_examples: float) -> float:
+    """B = N s²/(|g|² - s²) for the noise s; infinite where the noise is all there is.
+
+    >>> critical_batch_size(2.0, 1.0, 300), critical_batch_size(1.0, 2.0, 300)
+    (100.0, inf)
+    """
+    signal = gradient_norm**2 - gradient_noise**2
+    if math.isnan(signal) or gradient_noise == 0:
+        return gradient_noise
+    return num_examples * gradient_noise**2 / signal if signal > 0 else math.inf
+
+
+def _judge(
+    norm: float, error: float, num_examples: float, batch_size: int | None
+) -> tuple[str, Confidence, str]:
+    if math.isnan(error):
+        return (
+            "undecided: the gradient's noise over the data is not known",
+            "undecided",
+            "give data whose examples can be told apart: tensors, a DataLoader, or a list of "
+            "several batches",
+        )
+    if error == 0:
+        return "none: all examples have the same gradient", "measured", ""
+    if norm <= error:
+        return (
+            f"the choice of examples explains the gradient: {norm / error:.2g} times its noise "
+            f"on all {num_examples:g} examples",
+            "measured",
+            "further descent fits these examples, not what they were drawn from: more data, or "
+            "stop here; if the loss is still high, look at the other verdicts",
+        )
+    if norm <= VISIBLE * error:
+        return (
+            f"undecided: on all {num_examples:g} examples the gradient is {norm / error:.2g} times "
+            "its noise, too near to tell signal from luck",
+            "undecided",
+            "more examples decide",
+        )
+    B = critical_batch_size(norm, error, num_examples)
+    claim = f"the gradient is {norm / error:.2g} times its noise on all {num_examples:g} examples"
+    if batch_size is None:
+        return f"{claim}; in a batch of about {B:.2g} they would be alike", "measured", ""
+    return _batch(claim, batch_size, B)
+
+
+def _batch(claim: str, batch_size: int, B: float) -> tuple[str, Confidence, str]:
+    signal = math.sqrt(batch_size / B)
+    if batch_size / B < DROWNED:
+        return (
+            f"your batch of {batch_size} is too small to see this gradient: its noise is "
+            f"{1 / signal:.2g} times the signal; {claim}",
+            "measured",
+            "normal early in training at small learning rates; if the loss has stopped falling, "
+            f"lower the learning rate or use batches of up to {B:.2g}",
+        )
+    if batch_size > B / DROWNED:
+        return (
+            f"{claim}; a batch of {batch_size} is far above the critical {B:.2g}",
+            "measured",
+            "smaller batches would give nearly as much progress a step at less cost",
+        )
+    seen = f"the signal is {signal:.2g} times the noise"
+    return f"{claim}; in your batch of {batch_size} {seen}", "measured", ""
+
+
+def _errors_of_sharpness(sampling: SamplingError, batch_size: int | None) -> dict[str, float]:
+    evidence = {
+        "λmax": float(sampling.eigenvalues[0]),
+        "λmax data error": float(sampling.standard_errors[0]),
+        "λmax data bias": float(sampling.biases[0]),
+    }
+    if batch_size is not None and _theory_holds(sampling, batch_size):
+        read = sampling.on_batches(batch_size)
+        evidence["λmax on a batch"] = read.value
+        evidence["its spread"] = read.stderr
+    return evidence
+
+
+def _sharpness(sampling: SamplingError, batch_size: int | None) -> str:
+    if not bool(sampling.reliable[0]):
+        return "; the data error of λmax is not known: its eigenvector is not settled by this data"
+    held = sampling.interval(0)
+    text = f"; λmax lies between {held.low:.3g} and {held.high:.3g} for data like this (95 %)"
+    if batch_size is None:
+        return text
+    if not _theory_holds(sampling, batch_size):
+        return f"{text}; on a batch of {batch_size} another direction would be the sharpest"
+    read = sampling.on_batches(batch_size)
+    return f"{text}; a batch of {batch_size} would read {read.value:.3g} ± {read.stderr:.2g}"
+
+
+def _theory_holds(sampling: SamplingError, batch_size: int) -> bool:
+    """Whether the sharpest direction of a batch is still about that of the data."""
+    return float(sampling.mixing[0]) * sampling.num_examples / batch_size <= 1

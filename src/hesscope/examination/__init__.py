@@ -1,0 +1,6 @@
+"""Examines a problem: measures within a budget, once, and lets diagnosis judge."""
+
+from hesscope.examination.examination import Examination as Examination
+from hesscope.examination.examine import diagnose as diagnose
+from hesscope.examination.forecast import Forecast as Forecast
+from hesscope.examination.forecast import plan as plan

@@ -1,0 +1,120 @@
+"""What an examination will cost, before it starts: products, time and memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from hesscope.curvature.differences import small_problem
+from hesscope.curvature.hessian import Hessian
+from hesscope.examination.examine import asked
+from hesscope.examination.levels import LevelName
+from hesscope.linalg.basis import Basis
+from hesscope.memory import human
+from hesscope.problem.problem import Problem
+from hesscope.quadrature import mass_bounds
+from hesscope.results import record
+
+SWEEPS = 2.5  # readings of the Krylov basis per step: two, and a third where rounding asks for it
+BOUNDS = 150  # mass bounds behind the counts of an examination
+CHECK = 60.0  # gradients on 8 examples that check_problem amounts to, products included
+SMOOTHNESS = 15.0  # gradients: two at each of six lengths, and three more
+LOSSES = 4.0  # losses, in gradients: the loss itself, the step's change, a line search
+
+
+@record.savable
+@dataclass(frozen=True)
+class Forecast:
+    """Cost of an examination, from one gradient and two products that were timed."""
+
+    num_matvecs: int  # Hessian-vector products at most
+    gradients: float  # all of the cost, in gradients of the mean loss
+    seconds: float
+    memory: int  # bytes on top of the model and the data: kept graphs and Krylov vectors
+    n: int
+    level: str
+
+    def __str__(self) -> str:
+        time = f"{self.seconds:.1f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
+        return (
+            f"{self.level}: at most {self.num_matvecs} matvecs, {self.gradients:.0f} gradients' "
+            f"worth, about {time} and {human(self.memory)} for {self.n} parameters"
+        )
+
+
+def plan(
+    problem: Problem,
+    optimizer: Optimizer | None = None,
+    *,
+    lr: float | None = None,
+    level: LevelName = "standard",
+    budget: int | None = None,
+    check: bool = True,
+) -> Forecast:
+    """What `diagnose` with the same arguments will cost: matvecs, time and memory.
+
+    Times one gradient, the first product (which builds the kept graphs) and one more, a pass over
+    some Krylov vectors, and the arithmetic behind one count; the rest is multiplication. Costs
+    about 8 gradients.
+
+    Raises:
+        ValueError: as `diagnose`.
+
+    >>> import torch, hesscope as hs
+    >>> p = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(3))
+    >>> hs.plan(p, level="quick").num_matvecs
+    40
+    """
+    question = asked(optimizer, lr, level, budget)
+    parts = question.spending
+    H = Hessian(problem)
+    v = H.probe(0)
+    first = _seconds(lambda: H @ v)
+    product = min(_seconds(lambda: H @ v) for _ in range(2))
+    gradient = min(_seconds(problem.gradient) for _ in range(2))
+    others = LOSSES + SMOOTHNESS * question.level.radii + 2.0 * bool(parts.sampling)
+    seconds = first + product * parts.total + gradient * others
+    seconds += _orthogonalising(H, parts.survey) + BOUNDS * _bound(parts.survey)
+    if check:
+        few = small_problem(problem).problem
+        seconds += CHECK * _seconds(few.gradient)
+    vectors = parts.survey + parts.survey // 4
+    element = torch.finfo(H.dtype).bits // 8
+    return Forecast(
+        num_matvecs=parts.total,
+        gradients=2.0 * parts.total + others,
+        seconds=seconds,
+        memory=int(H.facts().get("graph_bytes") or 0) + vectors * H.n * element,
+        n=H.n,
+        level=level,
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def _orthogonalising(H: Hessian, steps: int) -> float:
+    """m steps read the j vectors so far: Σ_j j = m²/2 of them, a few times each."""
+    basis = Basis(H)
+    unit = H.probe(0)
+    unit = unit / float(unit.norm())
+    some = min(8, steps)
+    for _ in range(some):
+        basis.append(unit)
+    one_sweep = min(_seconds(lambda: basis.combine(torch.ones(some, 1))) for _ in range(2)) / some
+    return SWEEPS * one_sweep * steps**2 / 2
+
+
+def _bound(steps: int) -> float:
+    alpha, beta = np.zeros(max(steps, 2)), np.ones(max(steps, 2))
+    return min(_seconds(lambda: mass_bounds(alpha, beta, 0.5)) for _ in range(2))

@@ -1,0 +1,70 @@
+"""Numbers in, claims out: the gradient and λmax against the luck of the draw."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import hesscope as hs
+from hesscope.curvature.sampling import gradient_with_noise
+from hesscope.diagnosis.noise import critical_batch_size, noise
+
+
+def sampled(mixing: float = 0.01) -> hs.SamplingError:
+    one = torch.ones(1).double()
+    return hs.SamplingError(10 * one, one, 0.5 * one, mixing * one, 1000.0, 33, 3)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "error", "batch", "claim", "confidence"),
+    [
+        (1.0, math.nan, 8, "undecided: the gradient's noise over the data is not", "undecided"),
+        (1.0, 0.0, 8, "none: all examples have the same gradient", "measured"),
+        (0.0, 0.0, None, "none: all examples have the same gradient", "measured"),
+        (0.8, 1.0, 8, "the choice of examples explains the gradient: 0.8 times", "measured"),
+        (1.9, 1.0, 8, "undecided: on all 1000 examples the gradient is 1.9 times", "undecided"),
+        (5.0, 1.0, None, "the gradient is 5 times its noise on all 1000 exam", "measured"),
+        (5.0, 1.0, 1, "your batch of 1 is too small to see this gradient", "measured"),
+        (5.0, 1.0, 32, "the gradient is 5 times its noise on all 1000 exam", "measured"),
+        (50.0, 1.0, 500, "the gradient is 50 times its noise on all 1000 exam", "measured"),
+    ],
+)
+def test_the_claim_follows_from_gradient_noise_and_batch(gradient, error, batch, claim, confidence):
+    verdict = noise(gradient, error, 1000, batch)
+    assert verdict.claim.startswith(claim)
+    assert verdict.confidence == confidence
+    assert verdict.finding is False
+    assert (confidence == "undecided") <= bool(verdict.advice)
+
+
+def test_a_batch_far_above_the_noise_scale_is_called_so():
+    assert "a batch of 500 is far above the critical 0.4" in noise(50.0, 1.0, 1000, 500).claim
+
+
+def test_the_error_of_the_sharpness_and_what_a_batch_reads_are_told():
+    """λ 10 ± 1 with bias 0.5 of 1000 examples: a batch of 250 reads 9.5 + 4 · 0.5, ± √4."""
+    verdict = noise(5.0, 1.0, 1000, 250, sampled())
+    assert "λmax lies between 7.46 and 11.5 for data like this" in verdict.claim
+    assert "a batch of 250 would read 11.5 ± 2" in verdict.claim
+    assert verdict.evidence["λmax on a batch"] == 11.5
+
+
+def test_where_perturbation_theory_ends_nothing_is_read():
+    assert "another direction would be the sharpest" in noise(5.0, 1.0, 1000, 5, sampled()).claim
+    assert "is not known: its eigenvector" in noise(5.0, 1.0, 1000, 250, sampled(0.5)).claim
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_critical_batch_size_of_a_known_gradient_distribution(seed):
+    """Gradients x ~ N(μ, I) in 20 dimensions: B = 20/|μ|². noise² has 31 · 20 degrees of freedom
+    and |g|² a relative error below 2/√(N |μ|²), so B is within 5 (√(2/620) + 2/√2000) = 0.51 of it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x = 1 / math.sqrt(20) + torch.randn(2000, 20, generator=generator, dtype=torch.float64)
+    model = nn.Linear(20, 1, bias=False).double()
+    problem = hs.Problem(model, lambda output, targets: output.mean(), (x, x[:, :1]))
+    gradient, error = gradient_with_noise(problem)
+    B = critical_batch_size(float(gradient.norm()), error, 2000)
+    assert B == pytest.approx(20.0, rel=0.51)
+    assert "too small to see this" not in noise(float(gradient.norm()), error, 2000, 16).claim
