@@ -66,5 +66,5 @@ def test_the_critical_batch_size_of_a_known_gradient_distribution(seed):
     problem = hs.Problem(model, lambda output, targets: output.mean(), (x, x[:, :1]))
     gradient, error = gradient_with_noise(problem)
     B = critical_batch_size(float(gradient.norm()), error, 2000)
-    assert B == pytest.approx(20.0, rel=0.51)
+    assert abs(B / 20.0 - 1) <= 0.51
     assert "too small to see this" not in noise(float(gradient.norm()), error, 2000, 16).claim

@@ -15,7 +15,7 @@ from hesscope.curvature.products import ReverseOverReverse
 from hesscope.problem.data import Batch, num_examples, take
 from hesscope.problem.problem import Problem
 
-_KINKS = ("Relu", "Threshold", "MaxPool", "Abs", "Clamp", "Hardtanh", "Hardswish", "Topk")
+KINKS = ("Relu", "Threshold", "MaxPool", "Abs", "Clamp", "Hardtanh", "Hardswish", "Topk")
 
 
 EXAMPLES = 8  # for finite differences: few, so that a small step crosses no kink of a ReLU
@@ -51,7 +51,7 @@ def small_problem(problem: Problem) -> Sample:
     with sample.evaluating() as leaves:
         batch = next(iter(sample.batches))
         kinks = any(
-            k in n for n in node_names(gradient_graph(sample, batch, leaves)) for k in _KINKS
+            k in n for n in node_names(gradient_graph(sample, batch, leaves)) for k in KINKS
         )
     if double:
         fine = (1e-3, 1e-4, 1e-5, 1e-6)

@@ -13,6 +13,7 @@ SOURCE = (
 )
 
 
+VISIBLE = 2.0  # standard errors from which a gradient is more than luck, whatever its direction
 PLATEAU = 1e-6  # of the loss per step: below, a million steps would not halve it
 
 
@@ -62,7 +63,8 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     """The verdict "minimum?" from the gradient and the ends of the spectrum.
 
     The gradient is critical below the rounding floor or the user's tolerance, at the noise level
-    below twice its standard error over the data, descending above; a plateau where one step would
+    below its standard error over the data, undecided up to twice that (noise along one direction
+    alone can be so long), descending above; a plateau where one step would
     lower the loss by less than a millionth of it.
 
     >>> bowl = Curvature(2.0, 0.0, 1.0, 0.0, lower=1.0, upper=2.0, noise=1e-12, delta=0.001)
@@ -82,8 +84,10 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     evidence = {name: value for name, value in evidence.items() if not math.isnan(value)}
     if descent.gradient_norm <= max(descent.rounding, descent.tolerance):
         claim, confidence, advice, finding = _at_a_critical_point(curvature)
-    elif descent.gradient_norm <= 2 * descent.gradient_noise:
+    elif descent.gradient_norm <= descent.gradient_noise:
         claim, confidence, advice, finding = _at_noise_level(curvature)
+    elif descent.gradient_norm <= VISIBLE * descent.gradient_noise:
+        claim, confidence, advice, finding = _near_noise_level(descent, curvature)
     elif descent.progress < PLATEAU:
         claim, confidence, advice, finding = _on_a_plateau(descent, curvature)
     else:
@@ -137,6 +141,18 @@ def _at_noise_level(c: Curvature) -> tuple[str, Confidence, str, bool]:
     if c.never_negative:
         return f"{where}; no curvature below -{c.epsilon:.1e}", "certified", "", False
     return _undecided(c, where)
+
+
+def _near_noise_level(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
+    ratio = d.gradient_norm / d.gradient_noise
+    tail = "; no minimum, for negative curvature remains" if c.negative else ""
+    return (
+        f"undecided: the gradient is {ratio:.1f} times its noise, slope or luck of the examples"
+        f"{tail}",
+        "undecided",
+        "more examples decide; until then go on training",
+        False,
+    )
 
 
 def _on_a_plateau(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:

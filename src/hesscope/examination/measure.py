@@ -211,7 +211,7 @@ class _Measuring:
         rounding = ROUNDING * self.eps * size * float(self.problem.theta.norm())
         norm = math.sqrt(step.g_dot_g)
         known: dict[str, float] = {}
-        critical = norm <= max(rounding, self.question.tolerance, 2 * self.noise)
+        critical = norm <= max(rounding, self.question.tolerance) or norm <= self.noise
         if curvature.negative and (critical or _progress(step, self.loss) < 1e-6):
             found = escape(self.problem, pairs, seed=self.question.seed)
             self.num_matvecs += found.num_matvecs
