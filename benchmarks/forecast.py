@@ -5,6 +5,7 @@ python benchmarks/forecast.py
 
 from __future__ import annotations
 
+import itertools
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ F = nn.functional
 def mlp(widths: tuple[int, ...], examples: int, dtype: torch.dtype) -> hs.Problem:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in itertools.pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     model = nn.Sequential(*layers[:-1]).to(dtype)
     data = torch.randn(examples, widths[0], dtype=dtype), torch.arange(examples) % widths[-1]

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from hesscope.curvature.differences import small_problem
 from hesscope.curvature.hessian import Hessian
+from hesscope.curvature.sampling import DEPTH, gradient_with_noise
 from hesscope.examination.examine import asked
 from hesscope.examination.levels import LevelName
 from hesscope.linalg.basis import Basis
@@ -22,7 +24,9 @@ from hesscope.results import record
 
 SWEEPS = 2.5  # readings of the Krylov basis per step: two, and a third where rounding asks for it
 BOUNDS = 150  # mass bounds behind the counts of an examination
+CERTIFICATES = 290  # evaluations of the run's polynomials behind its certificates
 CHECK = 60.0  # gradients on 8 examples that check_problem amounts to, products included
+CHECK_MATVECS = 5  # that check_problem reports, on 8 examples
 SMOOTHNESS = 15.0  # gradients: two at each of six lengths, and three more
 LOSSES = 4.0  # losses, in gradients: the loss itself, the step's change, a line search
 
@@ -35,7 +39,7 @@ class Forecast:
     num_matvecs: int  # Hessian-vector products at most
     gradients: float  # all of the cost, in gradients of the mean loss
     seconds: float
-    memory: int  # bytes on top of the model and the data: kept graphs and Krylov vectors
+    memory: int  # bytes that are kept: graphs and Krylov vectors; not what passes through products
     n: int
     level: str
 
@@ -60,7 +64,7 @@ def plan(
 
     Times one gradient, the first product (which builds the kept graphs) and one more, a pass over
     some Krylov vectors, and the arithmetic behind one count; the rest is multiplication. Costs
-    about 8 gradients.
+    about 13 gradients.
 
     Raises:
         ValueError: as `diagnose`.
@@ -68,25 +72,28 @@ def plan(
     >>> import torch, hesscope as hs
     >>> p = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(3))
     >>> hs.plan(p, level="quick").num_matvecs
-    40
+    45
     """
     question = asked(optimizer, lr, level, budget)
     parts = question.spending
     H = Hessian(problem)
     v = H.probe(0)
     first = _seconds(lambda: H @ v)
-    product = min(_seconds(lambda: H @ v) for _ in range(2))
-    gradient = min(_seconds(problem.gradient) for _ in range(2))
+    product = sorted(_seconds(lambda: H @ v) for _ in range(3))[1]
+    gradient = sorted(_seconds(problem.gradient) for _ in range(3))[1]
+    in_parts = _seconds(lambda: gradient_with_noise(problem))  # many small gradients
+    sampled = parts.sampling // (1 + DEPTH)
     others = LOSSES + SMOOTHNESS * question.level.radii + 2.0 * bool(parts.sampling)
     seconds = first + product * parts.total + gradient * others
-    seconds += _orthogonalising(H, parts.survey) + BOUNDS * _bound(parts.survey)
+    seconds += in_parts * (1 + 3 * bool(sampled) + 2 * sampled)
+    seconds += _orthogonalising(H, parts.survey) + _arithmetic(parts.survey)
     if check:
         few = small_problem(problem).problem
         seconds += CHECK * _seconds(few.gradient)
     vectors = parts.survey + parts.survey // 4
     element = torch.finfo(H.dtype).bits // 8
     return Forecast(
-        num_matvecs=parts.total,
+        num_matvecs=parts.total + CHECK_MATVECS * check,
         gradients=2.0 * parts.total + others,
         seconds=seconds,
         memory=int(H.facts().get("graph_bytes") or 0) + vectors * H.n * element,
@@ -115,6 +122,18 @@ def _orthogonalising(H: Hessian, steps: int) -> float:
     return SWEEPS * one_sweep * steps**2 / 2
 
 
-def _bound(steps: int) -> float:
+def _arithmetic(steps: int) -> float:
+    """Counts and certificates of a run: no products, but arithmetic on its coefficients."""
     alpha, beta = np.zeros(max(steps, 2)), np.ones(max(steps, 2))
-    return min(_seconds(lambda: mass_bounds(alpha, beta, 0.5)) for _ in range(2))
+    bound = min(_seconds(lambda: mass_bounds(alpha, beta, 0.5)) for _ in range(2))
+    x = np.array([3.0])
+    polynomials = min(_seconds(lambda: _recurrence(alpha, x)) for _ in range(2))
+    return BOUNDS * bound + CERTIFICATES * polynomials
+
+
+def _recurrence(alpha: NDArray[np.float64], x: NDArray[np.float64]) -> None:
+    """The arithmetic of one evaluation, for its time."""
+    current = np.ones_like(x)
+    for a in alpha:
+        current = np.where(np.abs(current) > 1e100, 1.0, (x - a) * current)
+        np.log(np.abs(current) + 1.0)

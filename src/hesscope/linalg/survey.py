@@ -24,8 +24,8 @@ def survey(
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
     The run is that of `spectral_density`; its outermost Ritz vectors get fresh products for their
-    residuals, k of the `num_matvecs` (a third of them at most). The list is certified complete where the second start of the
-    density has verified the outliers up to it.
+    residuals, k of the `num_matvecs` (a third of them at most). The list is certified complete
+    where the second start of the density has verified the outliers up to it.
 
     Raises:
         ValueError: as `spectral_density`.

@@ -294,7 +294,9 @@ def preserved_rng(seed: int | None = None) -> Iterator[None]:
 
 def seed_generators(seed: int) -> None:
     """Seeds torch, NumPy and Python: users' models and transforms draw from all three."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # manual_seed would format a call stack each time
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
 
