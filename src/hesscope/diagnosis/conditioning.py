@@ -39,7 +39,7 @@ def conditioning(
 
     Gradient descent at the largest stable learning rate 2/λmax shrinks the distance along a
     direction of curvature λ by a factor e in λmax/2λ steps; at the learning rate η, in 1/ηλ. It is
-    told for the median |λ| above tau. Within ± tau there is no speed at all.
+    told for the median |λ| above tau, a typical direction. Within ± tau there is no speed at all.
 
     Networks are ill-conditioned and singular by nature and train all the same, so neither a large κ
     nor flat directions are a finding. A finding needs a cause that can be acted on: input features
@@ -133,21 +133,21 @@ def _usual(c: Conditioning, steps: Interval, lr: float | None) -> tuple[str, Con
         return f"the spread of the curvatures is not known{flat}", "undecided", _MORE
     if steps.high > LOOSE * steps.low and steps.low <= 1:
         return (
-            f"undecided: at {rate} between 1 and {_number(steps.high)} steps shrink the error by a "
-            f"factor e along a direction of median curvature{flat}",
+            f"undecided: gradient descent at {rate} takes between 1 and {_number(steps.high)} steps "
+            f"to shrink the error by a factor e in a typical direction{flat}",
             "undecided",
             _MORE,
         )
     if steps.high > LOOSE * steps.low:  # the lower end holds, and says enough
         return (
-            f"at {rate} {_number(steps.low)} steps or more shrink the error by a factor e along a "
-            f"direction of median curvature{flat}",
+            f"gradient descent at {rate} takes {_number(steps.low)} steps or more to shrink the "
+            f"error by a factor e in a typical direction{flat}",
             "measured",
             "" if steps.low < LOOSE else _EVEN,
         )
     return (
-        f"at {rate} about {_range(steps)} steps shrink the error by a factor e along a direction "
-        f"of median curvature{flat}",
+        f"gradient descent at {rate} takes about {_range(steps)} steps to shrink the error by a "
+        f"factor e in a typical direction{flat}",
         "measured",
         "" if steps.low < LOOSE else _EVEN,
     )

@@ -55,12 +55,12 @@ def _judge(
     c: Curvature, points: int, probes: ConvexityProbes | None
 ) -> tuple[str, Confidence, str]:
     if c.negative:
-        return f"not convex: {_downwards(c)}", "proven", ""
+        return f"not convex: {_downwards(c)}", "proven", _USUAL
     if probes is not None and probes.proof:
         return (
             f"not convex: no negative curvature was found here, but {probes.proof}",
             "proven",
-            "",
+            _USUAL,
         )
     if c.never_negative and (probes is None or len(probes) == 0 or probes.never_negative):
         where = "at these parameters" if points == 1 else f"at any of the {points} points probed"
@@ -83,6 +83,9 @@ def _judge(
         "undecided",
         advice,
     )
+
+
+_USUAL = "nothing: no network is convex"
 
 
 def _downwards(c: Curvature) -> str:

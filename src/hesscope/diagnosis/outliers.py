@@ -23,18 +23,23 @@ def outliers(found: Outliers) -> Verdict:
     evidence = {name: value for name, value in evidence.items() if value == value}
     if found.considered == 0:
         claim = "no two positive eigenvalues are known: nothing can be counted"
-    else:
+    elif found.clear:
         noun = "eigenvalue stands" if found.count == 1 else "eigenvalues stand"
         claim = (
-            f"{found.count} {noun} apart, {'clear' if found.clear else 'unclear'}: the gap below "
-            f"them is a factor of {found.gap_ratio:.3g}"
+            f"{found.count} {noun} apart, clear: the gap below them is a factor of "
+            f"{found.gap_ratio:.3g}"
+        )
+    else:
+        claim = (
+            f"no clear gap: the largest factor between neighbours is {found.gap_ratio:.3g}, after "
+            f"eigenvalue {found.count}"
         )
     return Verdict(
         name="outliers",
         claim=claim,
         evidence=evidence,
-        assumptions=(found.scope,),
+        assumptions=(found.scope, *found.reasons),
         confidence="measured" if found.clear else "undecided",
-        advice="" if found.clear else "; ".join(found.reasons),
+        advice="" if found.clear else "nothing, unless you count on a number of outliers",
         source=SOURCE,
     )
