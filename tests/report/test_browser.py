@@ -26,7 +26,8 @@ def browse(page: Path, folder: Path) -> tuple[str, str, set[str]]:
         [
             BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
             f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}",
-            "--proxy-server=127.0.0.1:9", "--disable-background-networking", "--disable-component-update", "--no-first-run",
+            "--proxy-server=127.0.0.1:9", "--disable-background-networking",
+            "--disable-component-update", "--no-first-run",
             "--dump-dom", page.as_uri(),
         ],
         capture_output=True, text=True, timeout=120, check=True,

@@ -133,15 +133,15 @@ def _usual(c: Conditioning, steps: Interval, lr: float | None) -> tuple[str, Con
         return f"the spread of the curvatures is not known{flat}", "undecided", _MORE
     if steps.high > LOOSE * steps.low and steps.low <= 1:
         return (
-            f"undecided: gradient descent at {rate} takes between 1 and {_number(steps.high)} steps "
-            f"to shrink the error by a factor e in a typical direction{flat}",
+            f"undecided: gradient descent at {rate} takes between 1 and {_number(steps.high)} "
+            f"steps to shrink the error by a factor e in a typical direction{flat}",
             "undecided",
             _MORE,
         )
     if steps.high > LOOSE * steps.low:  # the lower end holds, and says enough
         return (
-            f"gradient descent at {rate} takes {_number(steps.low)} steps or more to shrink the "
-            f"error by a factor e in a typical direction{flat}",
+            f"gradient descent at {rate} takes {_number(steps.low)} steps or more to shrink "
+            f"the error by a factor e in a typical direction{flat}",
             "measured",
             "" if steps.low < LOOSE else _EVEN,
         )

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from hesscope.linalg.density import spectral_density
 from hesscope.operator import SymmetricOperator
-from hesscope.quadrature import Floats
+from hesscope.quadrature import Floats, gauss
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Estimate, Interval
@@ -59,6 +58,9 @@ def conditioning(
     if not isinstance(density, SpectralDensity):
         density = spectral_density(density, num_matvecs, seed=seed)
     tau = density.tau if tau is None else tau
+    negative, null, positive = (
+        ask(tau) for ask in (density.negative, density.null, density.positive)
+    )
     counts = _Counts(density, tau)
     known = len(density.outliers) == density.n
     level = 1.0 if known else 1 - density.delta
@@ -70,9 +72,9 @@ def conditioning(
         lambda_max=lambda_max,
         lambda_min=lambda_min,
         tau=tau,
-        negative=density.negative(tau),
-        null=density.null(tau),
-        positive=density.positive(tau),
+        negative=negative,
+        null=null,
+        positive=positive,
         kappa=counts.ratio_to_smallest(),
         ratios={f"{q:.0%}".replace("%", " %"): counts.ratio_to_quantile(q) for q in QUANTILES},
         damped={f"{d:g}": _damped(lambda_max, lambda_min, d) for d in dampings},
@@ -147,21 +149,20 @@ def _damped(lambda_max: Interval, lambda_min: Interval, damping: float) -> Inter
 
 
 def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate:
-    """Σ f(λ) from the outliers exactly and from the rest by its nodes, with sampling error.
+    """Σ f(λ): locked and verified outliers exactly, the rest by quadrature, with sampling error.
 
-    The variance of m zᵀf(B)z/zᵀz over random z is 2 (tr f² - (tr f)²/m), from the same nodes.
+    The variance of m zᵀf(B)z/zᵀz over random z is 2 (tr f² - (tr f)²/m), from the same nodes. An
+    outlier that was not verified may have copies: it counts by its mass in the start.
     """
-    nodes, weights = density.nodes.numpy(), density.weights.numpy()
-    num = density.n - len(density.outliers)
-    bulk = np.ones(len(nodes), dtype=bool)
-    ascending = density.outliers.flip(0)
-    copies = torch.arange(len(ascending)) - torch.searchsorted(ascending, ascending)
-    bulk[(torch.searchsorted(density.nodes, ascending) + copies).numpy()] = False
-    exact = float(f(density.outliers.numpy()).sum())
-    if num == 0 or not bulk.any():
+    outliers = density.outliers
+    beyond = (outliers > density.cut_high) | (outliers < density.cut_low)
+    known = outliers[density.locked | beyond].numpy()
+    num, exact = density.n - len(known), float(f(known).sum())
+    if num == 0:
         return Estimate(exact, 0.0, density.num_matvecs)
-    mass = weights[bulk] / max(weights[bulk].sum(), 1e-300)
-    values = f(nodes[bulk])
+    nodes, mass = gauss(density.alpha.numpy(), density.beta.numpy())
+    inside = (nodes >= density.cut_low) & (nodes <= density.cut_high)
+    values, mass = f(nodes[inside]), mass[inside] / max(mass[inside].sum(), 1e-300)
     mean = float(mass @ values)
     spread = max(float(mass @ values**2) - mean**2, 0.0)
     return Estimate(exact + num * mean, math.sqrt(2 * num * spread), density.num_matvecs)

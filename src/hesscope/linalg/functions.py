@@ -319,7 +319,9 @@ class _Sampling:
             if run.num_steps % SETTLE:
                 continue
             least = min(least, run.num_steps + STEPS * max(self._promised(run), PILOT))
-            if run.num_steps + STEPS * PILOT >= least:
+            if run.num_steps + STEPS * PILOT >= min(least, self.A.n):
+                if self.A.n <= min(most, run.num_steps + STEPS * PILOT):
+                    continue  # the whole space costs no more than a pilot
                 break
         theta, S, found, residuals = self._resolved(run)
         if found.any():
