@@ -12,6 +12,8 @@ FLAT = {"lambda_min": 1e-9, "lower": -1e-5}
 OPEN = {"lambda_min": 1e-9, "lower": -0.3}
 PEAK = {"lambda_min": -2.0, "lower": -2.1, "lambda_max": -1.0, "upper": -0.9}
 
+NOTHING = dict.fromkeys(("lambda_min", "lower", "lambda_max", "upper"), 0.0)
+
 
 def curvature(**known: float) -> Curvature:
     usual = {
@@ -83,3 +85,24 @@ def test_negative_curvature_below_rounding_noise_proves_nothing():
     c = curvature(lambda_min=-1e-13, lower=-1e-9)
     assert not c.negative
     assert c.never_negative
+
+
+@pytest.mark.parametrize(
+    ("fell", "ends", "claim", "confidence", "finding"),
+    [
+        (
+            0.1,
+            FLAT,
+            "a degenerate saddle: no curvature leads down, but the loss falls",
+            "measured",
+            True,
+        ),
+        (0.0, FLAT, "a minimum to second order", "certified", False),
+        (0.1, NOTHING, "a degenerate", "measured", True),
+        (0.0, NOTHING, "undecided: the loss is flat", "undecided", False),
+    ],
+)
+def test_without_curvature_the_loss_itself_decides(fell, ends, claim, confidence, finding):
+    verdict = critical_point(Descent(0.0, math.nan, 1e-9, fell=fell), curvature(**ends))
+    assert verdict.claim.startswith(claim)
+    assert (verdict.confidence, verdict.finding) == (confidence, finding)

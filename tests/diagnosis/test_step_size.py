@@ -67,3 +67,47 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
     assert verdict.evidence["2 g·g/g·Hg"] == pytest.approx(limit, rel=1e-10)
     assert (verdict.evidence["measured change"] > 0) is climbs
     assert ("this step climbs" in verdict.claim) is climbs
+
+
+@pytest.mark.parametrize(
+    ("known", "claim", "confidence", "finding"),
+    [
+        ({}, "lr 0.21 is at the edge of stability: 1.05 of 2/λmax; this step", "measured", 0),
+        ({"change": 0.9}, "too large: this step climbs", "measured", True),
+        (
+            {"factor": math.nan, "change": -1.0, "optimizer": "Adam"},
+            "lr 0.21: this step lowers the "
+            "loss; what repeated steps can bear is known once Adam has made",
+            "measured",
+            False,
+        ),
+        (
+            {"sharpness": 20.0, "change": -0.1, "adaptive": True},
+            "lr 0.21 is 2.1 times 2/λmax, but this step lowers the loss",
+            "measured",
+            False,
+        ),
+        (
+            {"sharpness": 8.0, "adaptive": True, "change": -0.1},
+            "lr 0.21 is at the edge",
+            "measured",
+            False,
+        ),
+        (
+            {"sharpness": 20.0, "running_statistics": True},
+            "undecided: lr 0.21 is 2.1 times",
+            "undecided",
+            False,
+        ),
+        (
+            {"sharpness": 200.0, "running_statistics": True},
+            "too large: this step climbs",
+            "measured",
+            True,
+        ),
+    ],
+)
+def test_what_is_usual_in_training_is_no_finding(known, claim, confidence, finding):
+    verdict = step_size(along_the_gradient(0.21, **{"change": 0.1, "loss": 2.0, **known}))
+    assert verdict.claim.startswith(claim)
+    assert (verdict.confidence, verdict.finding) == (confidence, bool(finding))

@@ -55,6 +55,9 @@ class PreconditionedHessian(SymmetricOperator):
                 msg = f"the optimiser does not hold parameter {name}; give the one that trains it."
                 raise ValueError(msg)
             state = self.optimizer.state.get(leaf, {})
+            if not state and any(self.optimizer.state.values()):
+                pieces.append(torch.ones_like(leaf))  # torch skips what the loss does not use
+                continue
             pieces.append(_diagonal(self.optimizer, groups[id(leaf)], state, leaf, name))
         return flatten(pieces).to(self.dtype)
 

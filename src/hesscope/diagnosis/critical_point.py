@@ -41,6 +41,16 @@ class Curvature:
         return self.lambda_min < -self.noise
 
     @property
+    def definite(self) -> bool:
+        """Whether λmin > 0 is certified, beyond rounding."""
+        return self.lower > self.noise
+
+    @property
+    def none(self) -> bool:
+        """Whether it is certified that there is no curvature at all beyond rounding."""
+        return self.lower >= -self.noise and self.upper <= self.noise
+
+    @property
     def never_negative(self) -> bool:
         """Whether λmin >= -epsilon is certified."""
         return self.lower >= -self.epsilon
@@ -57,6 +67,7 @@ class Descent:
     progress: float = math.nan  # decrease that one step promises, relative to the loss
     escaped: float = math.nan  # measured decrease of the loss along the direction of λmin
     predicted: float = math.nan  # the same by the quadratic model
+    fell: float = math.nan  # measured decrease along a direction without curvature
 
 
 def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
@@ -80,10 +91,11 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
         "a step lowers the loss by its": descent.progress,
         "predicted decrease along λmin": descent.predicted,
         "measured decrease along λmin": descent.escaped,
+        "measured decrease along a flat direction": descent.fell,
     }
     evidence = {name: value for name, value in evidence.items() if not math.isnan(value)}
     if descent.gradient_norm <= max(descent.rounding, descent.tolerance):
-        claim, confidence, advice, finding = _at_a_critical_point(curvature)
+        claim, confidence, advice, finding = _at_a_critical_point(descent, curvature)
     elif descent.gradient_norm <= descent.gradient_noise:
         claim, confidence, advice, finding = _at_noise_level(curvature)
     elif descent.gradient_norm <= VISIBLE * descent.gradient_noise:
@@ -107,7 +119,7 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     )
 
 
-def _at_a_critical_point(c: Curvature) -> tuple[str, Confidence, str, bool]:
+def _at_a_critical_point(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
     if c.negative and c.upper < 0:
         return "a local maximum", "certified", "move in any direction", True
     if c.negative:
@@ -117,8 +129,26 @@ def _at_a_critical_point(c: Curvature) -> tuple[str, Confidence, str, bool]:
             "hs.escape(problem) moves along it; a random kick (hs.kick) does so more slowly",
             True,
         )
-    if c.lower > c.noise:
+    if c.definite:
         return "a strict local minimum: all curvature is positive", "certified", "", False
+    if d.fell > 0:
+        return (
+            "a degenerate saddle: no curvature leads down, but the loss falls along a flat "
+            "direction",
+            "measured",
+            "a random kick (hs.kick) and a few steps of descent leave it; if all weights are "
+            "zero, draw them at random",
+            True,
+        )
+    if c.none:
+        return (
+            "undecided: the loss is flat to second order in every direction; minimum, saddle and "
+            "plateau look alike",
+            "undecided",
+            "a random kick (hs.kick) and the loss after it decide; look at the layers, too (dead "
+            "units, zero weights)",
+            False,
+        )
     if c.never_negative:
         return (
             f"a minimum to second order, up to {c.epsilon:.1e}: flat directions are left",

@@ -136,7 +136,7 @@ def judge(
             results["condition"],
             m.gradient_in_top,
             (len(m.pairs) + 1) // 2,
-            lr=m.step.lr,
+            lr=None if m.step.adaptive else m.step.lr,
             gradient_curvature=along,
             feature_ratio=m.feature_ratio,
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hesscope import progress
@@ -23,6 +23,8 @@ from hesscope.diagnosis.critical_point import Curvature, Descent
 from hesscope.diagnosis.step_size import Step
 from hesscope.examination.levels import GRADIENTS_PER_MATVEC, Level, Spending
 from hesscope.landscape.escape import escape
+from hesscope.landscape.flat import COST as FLAT_COST
+from hesscope.landscape.flat import fall_along
 from hesscope.linalg.conditioning import conditioning
 from hesscope.linalg.eigsh import NOISE, eigsh
 from hesscope.linalg.survey import survey
@@ -167,6 +169,8 @@ class _Measuring:
             curvature=curvature,
             change=self._change(d),
             rounding=ROUNDING * self.eps * abs(self.loss),
+            loss=self.loss,
+            running_statistics=_running_statistics(self.problem),
             **bears,
         )
 
@@ -174,7 +178,8 @@ class _Measuring:
         """The learning rate, what the optimiser can bear, and λmax of P⁻¹(H + weight decay).
 
         Without preconditioner and with one learning rate that λmax is known; otherwise it takes a
-        run of its own, and is given relative to the largest learning rate.
+        run of its own, and is given relative to the largest learning rate. Before the first step
+        of an adaptive optimiser there is no P, and nothing is known.
         """
         limit = threshold(optimizer)
         lr = max(limit.lr)
@@ -182,11 +187,14 @@ class _Measuring:
             "factor": limit.factor,
             "formula": f"({limit.formula})/λmax",
             "optimizer": type(optimizer).__name__,
+            "adaptive": type(optimizer).__name__ != "SGD",
             "source": limit.source,
         }
         alike = len(set(limit.lr)) == 1 and len(set(limit.weight_decay)) == 1
         if type(optimizer).__name__ == "SGD" and alike:
             return lr, {**known, "sharpness": lambda_max + limit.weight_decay[0]}
+        if not _started(optimizer):
+            return lr, {**known, "factor": math.nan}
         top = eigsh(
             StepHessian(self.problem, optimizer),
             1,
@@ -218,6 +226,10 @@ class _Measuring:
             self.gradients += found.num_gradients + found.num_evaluations / 3
             self.escape = found
             known = {"escaped": found.measured, "predicted": found.predicted}
+        elif norm <= max(rounding, self.question.tolerance) and not curvature.definite:
+            v = pairs.eigenvectors[:, -1]
+            known = {"fell": fall_along(self.problem, v / v.norm(), self.loss, norm)}
+            self.gradients += FLAT_COST / 3
         return Descent(
             gradient_norm=norm,
             gradient_noise=self.noise,
@@ -277,6 +289,19 @@ class _Measuring:
         self.num_matvecs += error.num_matvecs
         self.gradients += 1
         return {"data error bars": error}
+
+
+def _running_statistics(problem: Problem) -> bool:
+    """Whether batch normalisation uses its running statistics here, unlike in training."""
+    return not problem.training and any(
+        isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
+        for m in problem.model.modules()
+    )
+
+
+def _started(optimizer: Optimizer) -> bool:
+    """Whether the optimiser has made a step; plain SGD has no state to tell, and needs none."""
+    return type(optimizer).__name__ == "SGD" or any(optimizer.state.values())
 
 
 def first(pairs: Eigenpairs, k: int) -> Eigenpairs:

@@ -46,7 +46,7 @@ def trace(
         seed: of the random vectors.
 
     Returns:
-        The estimate; unbiased, `interval` covers at its level. Some 40 to 50 matvecs for 1 % of
+        The estimate; unbiased, `interval` covers at its level. Some 40 to 70 matvecs for 1 % of
         the trace of a trained network's Hessian.
 
     Raises:

@@ -1,0 +1,125 @@
+"""What a diagnosis of the demonstration's network costs, counted from outside."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import hesscope as hs
+from hesscope.curvature import sampling
+from hesscope.demo import LEARNING_RATE, digits, trained_network
+
+smoothness = importlib.import_module("hesscope.curvature.smoothness")  # not the function
+
+
+@cache
+def demonstration() -> hs.Problem:
+    inputs, labels = digits()
+    return hs.Problem(
+        trained_network(inputs, labels), torch.nn.functional.cross_entropy, (inputs, labels)
+    )
+
+
+def diagnosed(problem: hs.Problem, check: bool = False) -> hs.Examination:
+    return hs.diagnose(problem, lr=LEARNING_RATE, check=check)
+
+
+def flops(f) -> float:
+    with FlopCounterMode(display=False) as counter:
+        f()
+    return float(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_the_standard_level_costs_at_most_300_gradients_in_arithmetic(check):
+    """Floating-point operations of all matrix products, over those of one gradient."""
+    problem = demonstration()
+    assert flops(lambda: diagnosed(problem, check)) <= 300 * flops(problem.gradient)
+
+
+def test_the_cost_that_is_told_is_the_cost_that_is_counted(monkeypatch):
+    """Two gradients a product, one a gradient, a third a loss: told to within 15 %."""
+    problem = demonstration()
+    recorded = Recorded(monkeypatch)
+    examined = diagnosed(problem)
+    products = len(recorded.columns) + recorded.in_parts
+    gradients = sum(share for share, _ in recorded.gradients) + recorded.looks
+    counted = 2 * products + gradients + (recorded.forward - gradients) / 3
+    assert counted <= 300
+    assert examined.gradients <= 300
+    assert examined.gradients == pytest.approx(counted, rel=0.15)
+
+
+class Recorded:
+    """What was multiplied with H on all data, on parts of it, and where gradients were taken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.columns: list[Tensor] = []
+        self.in_parts = 0.0
+        self.forward = 0.0  # passes over the data, with or without a gradient
+        self.looks = 0  # gradients with the loss beside, for smoothness
+        self.gradients: list[tuple[float, Tensor]] = []  # the share of the data, and θ
+        self.losses: list[tuple[float, Tensor]] = []
+        matmat, products_of = hs.Hessian.matmat, sampling.products_of
+        batch_gradient, loss = hs.Problem.batch_gradient, hs.Problem.loss
+        batch_loss, look = hs.Problem.batch_loss, smoothness._look
+
+        def multiplied(H, V):
+            self.columns += list(V.detach().clone().unbind(1))
+            return matmat(H, V)
+
+        def multiplied_in_parts(problem, part, leaves, V):
+            self.in_parts += V.shape[1] * part.count / problem.count
+            return products_of(problem, part, leaves, V)
+
+        def gradient_taken(problem, batch, leaves):
+            self.gradients.append((batch.count / problem.count, problem.theta))
+            return batch_gradient(problem, batch, leaves)
+
+        def passed(problem, batch, **options):
+            self.forward += batch.count / problem.count
+            return batch_loss(problem, batch, **options)
+
+        def looked(problem, theta, v):
+            self.looks += 1
+            return look(problem, theta, v)
+
+        def loss_taken(problem):
+            self.losses.append((1.0, problem.theta))
+            return loss(problem)
+
+        monkeypatch.setattr(hs.Hessian, "matmat", multiplied)
+        monkeypatch.setattr(sampling, "products_of", multiplied_in_parts)
+        monkeypatch.setattr(hs.Problem, "batch_gradient", gradient_taken)
+        monkeypatch.setattr(hs.Problem, "loss", loss_taken)
+        monkeypatch.setattr(hs.Problem, "batch_loss", passed)
+        monkeypatch.setattr(smoothness, "_look", looked)
+
+
+def most_at_one_point(taken: list[tuple[float, Tensor]]) -> float:
+    """The largest sum of shares at one θ."""
+    totals: dict[bytes, float] = {}
+    for share, theta in taken:
+        key = theta.numpy().tobytes()
+        totals[key] = totals.get(key, 0.0) + share
+    return max(totals.values())
+
+
+def test_no_vector_is_multiplied_twice_and_no_gradient_taken_twice(monkeypatch):
+    problem = demonstration()
+    recorded = Recorded(monkeypatch)
+    examined = diagnosed(problem)
+    assert examined.num_matvecs == pytest.approx(len(recorded.columns) + recorded.in_parts)
+    V = torch.stack(recorded.columns, 1)
+    V = V / V.norm(dim=0)
+    repeated = int(((V.T @ V).abs().triu(1) > 1 - 1e-6).sum())
+    # `hs.escape` proves its direction, and starts its line, with numbers of its own
+    again = int("escape" in examined.results)
+    assert repeated == again
+    assert most_at_one_point(recorded.gradients) == pytest.approx(1 + again)
+    assert most_at_one_point(recorded.losses) == 1 + again
