@@ -12,7 +12,7 @@ SOURCE = (
     "Kaur, Li, Kolter and Talwalkar 2021, for adaptive optimisers Cohen et al. 2022"
 )
 # lr over its limit at the edge of stability. Full-batch training hovers there at 1.00 to 1.12 with
-# gradient descent, 0.99 to 1.18 with RMSprop and 0.72 to 1.10 with Adam, and up to half of the steps
+# gradient descent, 0.99 to 1.18 with RMSprop, 0.72 to 1.10 with Adam, and up to half of all steps
 # raise the loss, by 5 % of it at most (240 steps after a thousand, tanh networks, 3 seeds each).
 EDGE, EDGE_ADAPTIVE = (0.9, 1.2), (0.8, 1.2)
 # Small convolutional networks, 100 to 300 steps, 8 runs: λmax with running statistics is 1.6 to 5.5
