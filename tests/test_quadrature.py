@@ -133,13 +133,17 @@ def test_the_bounds_of_a_lanczos_run_hold_the_mass_of_its_start(n, seed, steps):
     values = A.eigenvalues.numpy()
     masses = (start.vector**2 / start.vector.square().sum()).numpy()
     noise = 20 * EPS * np.abs(values).max()
+    # Its eigenvectors are turned against these by noise/gap (Davis and Kahan), and the mass of a
+    # pair whose eigenvalues stand on both sides of x moves by twice that at most.
+    gaps = np.diff(np.unique(values))
+    moved = 1e-9 + 2 * noise / gaps.min() if len(gaps) else 1e-9
     rng = np.random.default_rng(seed)
     between = rng.uniform(values.min() - 1, values.max() + 1, 10)
     for x in np.concatenate([values, run.ritz()[0], between]):
         low, _ = mass_bounds(run.alpha, run.beta, float(x - noise))
         _, high = mass_bounds(run.alpha, run.beta, float(x + noise))
-        assert low <= masses[values < x].sum() + 1e-9
-        assert masses[values <= x].sum() <= high + 1e-9
+        assert low <= masses[values < x].sum() + moved
+        assert masses[values <= x].sum() <= high + moved
 
 
 def test_more_steps_never_loosen_the_bounds():
