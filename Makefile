@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks examples
+CODE := src tests benchmarks examples papers
 READY := $(VENV)/.ready
 
-.PHONY: test-peers help demo test test-slow check lint fix bench clean
+.PHONY: test-peers help demo test test-slow check lint fix bench papers clean
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,6 +34,9 @@ fix: $(READY)   ## format and mend what ruff can
 bench: $(READY) ## cost of products and eigenpairs beside gradients
 	"$(BIN)/python" benchmarks/hvp.py
 	"$(BIN)/python" benchmarks/eigenpairs.py
+
+papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of two cores)
+	"$(BIN)/python" papers/sagun2016.py
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""Sagun, Bottou and LeCun (2016): one module for each figure, and what they share."""

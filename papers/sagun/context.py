@@ -1,0 +1,76 @@
+"""What every figure gets: the run, the digits and the conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import hesscope as hs
+from sagun import networks
+from sagun.data import digest
+from sagun.keeping import Arrays, Run
+from sagun.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """Shared by all figures of one run."""
+
+    run: Run
+    X: Tensor  # digits, (N, d)
+    y: Tensor
+    settings: Settings
+    data: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", digest(self.X, self.y))
+
+    def layers(self, width: int, classes: int = 10) -> tuple[int, ...]:
+        """784-k-k-10."""
+        return (self.X.shape[1], width, width, classes)
+
+    def digits(self, width: int) -> tuple[Arrays, hs.Problem]:
+        """The network of this width, trained on digits."""
+        s, layers = self.settings.digits, self.layers(width)
+        return self.trained(f"digits-{width}", layers, self.X, self.y, s)
+
+    def trained(self, name: str, layers: Any, X: Tensor, y: Tensor, s: Any) -> tuple[Arrays, Any]:
+        """A trained network by name, and its problem."""
+        found = networks.trained_digits(self.run, f"{name}/trained", layers, X, y, s)
+        e = hs.ensemble.Ensemble(layers, "relu", found["theta"])
+        return found, networks.problem(e, 0, X, y)
+
+    def spectrum(self, name: str, problem: hs.Problem) -> hs.Spectrum:
+        """The exact spectrum, kept, resumable after the assembly."""
+        key = (name, digest(problem.theta), self.data)
+        scratch = self.run.scratch(name)
+        return self.run.result(
+            name,
+            key,
+            lambda: hs.spectrum(
+                hs.Hessian(problem), scratch=scratch, announce=lambda text: tell(f"    {text}")
+            ),
+        )
+
+
+def tell(text: str) -> None:
+    """A line of progress."""
+    from sagun.keeping import console
+
+    console.print(text)
+
+
+def finished(found: Arrays, tolerance: float) -> str:
+    """Whether training reached the tolerance, in words."""
+    norms, num = found["gradient_norms"], len(found["gradient_norms"])
+    reached = int((norms < tolerance).sum())
+    if num == 1:
+        word = "reached" if reached else f"not reached ({float(norms[0]):.1e})"
+        return f"gradient norm {tolerance:g} {word} after {int(found['steps'][0]):,} steps"
+    return (
+        f"{reached} of {num} networks reached gradient norm {tolerance:g} "
+        f"(median {int(torch.median(found['steps'])):,} steps)"
+    )

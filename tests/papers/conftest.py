@@ -1,0 +1,6 @@
+"""Scripts in papers/ import their modules by their folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "papers"))
