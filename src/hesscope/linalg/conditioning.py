@@ -17,6 +17,7 @@ from hesscope.results.estimate import Estimate, Interval
 QUANTILES = (0.5, 0.9, 0.99)
 THRESHOLDS = 25  # between tau and the largest |λ|, at which eigenvalues are counted
 LEVEL = 0.95
+SKEWNESS = 1.5  # (2 t² + 1)/6 at t = 2: skewness times the standard error in Johnson's interval
 
 
 def conditioning(
@@ -151,8 +152,10 @@ def _damped(lambda_max: Interval, lambda_min: Interval, damping: float) -> Inter
 def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate:
     """Σ f(λ): locked and verified outliers exactly, the rest by quadrature, with sampling error.
 
-    The variance of m zᵀf(B)z/zᵀz over random z is 2 (tr f² - (tr f)²/m), from the same nodes. An
-    outlier that was not verified may have copies: it counts by its mass in the start.
+    The variance of m zᵀf(B)z/zᵀz over random z is 2 (tr f² - (tr f)²/m), from the same nodes. For
+    f >= 0 it is like χ² with ν = (tr f)²/tr f² degrees, which makes the interval longer, above
+    more so (Johnson 1978). An outlier that was not verified may have copies: it counts by its
+    mass in the start.
     """
     outliers = density.outliers
     beyond = (outliers > density.cut_high) | (outliers < density.cut_low)
@@ -164,5 +167,9 @@ def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate
     inside = (nodes >= density.cut_low) & (nodes <= density.cut_high)
     values, mass = f(nodes[inside]), mass[inside] / max(mass[inside].sum(), 1e-300)
     mean = float(mass @ values)
-    spread = max(float(mass @ values**2) - mean**2, 0.0)
-    return Estimate(exact + num * mean, math.sqrt(2 * num * spread), density.num_matvecs)
+    square = float(mass @ values**2)
+    stderr = math.sqrt(2 * num * max(square - mean**2, 0.0))
+    degrees = max(num * mean**2 / max(square, 1e-300), 1.0)
+    skewed = SKEWNESS * math.sqrt(8 / degrees) * stderr
+    value = exact + num * mean
+    return Estimate(value, stderr, density.num_matvecs, above=skewed, degrees=degrees)
