@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hesscope as hs
-from hesscope.linalg import dense
+from hesscope.linalg import dense, scratch
+from hesscope.linalg.scratch import Scratch, Work
+from hesscope.operator import SpectralForm
 from tests.spectra import Known, random_eigenvalues
 
 
@@ -149,7 +153,7 @@ def test_a_killed_spectrum_resumes_after_the_assembly(same, tmp_path, monkeypatc
             assembled.append(self.factor)
             return self.factor * torch.eye(5, dtype=torch.float64)
 
-    def killed(matrix):
+    def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -161,3 +165,102 @@ def test_a_killed_spectrum_resumes_after_the_assembly(same, tmp_path, monkeypatc
     assert torch.equal(found.eigenvalues, torch.full((5,), factor, dtype=torch.float64))
     assert assembled == ([2.0] if same else [2.0, 3.0])
     assert not list((tmp_path / "s").iterdir())
+
+
+class Counted(hs.SymmetricOperator):
+    """A random matrix that says how often it was assembled."""
+
+    def __init__(self, n=150):
+        super().__init__(n, dtype=torch.float64)
+        B = torch.randn(n, n, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        self.matrix, self.assembled = B + B.T, 0
+
+    def matmat(self, V):
+        return self.matrix @ V
+
+    def to_dense(self, *, chunk=64):
+        self.assembled += 1
+        return self.matrix.clone()
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Everything counts as large, and is kept at every pause."""
+    monkeypatch.setattr(dense, "LARGE", 1)
+    monkeypatch.setattr(Scratch, "save_now_and_then", Scratch.save)
+    return monkeypatch
+
+
+def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
+    truth = hs.spectrum(Counted())
+    reduce, seen = dense.banded.reduce_to_band, []
+
+    def killed(matrix, *, start, pause):
+        def then(column):
+            pause(column)
+            raise KeyboardInterrupt
+
+        reduce(matrix, start=start, pause=then)
+
+    with large.context() as patch:
+        patch.setattr(dense.banded, "reduce_to_band", killed)
+        with pytest.raises(KeyboardInterrupt):
+            hs.spectrum(Counted(), scratch=tmp_path)
+    A = Counted()
+    with hs.listening(lambda label, *_: seen.append(label)):
+        found = hs.spectrum(A, scratch=tmp_path)
+    assert torch.allclose(found.eigenvalues, truth.eigenvalues, rtol=0, atol=2 * truth.error)
+    assert (A.assembled, found.identities.keys()) == (0, truth.identities.keys())
+    assert max(found.identities[name] for name in ("trace", "squares", "cubes")) < 1e-13
+    assert seen[0] == "exact spectrum: kept matrix read again"
+    assert "exact spectrum: third moment" not in seen  # it was kept, too
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_stages_and_lapack_agree(large):
+    in_stages = hs.spectrum(Counted())
+    large.setattr(dense, "LARGE", 10**9)
+    by_lapack = hs.spectrum(Counted())
+    difference = (in_stages.eigenvalues - by_lapack.eigenvalues).abs().max()
+    assert 0 < difference <= in_stages.error + by_lapack.error
+
+
+def test_a_matrix_whose_copy_does_not_fit_is_reduced_in_place(monkeypatch):
+    """There is room for the matrix, and then for no second one."""
+    free = iter([int(1.2 * 8 * 150**2), int(0.2 * 8 * 150**2)])
+    monkeypatch.setattr(dense, "available_bytes", lambda device: next(free))
+    monkeypatch.setattr(torch.linalg, "eigvalsh", None)
+    found = hs.spectrum(Counted(), check=False)
+    assert np.abs(found.eigenvalues.numpy() - np.linalg.eigvalsh(Counted().matrix)).max() < 1e-12
+
+
+def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
+    """Not more than once a minute, and a twentieth of the time at most."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(scratch.time, "monotonic", lambda: clock[0])
+    A = Counted(5)
+    keeper = Scratch(tmp_path, A, A.spectral_form())
+
+    def save(*_):
+        saved.append(clock[0])
+        clock[0] += 30  # as long as a saving takes
+
+    monkeypatch.setattr(scratch, "save_file", save)
+    monkeypatch.setattr(Path, "replace", lambda *_: None)
+    work = Work(A.matrix)
+    for _ in range(300):
+        clock[0] += 10
+        keeper.save_now_and_then(work)
+    assert saved[0] == 70
+    assert all(later - former > 20 * 30 for former, later in pairwise(saved))
+    assert saved[-1] > 2_600
+
+
+def test_the_forecast_follows_from_rows_and_the_speed_of_products():
+    seen = []
+    hs.spectrum(Counted(), announce=seen.append)
+    assert seen == ["exact spectrum: 150 rows, 180 kB, about 0 s after assembly"]
+    form = SpectralForm(40_000, lambda: torch.empty(0), "")
+    assert dense.forecast(form, 60e9) == (
+        "exact spectrum: 40000 rows, 12.8 GB, about 65 min after assembly"
+    )

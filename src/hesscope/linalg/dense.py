@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hesscope import progress
+from hesscope.linalg import banded
 from hesscope.linalg.eigsh import eigsh
+from hesscope.linalg.scratch import Scratch, Work
 from hesscope.memory import available_bytes, human
 from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.results.spectrum import Spectrum
 
 ROUNDING = 5  # times eps·√n·‖A‖: twice the largest error seen
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
-FLOPS = 9e9  # per second: LAPACK's tridiagonalisation on two cores, for the forecast
+SLOWER = 2  # than matrix products, at equal flops, are eigenvalues; for the forecast
+LARGE = 20_000  # rows from which eigenvalues show progress and can be interrupted
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
@@ -36,14 +36,15 @@ def spectrum(
     Multilayer perceptrons are assembled from matrix products, after the zeros that data and model
     explain have been taken out; Gauss-Newton uses its Gram matrix where that is smaller; other
     operators cost n matvecs. The matrix is symmetrised as (A + A')/2 (the asymmetry is reported)
-    and diagonalised by LAPACK, 4/3 size³ flops, in place where SciPy is installed. By Weyl each
-    eigenvalue is off by at most the stated error: rounding, 5·eps·√n·‖A‖, plus half the asymmetry.
-    (On integer matrices with known eigenvalues LAPACK's error was at most 2.4 eps·√n·‖A‖.)
+    and its eigenvalues computed, 4/3 size³ flops: by LAPACK, or in place and in two stages
+    (`linalg/banded.py`) from 20,000 rows or where a copy does not fit. By Weyl each eigenvalue is
+    off by at most the stated error: rounding, 5·eps·√n·‖A‖, plus half the asymmetry. (On integer
+    matrices with known eigenvalues the error was at most 2.4 eps·√n·‖A‖, either way.)
 
     Args:
         A: the operator.
-        scratch: a folder that keeps the assembled matrix until the eigenvalues are there, so that
-            a long computation that was killed resumes after the assembly.
+        scratch: a folder that keeps the matrix until the eigenvalues are there, so that a long
+            computation that was killed goes on after the assembly, or in the midst of two stages.
         check: compares sums of eigenvalues, of their squares and cubes with the matrix, and the
             two ends with Lanczos on the operator itself; see `identities` of the result.
         announce: is told rows, memory and time before the assembly starts, for example `print`.
@@ -60,20 +61,13 @@ def spectrum(
     form = A.spectral_form()
     _refuse_too_large(A, form)
     if announce is not None:
-        announce(forecast(form))
-    keeper = None if scratch is None else _Scratch(Path(scratch), A, form)
-    matrix = _assembled(form) if keeper is None else keeper.matrix()
-    if not bool(torch.isfinite(matrix).all()):
-        msg = "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
-        raise RuntimeError(msg)
-    eps = torch.finfo(A.dtype).eps
-    matrix = matrix.double()
-    skew_norm = _symmetrise(matrix)
-    known = _moments(matrix) if check else {}
-    norm = float(matrix.norm())
-    eigenvalues = _eigenvalues(matrix)
-    error = ROUNDING * eps * A.n**0.5 * _largest(eigenvalues) + skew_norm / 2
-    identities = _compared(known, eigenvalues, norm)
+        announce(forecast(form, _products_per_second()))
+    keeper = None if scratch is None else Scratch(Path(scratch), A, form)
+    work = _begin(form, keeper, check=check)
+    eigenvalues = _eigenvalues(work, keeper)
+    norm, skew_norm = work.facts["norm"], work.facts["skew"]
+    error = ROUNDING * torch.finfo(A.dtype).eps * A.n**0.5 * _largest(eigenvalues) + skew_norm / 2
+    identities = _compared(work.facts, eigenvalues) if check else {}
     zeros = torch.zeros(A.n - form.size, dtype=torch.float64)
     eigenvalues = torch.cat([eigenvalues, zeros]).sort().values
     num_matvecs = form.num_matvecs
@@ -92,24 +86,57 @@ def spectrum(
     )
 
 
-def forecast(form: SpectralForm) -> str:
-    """Size, memory and time of a spectrum, before it starts.
+def forecast(form: SpectralForm, flops: float) -> str:
+    """Size, memory and time of a spectrum, before it starts, from the speed of matrix products.
 
-    >>> forecast(SpectralForm(3_964, lambda: torch.empty(0), ""))
-    'exact spectrum: 3964 rows, 126 MB, about 9 s after assembly'
+    >>> forecast(SpectralForm(3_964, lambda: torch.empty(0), ""), flops=60e9)
+    'exact spectrum: 3964 rows, 126 MB, about 4 s after assembly'
     """
-    seconds = 4 / 3 * form.size**3 / FLOPS
+    seconds = (SLOWER * 4 / 3 + 1) * form.size**3 / flops
     time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
     size = human(8 * form.size**2)
     return f"exact spectrum: {form.size} rows, {size}, about {time} after assembly"
+
+
+def _products_per_second() -> float:
+    """Flops per second of a product of two matrices that takes some milliseconds."""
+    M = torch.ones(1_000, 1_000, dtype=torch.float64)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        M @ M
+        seconds.append(time.perf_counter() - start)
+    return 2 * len(M) ** 3 / min(seconds)
 
 
 def _largest(eigenvalues: Tensor) -> float:
     return float(eigenvalues.abs().max()) if len(eigenvalues) else 0.0
 
 
-def _assembled(form: SpectralForm) -> Tensor:
-    return form.assemble() if form.size else torch.zeros(0, 0)
+def _begin(form: SpectralForm, keeper: Scratch | None, *, check: bool) -> Work:
+    """The symmetrised matrix and what is known of it, or what is kept of both.
+
+    Raises:
+        RuntimeError: if the matrix is not finite.
+    """
+    work = None if keeper is None else keeper.load()
+    if work is None:
+        work = Work(form.assemble() if form.size else torch.zeros(0, 0))
+        if not bool(torch.isfinite(work.matrix).all()):
+            msg = (
+                "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
+            )
+            raise RuntimeError(msg)
+        if keeper is not None:
+            keeper.save(work)
+    if not work.facts:
+        work.matrix = work.matrix.double()
+        skew = _symmetrise(work.matrix)
+        moments = _moments(work.matrix) if check else {}
+        work.facts = {"skew": skew, "norm": float(work.matrix.norm()), **moments}
+        if keeper is not None:
+            keeper.save(work)
+    return work
 
 
 def _symmetrise(matrix: Tensor) -> float:
@@ -130,27 +157,25 @@ def _symmetrise(matrix: Tensor) -> float:
 
 
 def _moments(matrix: Tensor) -> dict[str, float]:
-    """tr M, tr M² and tr M³, the last by blocks of M², 2 n³ flops."""
-    third = 0.0
+    """tr M, tr M² and tr M³, the last by blocks of M² on one side of the diagonal, n³ flops."""
+    second = third = 0.0
     for i in range(0, len(matrix), BLOCK):
-        rows = matrix[i : i + BLOCK]
-        third += float(((rows @ matrix) * rows).sum())
-        progress.report("exact spectrum: third moment", min(i + BLOCK, len(matrix)), len(matrix))
-    return {
-        "trace": float(matrix.trace()),
-        "squares": float(matrix.square().sum()),
-        "cubes": third,
-    }
+        end = min(i + BLOCK, len(matrix))
+        rows = matrix[i:end, :end]
+        second += 2 * float(rows[:, :i].square().sum()) + float(rows[:, i:].square().sum())
+        terms = (matrix[i:end] @ matrix[:, :end]).mul_(rows)
+        third += 2 * float(terms[:, :i].sum()) + float(terms[:, i:].sum())
+        progress.report("exact spectrum: third moment", end, len(matrix))
+    return {"trace": float(matrix.trace()), "squares": second, "cubes": third}
 
 
-def _compared(known: dict[str, float], eigenvalues: Tensor, norm: float) -> dict[str, float]:
+def _compared(known: dict[str, float], eigenvalues: Tensor) -> dict[str, float]:
     """|Σ λ^p - tr M^p|, relative to what its terms amount to."""
-    powers = {"trace": 1, "squares": 2, "cubes": 3}
-    identities = {}
-    for name, truth in known.items():
-        terms = eigenvalues ** powers[name]
-        scale = max(float(terms.abs().sum()), 1e-300 if norm == 0 else norm ** powers[name] * 1e-16)
-        identities[name] = abs(float(terms.sum()) - truth) / scale
+    identities, norm = {}, known["norm"]
+    for name, power in (("trace", 1), ("squares", 2), ("cubes", 3)):
+        terms = eigenvalues**power
+        scale = max(float(terms.abs().sum()), 1e-300 if norm == 0 else norm**power * 1e-16)
+        identities[name] = abs(float(terms.sum()) - known[name]) / scale
     return identities
 
 
@@ -171,24 +196,29 @@ def _compare_ends(A: SymmetricOperator, eigenvalues: Tensor, identities: dict[st
     return pairs.num_matvecs
 
 
-def _eigenvalues(matrix: Tensor) -> Tensor:
-    """Ascending, on the CPU; the matrix is overwritten where SciPy is there to do so."""
-    if len(matrix) == 0:
-        return torch.zeros(0, dtype=torch.float64)
-    progress.report("exact spectrum: eigenvalues by LAPACK", 0)
-    try:
-        from scipy.linalg import eigvalsh  # optional: halves the memory
-    except ImportError:
+def _eigenvalues(work: Work, keeper: Scratch | None) -> Tensor:
+    """Ascending, on the CPU; the matrix may be overwritten."""
+    matrix = work.matrix
+    if matrix.device.type != "cpu" or (len(matrix) < LARGE and _fits_twice(matrix)):
+        progress.report("exact spectrum: eigenvalues by LAPACK", 0)
         return torch.linalg.eigvalsh(matrix).cpu()
-    if matrix.device.type != "cpu":
-        return torch.linalg.eigvalsh(matrix).cpu()
-    # symmetric, so the transpose is the same matrix in the Fortran order that LAPACK overwrites
-    values = eigvalsh(matrix.numpy().T, overwrite_a=True, check_finite=False)
-    return torch.from_numpy(values)
+
+    def pause(column: int) -> None:
+        work.column = column
+        if keeper is not None:
+            keeper.save_now_and_then(work)
+
+    banded.reduce_to_band(matrix, start=work.column, pause=pause)
+    return banded.eigenvalues(matrix)
+
+
+def _fits_twice(matrix: Tensor) -> bool:
+    """Whether there is room for the copy that LAPACK works on."""
+    return 1.1 * matrix.nbytes < available_bytes(matrix.device)
 
 
 def _refuse_too_large(A: SymmetricOperator, form: SpectralForm) -> None:
-    """Two float64 matrices at most: the matrix, and a copy for LAPACK or for the conversion.
+    """The matrix, in float64, and where it has to be converted or is not on the CPU a second one.
 
     Raises:
         ValueError: with what is needed and what is free.
@@ -206,40 +236,4 @@ def _refuse_too_large(A: SymmetricOperator, form: SpectralForm) -> None:
 
 
 def _in_place(A: SymmetricOperator) -> bool:
-    try:
-        import scipy.linalg  # noqa: F401  optional: halves the memory
-    except ImportError:
-        return False
     return A.dtype == torch.float64 and A.device.type == "cpu"
-
-
-class _Scratch:
-    """Keeps an assembled matrix on disk until its eigenvalues are there."""
-
-    def __init__(self, folder: Path, A: SymmetricOperator, form: SpectralForm) -> None:
-        self.file, self.form = folder / "matrix.safetensors", form
-        probe = A @ A.probe(0)
-        facts = f"{sorted(map(str, A.facts().items()))} {form.size}"
-        content = facts.encode() + probe.double().cpu().numpy().tobytes()
-        self.fingerprint = hashlib.sha256(content).hexdigest()
-
-    def matrix(self) -> Tensor:
-        """The kept matrix if it belongs to this operator, else a new one, which is then kept."""
-        if self.file.exists():
-            with safe_open(self.file, "pt") as kept:
-                if (kept.metadata() or {}).get("fingerprint") == self.fingerprint:
-                    progress.report("exact spectrum: assembled matrix read again", 0)
-                    return kept.get_tensor("matrix")
-        matrix = _assembled(self.form).cpu()
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        try:
-            save_file({"matrix": matrix}, temporary, {"fingerprint": self.fingerprint})
-            temporary.replace(self.file)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return matrix
-
-    def finish(self) -> None:
-        """The eigenvalues are there: the matrix is no longer needed."""
-        self.file.unlink(missing_ok=True)
