@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-YES, PARTLY, NO = "yes", "in part", "no"
+YES, PARTLY, NO, UNDECIDED = "yes", "in part", "no", "undecided"
 FLAT = 0.01  # of the initial loss: a barrier below is called flat
 SIMILAR = 1.5  # ratio of medians below which norms are called similar
 CAPPED = (0.8, 1.2)  # of 2/lr: an eigenvalue inside is held there by the step size
@@ -99,9 +99,9 @@ def top_does_not_grow(sizes: Sequence[int], tops: Sequence[float], what: str) ->
 
 
 def isolated_stay(sizes: Sequence[int], counts: Tensor, clear: Tensor) -> Claim:
-    """Holds if no median exceeds that of the smallest size, and at each size most counts are clear.
+    """Holds if no median exceeds that of the smallest size; undecided unless most are clear.
 
-    `counts` and `clear` are (sizes, seeds). In part if the counts do not grow but are not clear.
+    `counts` and `clear` are (sizes, seeds); at every size more than half have to be clear.
     """
     medians = counts.double().quantile(0.5, dim=1)
     stay = bool((medians <= medians[0]).all())
@@ -111,7 +111,7 @@ def isolated_stay(sizes: Sequence[int], counts: Tensor, clear: Tensor) -> Claim:
         for n, c, k in zip(sizes, counts, clear, strict=True)
     )
     claim = "The number of isolated eigenvalues does not grow with the width (largest gap ratio)"
-    return Claim(claim, text, _verdict(stay and sure, stay))
+    return Claim(claim, text, (YES if stay else NO) if sure else UNDECIDED)
 
 
 def tops_stay(sizes: Sequence[int], tops: Tensor) -> Claim:
@@ -143,7 +143,7 @@ def data_matter(names: Sequence[str], tops: Sequence[Tensor], what: str) -> Clai
 def classes_count(classes: Sequence[int], counts: Tensor, clear: Tensor, law: str) -> Claim:
     """Holds if the median count is C for every C (the paper saw 2 for C = 2); in part if it grows.
 
-    `counts` and `clear` are (classes, seeds).
+    `counts` and `clear` are (classes, seeds); undecided unless most are clear for every C.
     """
     medians = counts.double().quantile(0.5, dim=1)
     always = all(float(m) == C for m, C in zip(medians, classes, strict=True))
@@ -152,9 +152,9 @@ def classes_count(classes: Sequence[int], counts: Tensor, clear: Tensor, law: st
         for C, c, k in zip(classes, counts, clear, strict=True)
     )
     claim = f"As many eigenvalues are isolated as there are classes ({law})"
-    return Claim(
-        claim, text, _verdict(always, len(medians) > 1 and bool((medians.diff() > 0).all()))
-    )
+    grows = len(medians) > 1 and bool((medians.diff() > 0).all())
+    sure = bool((clear.double().mean(1) > 0.5).all())
+    return Claim(claim, text, _verdict(always, grows) if sure else UNDECIDED)
 
 
 def _table(counts: Tensor) -> str:
@@ -268,7 +268,7 @@ def line_is_flat(barriers: Tensor, initial: Tensor) -> Claim:
     return Claim(claim, text, holds)
 
 
-def line_decreases(middles: Tensor, barriers: Tensor) -> Claim:
+def line_decreases(middles: Tensor, barriers: Tensor, what: str) -> Claim:
     """Holds if the loss in the middle is lower at the end than at the start in every seed.
 
     `middles` and `barriers` are (seeds, steps). In part if it is lower in most.
@@ -278,13 +278,14 @@ def line_decreases(middles: Tensor, barriers: Tensor) -> Claim:
         f"loss in the middle {spread(middles[:, 0])} at first, {spread(middles[:, -1])} at the "
         f"end, lower in {float(lower):.0%}; barrier at the end {spread(barriers[:, -1])}"
     )
-    claim = "From different starts, the loss on the line decreases too, albeit not as flat"
+    claim = f"From different starts, the loss on the line decreases too, if not as flat ({what})"
     return Claim(claim, text, _verdict(float(lower) == 1, float(lower) > 0.5))
 
 
 def very_singular(shares: Tensor, what: str) -> Claim:
-    """Holds if more than half of the eigenvalues of every network are near zero."""
-    text = ", ".join(f"{float(share):.1%}" for share in shares.flatten())
+    """Holds if more than half of the eigenvalues are near zero in every seed; in part in some."""
+    low, middle, high = (float(shares.double().quantile(q)) for q in (0, 0.5, 1))
+    text = f"{middle:.1%}" if low == high else f"{middle:.1%} [{low:.1%}, {high:.1%}]"
     holds = _verdict(float(shares.min()) > 0.5, float(shares.max()) > 0.5)
     return Claim(f"The Hessian after training is extremely singular ({what})", text, holds)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,10 +32,10 @@ class Context:
         """784-k-k-10."""
         return (self.X.shape[1], width, width, classes)
 
-    def digits(self, width: int) -> tuple[Arrays, hs.Problem]:
+    def digits(self, width: int, seed: int = 0) -> tuple[Arrays, hs.Problem]:
         """The network of this width, trained on digits."""
-        s, layers = self.settings.digits, self.layers(width)
-        return self.trained(f"digits-{width}", layers, self.X, self.y, s)
+        s = replace(self.settings.digits, seed=seed)
+        return self.trained(name("digits", width, seed), self.layers(width), self.X, self.y, s)
 
     def trained(self, name: str, layers: Any, X: Tensor, y: Tensor, s: Any) -> tuple[Arrays, Any]:
         """A trained network by name, and its problem."""
@@ -54,6 +54,11 @@ class Context:
                 hs.Hessian(problem), scratch=scratch, announce=lambda text: tell(f"    {text}")
             ),
         )
+
+
+def name(kind: str, width: int, seed: int) -> str:
+    """The folder of a network: the first seed's is the one that the figures show."""
+    return f"{kind}-{width}" + (f"/seed-{seed}" if seed else "")
 
 
 def tell(text: str) -> None:

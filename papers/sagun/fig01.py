@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import hesscope as hs
-from sagun import claims, networks, style
+from sagun import claims, networks, repeats, simple, style
 from sagun.context import Context, finished
 from sagun.data import digest
 from sagun.settings import TAU
@@ -31,7 +33,8 @@ def measure(c: Context) -> dict[str, Any]:
         found[width] = trained, c.spectrum(f"digits-{width}/spectrum", problem)
     densities = {k: _density(c, k) for k in c.settings.densities if k not in found}
     return {
-        "small": small, "H": H, "networks": found, "densities": densities, "settings": c.settings
+        "small": small, "H": H, "networks": found, "densities": densities, "settings": c.settings,
+        "repeats": repeats.descents(c),
     }  # fmt: skip
 
 
@@ -47,22 +50,27 @@ def _density(c: Context, width: int) -> tuple[Any, hs.SpectralDensity]:
 
 
 def draw(m: dict[str, Any]) -> Figure:
-    """The heat map on the left, one spectrum below the other on the right."""
+    """The heat map and the axes of the paper on the left, one spectrum below the other beside."""
     num = len(m["networks"]) + len(m["densities"])
-    figure = Figure(figsize=(12, max(4.4, 2.4 * num)), layout="constrained")
+    figure = Figure(figsize=(12, max(7.6, 2.4 * num)), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=[1, 1.4])
-    edge = max(0.01, (2.4 * num - 4.6) / 2)  # the map is square: room above and below
-    grid = left.add_gridspec(3, 1, height_ratios=[edge, 4.6, edge])
-    _heatmap(left.add_subplot(grid[1]), m["H"])
-    axes = right.subplots(num, 1, sharex=True)
-    tau, most = _tau(m), max(len(s) for _, s in m["networks"].values())
-    most = max([most, *(d.n for _, d in m["densities"].values())])
+    above, below = left.subplots(2, 1, height_ratios=[1.1, 1])
+    _heatmap(above, m["H"])
+    _overlay(below, m)
+    _spectra(right.subplots(num, 1, sharex=True), m)
+    return figure
+
+
+def _spectra(axes: Any, m: dict[str, Any]) -> None:
+    """All decades of each spectrum: bars are exact counts, or intervals that hold them."""
+    tau = _tau(m)
     for ax, (width, (_, spectrum)) in zip(axes, m["networks"].items(), strict=False):
         hs.plots.spectrum_histogram(spectrum, tau=tau, ax=ax)
         middle = spectrum.count(-tau, tau)
         title = f"k = {width}, exact: {len(spectrum):,} eigenvalues, {middle:,} in the middle bin"
         ax.set_title(title, fontsize=10)
-    for ax, (width, (_, density)) in zip(axes[-num:][::-1], _last(m), strict=False):
+    below = axes[len(m["networks"]) :]
+    for ax, (width, (_, density)) in zip(below, m["densities"].items(), strict=True):
         hs.plots.density(density, tau=tau, ax=ax)
         inside = density.count(-tau, tau)
         title = f"{inside.low:,.0f} to {inside.high:,.0f} in the middle bin"
@@ -70,16 +78,41 @@ def draw(m: dict[str, Any]) -> Figure:
         ax.set_title(title, fontsize=10)
         ax.get_legend().remove()
     for ax in axes:
-        ax.set_ylim(0.6, 2.2 * most)
+        ax.set_ylim(0.6, 2.2 * max(_sizes(m)))
         style.decades(ax, tau, *_limits(m))
     for ax in axes[:-1]:
         ax.set_xlabel("")
-    return figure
 
 
-def _last(m: dict[str, Any]) -> list[Any]:
-    """Densities from the lowest panel upwards."""
-    return list(m["densities"].items())[::-1]
+def _overlay(ax: Any, m: dict[str, Any]) -> None:
+    """The histograms of all networks over one linear axis, as the paper draws them."""
+    low, high = (end / 2 for end in _limits(m))
+    edges = torch.linspace(low - 0.02 * high, 1.02 * high, 60, dtype=torch.float64)
+    counts = {
+        width: torch.tensor([[s.count(float(a), float(b))] * 2 for a, b in pairwise(edges)])
+        for width, (_, s) in m["networks"].items()
+    }
+    for width, (_, d) in m["densities"].items():
+        found = [d.count(float(a), float(b)) for a, b in pairwise(edges)]
+        counts[width] = torch.tensor([[interval.low, interval.high] for interval in found])
+    colours = colormaps["cividis"](torch.linspace(0, 0.85, len(counts)).numpy())
+    for (width, rows), colour in zip(counts.items(), colours, strict=True):
+        least, most = (torch.cat([part, part[-1:]]) for part in rows.double().T)
+        ax.step(edges, (least + most) / 2, where="post", color=colour, lw=1.2, label=f"k = {width}")
+        ax.fill_between(edges, least, most, step="post", color=colour, alpha=0.25, linewidth=0)
+    ax.set_yscale("log")
+    ax.set_ylim(0.6, 2.2 * max(_sizes(m)))
+    ax.set_xlabel("eigenvalue")
+    ax.set_ylabel("eigenvalues per bin")
+    ax.set_title("as the paper draws them: linear axis", fontsize=10)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False)
+
+
+def _sizes(m: dict[str, Any]) -> list[int]:
+    """The numbers of parameters."""
+    exact = [len(s) for _, s in m["networks"].values()]
+    return exact + [d.n for _, d in m["densities"].values()]
 
 
 def _heatmap(ax: Any, H: torch.Tensor) -> None:
@@ -138,38 +171,64 @@ def caption(m: dict[str, Any]) -> str:
             f"counts of their bins, from {density.num_matvecs} products (`--widths` asks for "
             f"the exact spectrum); λmax {float(density.outliers[0]):.4g}."
         )
+    ends = repeats.gathered(m["repeats"])
+    if len(ends["losses"]) > 1:
+        n = len(m["repeats"][0].spectra[-1])
+        lines.append(
+            f"{len(ends['losses'])} starts of n = {n:,}: {finished(ends, s.tolerance)}, "
+            f"{simple.living(ends)}, loss {claims.spread(ends['losses'])}."
+        )
     return " ".join(lines)
 
 
 def check(m: dict[str, Any]) -> list[claims.Claim]:
-    """Singularity and growth of the bulk, one seed for each width."""
-    spectra = [s for _, s in m["networks"].values()]
-    sizes = [len(s) for s in spectra]
-    relative = [networks.near_zero(s.eigenvalues, TAU, relative=True) for s in spectra]
+    """Growth over the widths, one seed each; singularity and end points over the seeds."""
+    sizes = [len(s) for _, s in m["networks"].values()]
     seed = f"digits, seed {m['settings'].digits.seed}"
-    shares = torch.tensor([float(z) / n for z, n in zip(relative, sizes, strict=True)])
-    widths = ", ".join(f"k = {k}" for k in m["networks"])
-    tops = [s.eigenvalues for s in spectra]
+    tops = [s.eigenvalues for _, s in m["networks"].values()]
     counts, clear = zip(*(networks.isolated(t[None], 10) for t in tops), strict=True)
-    trained = [t for t, _ in m["networks"].values()]
-    norms = torch.cat([t["gradient_norms"] for t in trained])
-    rounding = [
-        networks.gradient_rounding(t["theta"], top[None])
-        for t, top in zip(trained, tops, strict=True)
-    ]
     growth = [claims.isolated_stay(sizes, torch.stack(counts), torch.stack(clear))]
     return [
-        claims.very_singular(shares, f"{widths}: share within {TAU:g} of λmax; {seed}"),
+        *_singular(m),
         *_growth(m, seed),
         *(growth if len(sizes) > 1 else []),  # one exact spectrum says nothing of growth
-        claims.negative_remain(
-            torch.stack([t[0] for t in tops]),
-            torch.tensor([s.error for s in spectra]),
-            torch.stack([t[-1] for t in tops]),
-            seed,
-        ),
-        claims.not_critical(norms, torch.cat(rounding), seed),
+        *_ends(m),
     ]
+
+
+def _singular(m: dict[str, Any]) -> list[claims.Claim]:
+    """The share at zero of every network whose spectrum is exact."""
+    found = {len(s): s.eigenvalues[None] for _, s in m["networks"].values()}
+    found[len(m["repeats"][0].spectra[-1])] = _at_the_end(m)
+    return [
+        claims.very_singular(
+            networks.near_zero(values, TAU, relative=True) / n,
+            f"n = {n:,}: share within {TAU:g} of λmax; digits, {seeds(values)}",
+        )
+        for n, values in found.items()
+    ]
+
+
+def _ends(m: dict[str, Any]) -> list[claims.Claim]:
+    """Negative eigenvalues and the gradient where training ended, over the seeds."""
+    values, ends = _at_the_end(m), repeats.gathered(m["repeats"])
+    where = f"n = {values.shape[1]:,}, digits, {seeds(values)}"
+    errors = torch.tensor([d.spectra[-1].error for d in m["repeats"]])
+    rounding = networks.gradient_rounding(ends["theta"], values)
+    return [
+        claims.negative_remain(values[:, 0], errors, values[:, -1], where),
+        claims.not_critical(ends["gradient_norms"], rounding, where),
+    ]
+
+
+def _at_the_end(m: dict[str, Any]) -> torch.Tensor:
+    """Eigenvalues at the end of training, (seeds, n)."""
+    return torch.stack([d.eigenvalues[-1] for d in m["repeats"]])
+
+
+def seeds(values: torch.Tensor) -> str:
+    """How many rows there are, in words."""
+    return "one seed" if len(values) == 1 else f"{len(values)} seeds"
 
 
 def _growth(m: dict[str, Any], seed: str) -> list[claims.Claim]:

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 import hesscope as hs
-from sagun import claims, networks, simple
+from sagun import claims, networks, repeats, simple
 from sagun.context import Context, finished
 from sagun.data import blobs
 from sagun.keeping import Arrays
@@ -19,31 +19,8 @@ TITLE = "The spectrum during training"
 
 
 def measure(c: Context) -> dict[str, Any]:
-    """Exact spectra of one network on digits, and of many on blobs, along training."""
-    return {"digits": _digits(c), "blobs": _blobs(c), "settings": c.settings}
-
-
-def _digits(c: Context) -> dict[str, Any]:
-    s, width = c.settings.digits, c.settings.widths[0]
-    layers = c.layers(width)
-    path = c.run.arrays(
-        f"digits-{width}/path", (c.data, s, width), lambda: _path(layers, c, s.snapshots)
-    )
-    spectra = []
-    for i, step in enumerate(s.snapshots):
-        e = hs.ensemble.Ensemble(layers, "relu", path["theta"][[i]])
-        name = f"digits-{width}/" + ("start" if step == 0 else f"step-{step}")
-        spectra.append(c.spectrum(name, networks.problem(e, 0, c.X, c.y)))
-    trained, problem = c.digits(width)
-    spectra.append(c.spectrum(f"digits-{width}/spectrum", problem))
-    return {"steps": [*s.snapshots, int(trained["steps"][0])], "spectra": spectra, "end": trained}
-
-
-def _path(layers: tuple[int, ...], c: Context, record: tuple[int, ...]) -> Arrays:
-    s = c.settings.digits
-    start = networks.starts(layers, 1, s.sigma, s.seed)
-    t = hs.ensemble.train(start, c.X, c.y, lr=s.lr, steps=max(record), record=record)
-    return {"theta": torch.cat([t.snapshots[step].theta for step in record])}
+    """Exact spectra of networks on digits and on blobs along training."""
+    return {"digits": repeats.descents(c), "blobs": _blobs(c), "settings": c.settings}
 
 
 def _blobs(c: Context) -> dict[str, Any]:
@@ -67,7 +44,7 @@ def draw(m: dict[str, Any]) -> Figure:
     """Ridges of the network on digits with both thresholds; below, many networks on blobs."""
     figure = Figure(figsize=(12, 9), layout="constrained")
     grid = figure.add_gridspec(2, 2, height_ratios=[1.7, 1])
-    steps, spectra = m["digits"]["steps"], m["digits"]["spectra"]
+    steps, spectra = m["digits"][0].steps, m["digits"][0].spectra
     for i, kind in enumerate(("tau", "relative")):
         ax = figure.add_subplot(grid[0, i])
         hs.plots.spectra_over_training(steps, spectra, kind="ridge", ax=ax, **{kind: TAU})
@@ -98,12 +75,12 @@ def _counts(ax: Any, blob: dict[str, Any], *, relative: bool) -> None:
 
 def caption(m: dict[str, Any]) -> str:
     """The two stories in numbers."""
-    spectra = m["digits"]["spectra"]
+    spectra = m["digits"][0].spectra
     tops = torch.stack([s.eigenvalues[-1] for s in spectra])
     return (
         f"Network of {len(spectra[0]):,} parameters on digits: λmax goes from {float(tops[0]):.3g} "
         f"over {float(tops.max()):.3g} to {float(tops[-1]):.3g} "
-        f"({finished(m['digits']['end'], m['settings'].digits.tolerance)}). An absolute threshold "
+        f"({finished(m['digits'][0].end, m['settings'].digits.tolerance)}). An absolute threshold "
         "calls everything zero once the spectrum has shrunk below it; a relative one compares "
         "with the largest eigenvalue of the same step, and so depends on that. Numbers in the "
         "ridges: eigenvalues called zero. The paper shows steps 20 to 100."
@@ -113,11 +90,11 @@ def caption(m: dict[str, Any]) -> str:
 def check(m: dict[str, Any]) -> list[claims.Claim]:
     """Does training concentrate eigenvalues at zero? In both senses, on both kinds of data."""
     rows = []
-    values = torch.stack([s.eigenvalues for s in m["digits"]["spectra"]])[None]
-    seed = f"digits, seed {m['settings'].digits.seed}"
+    values = torch.stack([d.eigenvalues[[0, -2, -1]] for d in m["digits"]])
+    digits_name = f"digits, {len(values)} seeds"
     blobs_name = f"blobs, {len(m['blobs']['values'])} seeds"
     early = m["settings"].digits.snapshots[-1]
-    for name, v in ((seed, values), (blobs_name, m["blobs"]["values"])):
+    for name, v in ((digits_name, values), (blobs_name, m["blobs"]["values"])):
         for relative in (False, True):
             zeros = networks.near_zero(v, TAU, relative=relative)
             what = f"{name}, within {TAU:g}{' λmax' if relative else ''}"

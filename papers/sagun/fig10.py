@@ -18,7 +18,12 @@ from sagun.settings import Lines
 from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "The line between gradient descent and SGD"
-KINDS = {"same": "one start: GD and SGD", "different": "two starts: SGD and SGD, other shuffling"}
+KINDS = {
+    "same": "one start: GD and SGD",
+    "different": "two starts: GD and SGD",
+    "shuffled": "two starts: SGD and SGD, other shuffling",
+}
+ENDS = {"same": ("gd", "sgd"), "different": ("gd", "other"), "shuffled": ("sgd", "other")}
 
 
 def measure(c: Context) -> dict[str, Any]:
@@ -64,7 +69,7 @@ def _sgd(e: hs.ensemble.Ensemble, X: Tensor, y: Tensor, s: Lines, seed: int) -> 
 
 def _path(c: Context, s: Lines, runs: Arrays, kind: str, seed: int, r: int) -> hs.Path:
     """The line between two runs of one seed after one number of steps."""
-    a, b = ("gd", "sgd") if kind == "same" else ("sgd", "other")
+    a, b = ENDS[kind]
     e = hs.ensemble.Ensemble(c.layers(s.width), "relu", runs[a][[seed], r])
     problem = networks.problem(e, 0, c.X, c.y)
     return hs.interpolate(problem, runs[a][seed, r], runs[b][seed, r], s.points)
@@ -83,8 +88,8 @@ def _lines(c: Context, s: Lines, runs: Arrays, kind: str) -> Arrays:
 
 def draw(m: dict[str, Any]) -> Figure:
     """Above the lines of one seed; below the picture of the paper, with the distance as depth."""
-    figure = Figure(figsize=(12, 9.5), layout="constrained")
-    grid = figure.add_gridspec(2, 2, height_ratios=[1, 1.15])
+    figure = Figure(figsize=(15, 9), layout="constrained")
+    grid = figure.add_gridspec(2, len(KINDS), height_ratios=[1, 1.15])
     labels = [f"step {step}" for step in m["settings"].record]
     for i, (kind, title) in enumerate(KINDS.items()):
         ax = figure.add_subplot(grid[0, i])
@@ -129,9 +134,12 @@ def caption(m: dict[str, Any]) -> str:
 
 def check(m: dict[str, Any]) -> list[claims.Claim]:
     """Flat from one start; decreasing from two."""
-    same, different = m["found"]["same"], m["found"]["different"]
-    middle = different["losses"].shape[2] // 2
+    same, *others = (m["found"][kind] for kind in KINDS)
+    middle = same["losses"].shape[2] // 2
     return [
         claims.line_is_flat(same["barriers"], same["losses"][:, 0, 0]),
-        claims.line_decreases(different["losses"][:, :, middle], different["barriers"]),
+        *(
+            claims.line_decreases(f["losses"][:, :, middle], f["barriers"], what)
+            for f, what in zip(others, ("GD and SGD", "SGD and SGD"), strict=True)
+        ),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from sagun.claims import NO, PARTLY, YES, Claim
+from sagun.claims import NO, PARTLY, UNDECIDED, YES, Claim
 from sagun.keeping import Run, write_text
 from sagun.settings import Settings
 
@@ -115,13 +115,14 @@ threshold. Other images, npz or IDX, go with `--data FILE`;
 
 def _claims(done: list[Done]) -> str:
     verdicts = [c.holds for d in done for c in d.claims]
-    total = ", ".join(f"{word} {verdicts.count(word)}" for word in (YES, PARTLY, NO))
+    words = [word for word in (YES, PARTLY, NO, UNDECIDED) if word in verdicts]
+    total = ", ".join(f"{word} {verdicts.count(word)}" for word in words)
     lines = [
         f"## Claims: {total}",
         "",
         "Ranges are median [least, most] over seeds. *Holds?* is decided by a rule for each claim,",
         "which the docstrings of `papers/sagun/claims.py` state; *in part* says that the weaker",
-        "half of the rule is met.",
+        "half of the rule is met, *undecided* that the numbers cannot tell.",
         "",
         "| figure | claim | what we measured | holds? |",
         "|---|---|---|---|",

@@ -26,6 +26,7 @@ class Digits:
     stage: int = 1_000  # steps between two checkpoints
     tolerance: float = 1e-4
     seed: int = 0
+    seeds: int = 10  # of the smallest network: starts from which it is trained and taken apart
     snapshots: tuple[int, ...] = (0, 20, 30, 40, 50, 60, 70, 80, 90, 100)
     starts: int = 10  # random starts of which the largest eigenvalues are compared
 
@@ -113,6 +114,7 @@ def tiny() -> Settings:
             less_steps=300,
             stage=100,
             tolerance=1e-4,
+            seeds=2,
             snapshots=(0, 20, 50),
             starts=2,
         ),
