@@ -5,7 +5,7 @@ python papers/sagun2016.py --tiny               the same in seconds, for tests
 python papers/sagun2016.py --widths 10,30,50    figure 1 with more of its networks
 python papers/sagun2016.py --figures 7,8        some of them; the page keeps the others
 python papers/sagun2016.py --data mnist.npz     other images: npz or IDX (see papers/data)
-python papers/sagun2016.py --report digits-10   what hs.diagnose says of a trained network
+python papers/sagun2016.py --report blobs-74    what hs.diagnose says of a network, with a page
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from sagun import data, page
+from sagun import data, page, report
 from sagun.context import Context
 from sagun.keeping import Run, console, measuring, progress
 from sagun.settings import Settings, tiny
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     X, y = data.digits(options.data, settings.digits)
     context = Context(Run(folder), X, y, settings)
     if options.report:
-        report(context, options.report, out)
+        report.write(context, options.report, options.out or folder / "reports")
         return
     done = []
     with progress():
@@ -66,7 +66,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="where results are kept")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the page goes")
     parser.add_argument("--threads", type=int, help="of torch; by default as many as cores")
-    parser.add_argument("--report", metavar="NETWORK", help="digits-10, random-10, ...")
+    parser.add_argument("--report", metavar="NETWORK", help="digits-10, blobs-74, ...")
     return parser.parse_args(arguments)
 
 
@@ -131,23 +131,6 @@ def table(done: list[page.Done]) -> None:
         for c in d.claims:
             out.add_row(d.name, c.claim, c.measured, c.holds)
     console.print(out)
-
-
-def report(context: Context, name: str, out: Path) -> None:
-    """Writes what `hs.diagnose` says of a trained network of figure 1 or 2 as text."""
-    import hesscope as hs
-
-    kind, _, width = name.partition("-")
-    if kind not in {"digits", "random"} or not width.isdigit():
-        msg = f"--report {name}: name a network as digits-10 or random-10."
-        raise SystemExit(msg)
-    X, y = (context.X, context.y) if kind == "digits" else data.like(context.X, seed=1)
-    layers = context.layers(int(width))
-    _, problem = context.trained(name, layers, X, y, context.settings.digits)
-    with progress():
-        found = hs.diagnose(problem)
-    print(found)
-    console.print(f"kept in {hs.save(found, out / f'diagnosis-{name}')}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,71 +10,55 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import hesscope as hs
-from sagun import claims, networks, style
+from sagun import claims, networks, simple, style
 from sagun.context import Context, finished, name
 from sagun.data import digest, like
+from sagun.keeping import Arrays
 from sagun.settings import Digits
 
 TITLE = "Digits and random inputs, before and after training"
 
 
+@dataclass(frozen=True)
+class Side:
+    """One kind of inputs: the first network's exact spectra, and λ1 of all."""
+
+    before: hs.Spectrum
+    after: hs.Spectrum
+    tops: Tensor  # (2, seeds): before and after training
+    ends: Arrays
+
+
 def measure(c: Context) -> dict[str, Any]:
-    """Four exact spectra of one width, and the largest eigenvalue from ten starts."""
-    s, width = c.settings.digits, c.settings.widths[0]
-    layers = c.layers(width)
-    R, labels = like(c.X, seed=1)
-    start = networks.starts(layers, s.starts, s.sigma, s.seed)
-    trained, problem = c.digits(width)
+    """Digits and random inputs, before and after training from the same starts."""
+    s = c.settings.digits
     gentle = replace(s, lr=s.random_lr, steps=s.less_steps)
-    noisy, noisy_problem = c.trained(f"random-{width}", layers, R, labels, gentle)
-    problems = {
-        "digits, before training": networks.problem(start, 0, c.X, c.y),
-        "random inputs, before training": networks.problem(start, 0, R, labels),
-        "digits, after training": problem,
-        "random inputs, after training": noisy_problem,
-    }
-    names = [f"digits-{width}/start", f"random-{width}/start"]
-    names += [f"digits-{width}/spectrum", f"random-{width}/spectrum"]
-    spectra = {
-        title: c.spectrum(place, problem)
-        for (title, problem), place in zip(problems.items(), names, strict=True)
-    }
-    tops = c.run.arrays(
-        "fig02/tops", (c.data, s, width), lambda: _tops(start, (c.X, c.y), (R, labels))
-    )
     return {
-        "spectra": spectra, "digits": trained, "random": noisy, "tops": tops, "settings": s,
-        "after": _after(c, R, labels, gentle),
-    }  # fmt: skip
+        "digits": _side(c, "digits", c.X, c.y, s),
+        "random inputs": _side(c, "random", *like(c.X, seed=1), gentle),
+        "settings": s,
+    }
 
 
-def _after(c: Context, R: Tensor, labels: Tensor, gentle: Digits) -> list[Tensor]:
-    """λ1 at the end of training on digits and on random inputs, a number for each seed."""
-    width, seeds = c.settings.widths[0], range(gentle.seeds)
-    runs = [
-        [c.digits(width, seed) for seed in seeds],
-        [
-            c.trained(
-                name("random", width, seed), c.layers(width), R, labels, replace(gentle, seed=seed)
-            )
-            for seed in seeds
-        ],
-    ]
-    found = []
-    for kind, run in zip(("digits", "random"), runs, strict=True):
-        problems = [problem for _, problem in run]
-        key = tuple(digest(problem.theta) for problem in problems)
-        tops = c.run.arrays(
-            f"fig02/{kind}-after", key, lambda problems=problems: {"tops": _largest(problems)}
-        )
-        found.append(tops["tops"])
-    return found
-
-
-def _tops(start: hs.ensemble.Ensemble, *data: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """λ1 at every start, (data, starts)."""
-    problems = [networks.problem(start, i, X, y) for X, y in data for i in range(len(start))]
-    return {"tops": _largest(problems).view(len(data), -1)}
+def _side(c: Context, kind: str, X: Tensor, y: Tensor, s: Digits) -> Side:
+    width, seeds = c.settings.widths[0], range(s.seeds)
+    layers = c.layers(width)
+    starts = [networks.starts(layers, 1, s.sigma, seed) for seed in seeds]
+    before = [networks.problem(start, 0, X, y) for start in starts]
+    places = [name(kind, width, seed) for seed in seeds]
+    ends, after = zip(
+        *(c.trained(places[i], layers, X, y, replace(s, seed=i)) for i in seeds), strict=True
+    )
+    key = tuple(digest(problem.theta) for problem in (*before, *after))
+    tops = c.run.arrays(
+        f"fig02/{kind}", key, lambda: {"tops": _largest([*before, *after]).view(2, -1)}
+    )["tops"]
+    return Side(
+        before=c.spectrum(f"{places[0]}/start", before[0]),
+        after=c.spectrum(f"{places[0]}/spectrum", after[0]),
+        tops=tops,
+        ends={key: torch.cat([end[key] for end in ends]) for key in ends[0]},
+    )
 
 
 def _largest(problems: list[hs.Problem]) -> Tensor:
@@ -87,7 +71,11 @@ def draw(m: dict[str, Any]) -> Figure:
     """Two rows, before and after; two columns, digits and random inputs."""
     figure = Figure(figsize=(12, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    spectra = m["spectra"]
+    spectra = {
+        f"{kind}, {when} training": getattr(m[kind], when)
+        for when in ("before", "after")
+        for kind in KINDS
+    }
     tau = 1e-6 * max(float(s.eigenvalues.abs().max()) for s in spectra.values())
     for ax, (title, spectrum) in zip(axes.flat, spectra.items(), strict=True):
         hs.plots.spectrum_histogram(spectrum, tau=tau, ax=ax)
@@ -103,24 +91,29 @@ def draw(m: dict[str, Any]) -> Figure:
 
 def caption(m: dict[str, Any]) -> str:
     """Conditions and outcome of training."""
-    tolerance = m["settings"].tolerance
+    s, noise = m["settings"], m["random inputs"].ends
+    tolerance, digits = s.tolerance, m["digits"].ends
     return (
         "Random inputs are Gaussian with the mean and the variance of all pixels, their labels "
-        f"uniform. Digits: loss {float(m['digits']['losses'][0]):.2g}, "
-        f"{finished(m['digits'], tolerance)}. Random inputs, lr = "
-        f"{m['settings'].random_lr:g} (2/lr = {2 / m['settings'].random_lr:g}): loss "
-        f"{float(m['random']['losses'][0]):.2g}, {finished(m['random'], tolerance)}."
+        f"uniform. Digits, lr = {s.lr:g}: {finished(digits, tolerance)}, loss "
+        f"{claims.spread(digits['losses'])}, {simple.living(digits)}. Random inputs, lr = "
+        f"{s.random_lr:g} (2/lr = {2 / s.random_lr:g}): {finished(noise, tolerance)}, loss "
+        f"{claims.spread(noise['losses'])}, gradient norm "
+        f"{claims.spread(noise['gradient_norms'])}, {simple.living(noise)}. The pictures show the "
+        "first start."
     )
 
 
 def check(m: dict[str, Any]) -> list[claims.Claim]:
-    """The largest eigenvalue at many starts, before and after training."""
-    digits, noise = m["tops"]["tops"]
-    after = m["after"]
+    """The largest eigenvalue from many starts, before and after training."""
     return [
-        claims.data_matter(NAMES, [digits, noise], f"before training, {len(digits)} starts"),
-        claims.data_matter(NAMES, after, f"after training, {len(after[0])} starts"),
+        claims.data_matter(
+            KINDS,
+            [m[kind].tops[i] for kind in KINDS],
+            f"{when} training, {m['settings'].seeds} starts",
+        )
+        for i, when in enumerate(("before", "after"))
     ]
 
 
-NAMES = ["digits", "random inputs"]
+KINDS = ["digits", "random inputs"]

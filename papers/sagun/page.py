@@ -110,7 +110,8 @@ Everything is in float64 and losses are means over examples. Spectra are exact, 
 from the assembled Hessian, unless said otherwise. "Near zero" always names its
 threshold. Other images, npz or IDX, go with `--data FILE`;
 [the note on the data](../../papers/data/README.md) shows how `fetch_openml` brings the whole set.
-`--report digits-{s.widths[0]}` prints what `hs.diagnose` says of a network of figure 1."""
+`--report digits-{s.widths[0]}`, `--report blobs-74` and so on print what `hs.diagnose` says of a
+trained network and write it as a page."""
 
 
 def _claims(done: list[Done]) -> str:

@@ -26,9 +26,8 @@ class Digits:
     stage: int = 1_000  # steps between two checkpoints
     tolerance: float = 1e-4
     seed: int = 0
-    seeds: int = 10  # of the smallest network: starts from which it is trained and taken apart
+    seeds: int = 10  # starts of the smallest network
     snapshots: tuple[int, ...] = (0, 20, 30, 40, 50, 60, 70, 80, 90, 100)
-    starts: int = 10  # random starts of which the largest eigenvalues are compared
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ def tiny() -> Settings:
             tolerance=1e-4,
             seeds=2,
             snapshots=(0, 20, 50),
-            starts=2,
         ),
         blobs=Blobs(
             points=20, steps=300, seeds=3, widths=(2, 6), mse_steps=200, mse_seeds=2, tolerance=1e-2

@@ -98,6 +98,8 @@ class SymmetricOperator(ABC):
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """The matrix itself, (n, n), from products with `chunk` unit vectors at a time; n matvecs.
 
+        A new one each time: whoever asks may write over it, as `spectrum` does.
+
         >>> as_operator(torch.eye(2)).to_dense()
         tensor([[1., 0.],
                 [0., 1.]])

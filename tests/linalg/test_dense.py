@@ -217,6 +217,17 @@ def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_matrix_in_another_order_is_kept_and_reduced_as_well(large, tmp_path):
+    class Transposed(Counted):
+        def to_dense(self, *, chunk=64):
+            return super().to_dense(chunk=chunk).T
+
+    truth = np.linalg.eigvalsh(Counted().matrix)
+    found = hs.spectrum(Transposed(), scratch=tmp_path)
+    assert np.abs(found.eigenvalues.numpy() - truth).max() < 1e-12
+    assert torch.equal(Transposed().matrix, Counted().matrix)
+
+
 def test_two_stages_and_lapack_agree(large):
     in_stages = hs.spectrum(Counted())
     large.setattr(dense, "LARGE", 10**9)

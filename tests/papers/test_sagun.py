@@ -56,13 +56,23 @@ def test_a_second_run_measures_nothing_and_says_what_is_missing(tmp_path, monkey
     assert "Not run: starts/0 has not been measured; add --figures 8" in first
 
 
-def test_any_network_of_it_can_be_diagnosed(tmp_path, capsys):
+@pytest.mark.parametrize("network", ["digits-2", "random-3", "blobs-18", "blobs-mse"])
+def test_any_network_of_it_can_be_diagnosed(network, tmp_path, capsys):
     arguments = ["--tiny", "--run", str(tmp_path / "run"), "--out", str(tmp_path)]
-    sagun2016.main([*arguments, "--report", "random-3"])
+    sagun2016.main([*arguments, "--report", network])
     assert "step size" in capsys.readouterr().out
-    assert "step size" in str(hs.load(tmp_path / "diagnosis-random-3"))
-    with pytest.raises(SystemExit, match="digits-10 or random-10"):
+    assert "step size" in str(hs.load(tmp_path / f"diagnosis-{network}"))
+    assert "step size" in (tmp_path / f"diagnosis-{network}.html").read_text("utf-8")
+
+
+def test_a_network_that_is_not_there_is_refused_with_those_that_are(tmp_path):
+    arguments = ["--tiny", "--run", str(tmp_path / "run"), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as refused:
         sagun2016.main([*arguments, "--report", "blobs"])
+    assert str(refused.value) == (
+        "--report blobs: there are digits-2, digits-3, digits-4, digits-5, random-3, blobs-18, "
+        "blobs-74, blobs-mse."
+    )
 
 
 def test_a_killed_training_resumes_at_its_last_stage_with_the_same_result(tmp_path, monkeypatch):
