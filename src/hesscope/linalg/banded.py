@@ -13,7 +13,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from scipy.linalg import eigvals_banded
 from torch import Tensor
 
 from hesscope import progress
@@ -58,6 +57,8 @@ def reduce_to_band(
 
 def eigenvalues(A: Tensor, width: int = WIDTH) -> Tensor:
     """All eigenvalues, ascending, of the band in the lower triangle of A: 6 n² width flops."""
+    from scipy.linalg import eigvals_banded  # when it is needed: importing hesscope stays fast
+
     n = len(A)
     band = np.zeros((min(width, n - 1) + 1, n))
     for below, row in enumerate(band):
