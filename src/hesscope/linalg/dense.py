@@ -122,7 +122,7 @@ def _begin(form: SpectralForm, keeper: Scratch | None, *, check: bool) -> Work:
     work = None if keeper is None else keeper.load()
     if work is None:
         work = Work(form.assemble().contiguous() if form.size else torch.zeros(0, 0))
-        if not bool(torch.isfinite(work.matrix).all()):
+        if not all(bool(rows.isfinite().all()) for rows in work.matrix.split(BLOCK)):
             msg = (
                 "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
             )
