@@ -100,7 +100,7 @@ def figure(context: Context, name: str, folder: Path, *, wanted: bool) -> page.D
         module.TITLE,
         module.caption(found),
         module.check(found),
-        **page.cost(context.run, context.run.used),
+        page.pieces(context.run),
     )
     page.save(drawing, folder / result.file)
     return result

@@ -24,10 +24,7 @@ class Done:
     title: str
     caption: str = ""
     claims: list[Claim] = field(default_factory=list)
-    seconds: float = 0.0
-    processor_seconds: float = 0.0
-    peak_bytes: float = 0.0
-    made: str = ""  # when, with how many threads
+    pieces: dict[str, dict[str, Any]] = field(default_factory=dict)  # facts by name
     missing: str = ""
 
     @property
@@ -41,24 +38,9 @@ class Done:
         return f"figure_{int(self.name):02d}.png" if self.name.isdigit() else f"{self.name}.png"
 
 
-def cost(run: Run, names: list[str]) -> dict[str, Any]:
-    """Time, memory and circumstances of the pieces of a figure."""
-    facts = [run.facts(name) for name in dict.fromkeys(names)]
-    if not facts:
-        return {}
-    dates = sorted({f["created"][:10] for f in facts})
-    threads = sorted({f["threads"] for f in facts})
-    loads = [f["load"] for f in facts]
-    return {
-        "seconds": sum(f["seconds"] for f in facts),
-        "processor_seconds": sum(f["processor_seconds"] for f in facts),
-        "peak_bytes": max(f["peak_bytes"] for f in facts),
-        "made": (
-            f"{' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, "
-            f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}, "
-            f"load of the machine {min(loads):.0f} to {max(loads):.0f} on {facts[0]['cores']} cores"
-        ),
-    }
+def pieces(run: Run) -> dict[str, dict[str, Any]]:
+    """What the present figure was made from, with the time and memory of each."""
+    return {name: run.facts(name) for name in run.used}
 
 
 def save(figure: Figure, file: Path) -> None:
@@ -141,18 +123,39 @@ def _times(done: list[Done]) -> str:
     lines = [
         "## Time and memory",
         "",
-        "Pieces that several figures share count for each of them. Memory is the peak of the whole",
-        "process, torch included. Where the machine was shared, processor seconds, which count all",
-        "threads, tell more than seconds.",
+        "A piece that several figures share counts for the first of them. Memory is the peak of",
+        "the whole process, torch included. Where the machine was shared, processor seconds, which",
+        "count all threads, tell more than seconds.",
         "",
         "| figure | seconds | processor seconds | peak memory | made |",
         "|---|---|---|---|---|",
     ]
+    counted: dict[str, dict[str, Any]] = {}
     for d in done:
+        new = {name: facts for name, facts in d.pieces.items() if name not in counted}
+        counted |= new
         if not d.missing:
-            spent = f"{d.seconds:.0f} | {d.processor_seconds:.0f}"
-            lines.append(f"| {d.name} | {spent} | {d.peak_bytes / 1e9:.2f} GB | {d.made} |")
+            lines.append(_cost(d.name, list(new.values())))
+    lines.append(_cost("all", list(counted.values())))
     return "\n".join(lines)
+
+
+def _cost(what: str, facts: list[dict[str, Any]]) -> str:
+    """A row: sums of times, the highest peak, and when on which machine."""
+    if not facts:
+        return f"| {what} | | | | nothing of its own |"
+    spent = " | ".join(
+        f"{sum(f[name] for f in facts):,.0f}" for name in ("seconds", "processor_seconds")
+    )
+    peak = max(f["peak_bytes"] for f in facts) / 1e9
+    days = sorted({f["created"][:10] for f in facts})
+    threads = sorted({f["threads"] for f in facts})
+    loads = [f["load"] for f in facts]
+    return (
+        f"| {what} | {spent} | {peak:.2f} GB | {' to '.join(dict.fromkeys([days[0], days[-1]]))}, "
+        f"{' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''}, "
+        f"load of the machine {min(loads):.0f} to {max(loads):.0f} on {facts[0]['cores']} cores |"
+    )
 
 
 def _figure(d: Done) -> str:

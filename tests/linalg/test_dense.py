@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -243,6 +245,37 @@ def test_a_matrix_whose_copy_does_not_fit_is_reduced_in_place(monkeypatch):
     monkeypatch.setattr(torch.linalg, "eigvalsh", None)
     found = hs.spectrum(Counted(), check=False)
     assert np.abs(found.eigenvalues.numpy() - np.linalg.eigvalsh(Counted().matrix)).max() < 1e-12
+
+
+PEAK = """
+import sys, torch, hesscope as hs
+from pathlib import Path
+from hesscope.linalg import dense
+
+class Diagonal(hs.SymmetricOperator):
+    def matmat(self, V):
+        return torch.linspace(-1, 3, self.n, dtype=torch.float64)[:, None] * V
+    def to_dense(self, *, chunk=64):
+        M = torch.zeros(self.n, self.n, dtype=torch.float64)
+        M.diagonal().copy_(torch.linspace(-1, 3, self.n))
+        return M
+
+def memory(name):
+    return int(Path("/proc/self/status").read_text().split(name)[1].split()[0]) * 1024
+
+dense.LARGE, dense.BLOCK = 1, 256
+hs.spectrum(Diagonal(300, dtype=torch.float64))  # what is imported and started on the way
+before = memory("VmRSS:")
+hs.spectrum(Diagonal(3_000, dtype=torch.float64), scratch=sys.argv[1])
+print((memory("VmHWM:") - before) / (8 * 3_000**2))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_one_matrix_is_all_the_memory_that_a_large_spectrum_needs(tmp_path):
+    command = [sys.executable, "-c", PEAK, str(tmp_path)]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert float(run.stdout) < 1.5  # and blocks of 256 rows, panels of 64 columns
 
 
 def test_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
