@@ -21,6 +21,7 @@ ROUNDING = 5  # times eps·√n·‖A‖: twice the largest error seen
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
 SLOWER = 2  # than matrix products, at equal flops, are eigenvalues; for the forecast
 LARGE = 20_000  # rows from which eigenvalues show progress and can be interrupted
+ROWS_A_MATVEC = 50  # of n, that Lanczos may spend on the ends: little beside n³
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
@@ -181,7 +182,8 @@ def _compared(known: dict[str, float], eigenvalues: Tensor) -> dict[str, float]:
 
 def _compare_ends(A: SymmetricOperator, eigenvalues: Tensor, identities: dict[str, float]) -> int:
     """Adds the distance of both ends from Lanczos on A, relative to the size; its matvecs."""
-    pairs = eigsh(A, k=2, which="BE", tol=1e-3, verify=False, max_matvecs=100)
+    most = max(100, A.n // ROWS_A_MATVEC)
+    pairs = eigsh(A, k=2, which="BE", tol=1e-3, verify=False, max_matvecs=most)
     size = _largest(eigenvalues)
     ends = float(eigenvalues[-1]), float(eigenvalues[0])
     for name, exact, found, sure in zip(
