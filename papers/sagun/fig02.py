@@ -57,7 +57,7 @@ def _side(c: Context, kind: str, X: Tensor, y: Tensor, s: Digits) -> Side:
         before=c.spectrum(f"{places[0]}/start", before[0]),
         after=c.spectrum(f"{places[0]}/spectrum", after[0]),
         tops=tops,
-        ends={key: torch.cat([end[key] for end in ends]) for key in ends[0]},
+        ends=networks.together(ends),
     )
 
 

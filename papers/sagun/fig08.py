@@ -32,8 +32,7 @@ def measure(c: Context) -> dict[str, Any]:
         parts.append(
             c.run.arrays(f"starts/{first}", key, lambda e=e: _train(e, data, c.settings.blobs))
         )
-    found = {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
-    return {"found": found, "settings": c.settings}
+    return {"found": networks.together(parts), "settings": c.settings}
 
 
 def _train(e: hs.ensemble.Ensemble, data: Any, b: Any) -> Arrays:

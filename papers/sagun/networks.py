@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +53,12 @@ def outcome(t: hs.ensemble.Trained, eigenvalues: Tensor | None = None) -> Arrays
         "dead": t.dead,
     }
     return found if eigenvalues is None else {**found, "eigenvalues": eigenvalues}
+
+
+def together(found: Iterable[Arrays]) -> Arrays:
+    """The rows of several results, one below the other."""
+    parts = list(found)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def trained_digits(

@@ -61,4 +61,4 @@ def _path(c: Context, layers: tuple[int, ...], seed: int, record: tuple[int, ...
 
 def gathered(found: list[Descent]) -> Arrays:
     """What is kept of the ends of training, a row for each seed."""
-    return {key: torch.cat([d.end[key] for d in found]) for key in found[0].end}
+    return networks.together(d.end for d in found)
