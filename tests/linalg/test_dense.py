@@ -193,9 +193,9 @@ def large(monkeypatch):
     return monkeypatch
 
 
-def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
-    truth = hs.spectrum(Counted())
-    reduce, seen = dense.banded.reduce_to_band, []
+def killed_once(patch, folder, **arguments):
+    """A spectrum that is killed after the first panel."""
+    reduce = dense.banded.reduce_to_band
 
     def killed(matrix, *, start, pause):
         def then(column):
@@ -204,11 +204,15 @@ def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
 
         reduce(matrix, start=start, pause=then)
 
-    with large.context() as patch:
-        patch.setattr(dense.banded, "reduce_to_band", killed)
+    with patch.context() as inside:
+        inside.setattr(dense.banded, "reduce_to_band", killed)
         with pytest.raises(KeyboardInterrupt):
-            hs.spectrum(Counted(), scratch=tmp_path)
-    A = Counted()
+            hs.spectrum(Counted(), scratch=folder, **arguments)
+
+
+def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
+    truth, seen, A = hs.spectrum(Counted()), [], Counted()
+    killed_once(large, tmp_path)
     with hs.listening(lambda label, *_: seen.append(label)):
         found = hs.spectrum(A, scratch=tmp_path)
     assert torch.allclose(found.eigenvalues, truth.eigenvalues, rtol=0, atol=2 * truth.error)
@@ -217,6 +221,17 @@ def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
     assert seen[0] == "exact spectrum: kept matrix read again"
     assert "exact spectrum: third moment" not in seen  # it was kept, too
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("before", "after", "assembled"), [(False, True, 1), (True, False, 0)])
+def test_what_was_begun_without_checks_is_not_gone_on_with_if_checks_are_wanted(
+    large, tmp_path, before, after, assembled
+):
+    A = Counted()
+    killed_once(large, tmp_path, check=before)
+    found = hs.spectrum(A, scratch=tmp_path, check=after)
+    assert ("cubes" in found.identities, A.assembled) == (after, assembled)
+    assert np.abs(found.eigenvalues.numpy() - np.linalg.eigvalsh(A.matrix)).max() < 1e-12
 
 
 def test_a_matrix_in_another_order_is_kept_and_reduced_as_well(large, tmp_path):

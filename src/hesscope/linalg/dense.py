@@ -121,7 +121,8 @@ def _begin(form: SpectralForm, keeper: Scratch | None, *, check: bool) -> Work:
         RuntimeError: if the matrix is not finite.
     """
     work = None if keeper is None else keeper.load()
-    if work is None:
+    unchecked = work is not None and work.facts and "cubes" not in work.facts
+    if work is None or (check and unchecked):  # a reduction once begun has no moments to measure
         work = Work(form.assemble().contiguous() if form.size else torch.zeros(0, 0))
         if not all(bool(rows.isfinite().all()) for rows in work.matrix.split(BLOCK)):
             msg = (
