@@ -10,7 +10,7 @@ from torch import Tensor
 
 import hesscope as hs
 from sagun import networks
-from sagun.data import digest
+from sagun.data import digest, like
 from sagun.keeping import Arrays, Run
 from sagun.settings import Settings
 
@@ -36,6 +36,11 @@ class Context:
         """The network of this width, trained on digits."""
         s = replace(self.settings.digits, seed=seed)
         return self.trained(name("digits", width, seed), self.layers(width), self.X, self.y, s)
+
+    @property
+    def noise(self) -> tuple[Tensor, Tensor]:
+        """Random inputs like the digits, and random labels."""
+        return like(self.X, seed=1)
 
     def trained(self, name: str, layers: Any, X: Tensor, y: Tensor, s: Any) -> tuple[Arrays, Any]:
         """A trained network by name, and its problem."""

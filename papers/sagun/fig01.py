@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,8 +21,8 @@ TITLE = "Full Hessian of 784-2-10, and spectra of growing networks on digits"
 def measure(c: Context) -> dict[str, Any]:
     """Trains, and computes every eigenvalue."""
     s = c.settings.digits
-    gentle = replace(s, lr=s.small_lr, steps=s.less_steps)
-    small, problem = c.trained("digits-2", (c.X.shape[1], 2, 10), c.X, c.y, gentle)
+    layers = (c.X.shape[1], 2, 10)
+    small, problem = c.trained("digits-2", layers, c.X, c.y, s.gentle(s.small_lr))
     H = c.run.arrays(
         "digits-2/hessian", digest(problem.theta), lambda: {"H": hs.Hessian(problem).to_dense()}
     )["H"]

@@ -12,7 +12,7 @@ from torch import Tensor
 import hesscope as hs
 from sagun import claims, networks, simple, style
 from sagun.context import Context, finished, name
-from sagun.data import digest, like
+from sagun.data import digest
 from sagun.keeping import Arrays
 from sagun.settings import Digits
 
@@ -32,10 +32,9 @@ class Side:
 def measure(c: Context) -> dict[str, Any]:
     """Digits and random inputs, before and after training from the same starts."""
     s = c.settings.digits
-    gentle = replace(s, lr=s.random_lr, steps=s.less_steps)
     return {
         "digits": _side(c, "digits", c.X, c.y, s),
-        "random inputs": _side(c, "random", *like(c.X, seed=1), gentle),
+        "random inputs": _side(c, "random", *c.noise, s.gentle(s.random_lr)),
         "settings": s,
     }
 

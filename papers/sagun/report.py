@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import hesscope as hs
@@ -45,10 +44,11 @@ def _problem(c: Context, network: str) -> tuple[hs.Problem, float]:
         return _on_blobs(c, size)
     s, d = c.settings.digits, c.X.shape[1]
     layers = (d, 2, 10) if size == "2" else c.layers(int(size))
-    X, y = data.like(c.X, seed=1) if kind == "random" else (c.X, c.y)
-    gentle = {"random": s.random_lr, "digits": s.small_lr}[kind]
-    if kind == "random" or size == "2":
-        s = replace(s, lr=gentle, steps=s.less_steps)
+    X, y = c.noise if kind == "random" else (c.X, c.y)
+    if kind == "random":
+        s = s.gentle(s.random_lr)
+    elif size == "2":
+        s = s.gentle(s.small_lr)
     return c.trained(network, layers, X, y, s)[1], s.lr
 
 

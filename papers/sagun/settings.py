@@ -6,7 +6,7 @@ deviation of the points in the blobs. What is chosen here is written on the gene
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TAU = 1e-4  # "near zero": absolute, in units of the loss, or relative to the largest |λ|
 
@@ -28,6 +28,10 @@ class Digits:
     seed: int = 0
     seeds: int = 10  # starts of the smallest network
     snapshots: tuple[int, ...] = (0, 20, 30, 40, 50, 60, 70, 80, 90, 100)
+
+    def gentle(self, lr: float) -> Digits:
+        """The same with a smaller step size, and fewer of them."""
+        return replace(self, lr=lr, steps=self.less_steps)
 
 
 @dataclass(frozen=True)

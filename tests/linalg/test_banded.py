@@ -106,3 +106,14 @@ def test_the_matrix_can_be_taken_up_again_at_every_pause(n, width, seed, data):
         banded.reduce_to_band(halves, width, start=columns[-1])
     assert torch.equal(band_only(halves, width), band_only(whole, width))
     assert columns == list(range(width, width * len(columns) + 1, width))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_largest_error_that_was_seen_is_covered(seed):
+    """2,048 rows, where the largest of all was seen: 4.6 of the 10 that are allowed."""
+    n = 2**11
+    d = torch.from_numpy(np.random.default_rng(seed).integers(-1000, 1000, n).astype(float))
+    H = hadamard(11)
+    A = H @ torch.diag(d) @ H
+    banded.reduce_to_band(A)
+    assert error_in_rounding(banded.eigenvalues(A), n * d) <= banded.ROUNDING

@@ -223,6 +223,16 @@ def test_a_killed_reduction_goes_on_where_it_was(large, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_lapack_finishes_what_two_stages_began(large, tmp_path):
+    """Say, when there is more memory than before: the lower triangle is all of the matrix."""
+    A = Counted()
+    killed_once(large, tmp_path)
+    large.setattr(dense, "LARGE", 10**9)
+    found = hs.spectrum(A, scratch=tmp_path)
+    assert A.assembled == 0
+    assert np.abs(found.eigenvalues.numpy() - np.linalg.eigvalsh(A.matrix)).max() <= 2 * found.error
+
+
 @pytest.mark.parametrize(("before", "after", "assembled"), [(False, True, 1), (True, False, 0)])
 def test_what_was_begun_without_checks_is_not_gone_on_with_if_checks_are_wanted(
     large, tmp_path, before, after, assembled
