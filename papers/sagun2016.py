@@ -67,7 +67,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the page goes")
     parser.add_argument("--threads", type=int, help="of torch; by default as many as cores")
     parser.add_argument("--report", metavar="NETWORK", help="digits-10, blobs-74, ...")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.widths == ():
+        parser.error("--widths none: at least one spectrum has to be exact, as --widths 10")
+    return options
 
 
 def _names(text: str) -> list[str]:
@@ -80,7 +83,13 @@ def _names(text: str) -> list[str]:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    return () if text == "none" else tuple(int(part) for part in text.split(","))
+    if text == "none":
+        return ()
+    parts = text.split(",")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        msg = f"{text!r}: hidden units by commas, as 10,30, or none"
+        raise argparse.ArgumentTypeError(msg)
+    return tuple(int(part) for part in parts)
 
 
 def figure(context: Context, name: str, folder: Path, *, wanted: bool) -> page.Done:

@@ -19,6 +19,9 @@ IMAGES, LABELS = 0x803, 0x801  # first four bytes of IDX files of unsigned bytes
 
 def digits(file: Path, settings: Digits) -> tuple[Tensor, Tensor]:
     """The first examples of a file as rows in [0, 1] in float64, and their labels."""
+    if not file.exists():
+        msg = f"--data {file}: there is no such file (papers/data/README.md says where to get one)."
+        raise SystemExit(msg)
     images, labels = _read_idx(file) if "idx" in file.name else _read_npz(file)
     if len(images) < settings.examples:
         msg = f"{file} holds {len(images)} images; {settings.examples} are needed."

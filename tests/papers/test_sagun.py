@@ -137,8 +137,22 @@ def test_data_that_do_not_fit_are_refused_with_what_is_needed(tmp_path):
     lonely.write_bytes(b"")
     with pytest.raises(SystemExit, match="labels-idx1-ubyte"):
         data.digits(lonely, Digits())
+    with pytest.raises(SystemExit, match="there is no such file"):
+        data.digits(tmp_path / "b.npz", Digits())
     with pytest.raises(SystemExit):
         sagun2016.parse(["--figures", "11"])
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [("x", "'x': hidden units by commas, as 10,30, or none"), ("10,0", "'10,0': hidden units"),
+     ("none", "--widths none: at least one spectrum has to be exact")],
+)  # fmt: skip
+def test_widths_that_cannot_be_are_refused_with_what_is_needed(widths, message, capsys):
+    with pytest.raises(SystemExit):
+        sagun2016.parse(["--widths", widths])
+    assert message in capsys.readouterr().err
+    assert sagun2016.parse(["--densities", "none", "--widths", "10"]).densities == ()
 
 
 def test_the_shipped_digits_are_what_their_note_says():
