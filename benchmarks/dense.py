@@ -30,10 +30,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.curvature.assembly import assembly_bytes, dense_hessian
-from hesscope.curvature.mlp import recognise
-from hesscope.curvature.reductions import reduce, reduced_hessian
-from hesscope.linalg import banded
+from hesscope.dense import banded
+from hesscope.perceptron.assembly import assembly_bytes, dense_hessian
+from hesscope.perceptron.mlp import recognise
+from hesscope.perceptron.reductions import reduce, reduced_hessian
 
 MNIST = Path(
     os.environ.get("HESSCOPE_MNIST", Path(__file__).parents[2] / "shared/data/mnist_12k.npz")

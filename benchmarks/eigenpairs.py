@@ -27,8 +27,8 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 import hesscope as hs
-from hesscope.linalg.basis import Basis
-from hesscope.linalg.lanczos import Lanczos, random_start
+from hesscope.krylov.basis import Basis
+from hesscope.krylov.lanczos import Lanczos, random_start
 
 K, TOL = 10, 1e-3
 TRAINED, MOST_EPOCHS, IMAGES = 1.0, 120, 256

@@ -3,7 +3,7 @@
     python benchmarks/eigenvalues.py [--sizes 2000,4000,8000] [--threads 2] [--repeat 3]
 
 SciPy works in place with its own OpenBLAS; torch with the LAPACK it was built with, in a copy;
-`hesscope.linalg.banded` in place, with pauses at which it could be kept. Routes alternate;
+`hesscope.dense.banded` in place, with pauses at which it could be kept. Routes alternate;
 medians, ratios to torch within the run, and the largest difference in units of eps √n ‖A‖.
 """
 
@@ -20,7 +20,7 @@ from rich.table import Table
 from scipy.linalg import eigvalsh
 from torch import Tensor
 
-from hesscope.linalg import banded
+from hesscope.dense import banded
 
 console = Console(width=110)
 

@@ -26,7 +26,7 @@ from rich.table import Table
 
 import hesscope as hs
 from hesscope import probes
-from hesscope.curvature.graph import kept_bytes
+from hesscope.autodiff.graph import kept_bytes
 
 WORKLOADS = {
     "mlp": workloads.digits_mlp,
@@ -48,7 +48,7 @@ def main() -> None:
         global CLOCK
         CLOCK = time.process_time
     if arguments.keep_buffers:
-        from hesscope.malloc import keep_large_buffers
+        from hesscope.system.malloc import keep_large_buffers
 
         keep_large_buffers()
     rows = [measure(key, WORKLOADS[key](), arguments.repeat) for key in arguments.only or WORKLOADS]
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
         "--cpu", action="store_true", help="processor time: for --threads 1 on a busy machine"
     )
     parser.add_argument(
-        "--keep-buffers", action="store_true", help="tune glibc: hesscope.malloc, both sides"
+        "--keep-buffers", action="store_true", help="tune glibc: hesscope.system.malloc, both sides"
     )
     return parser.parse_args()
 

@@ -45,8 +45,8 @@ from rich.table import Table
 from torch import Tensor
 
 import hesscope as hs
-from hesscope.curvature.assembly import dense_hessian
-from hesscope.curvature.mlp import recognise
+from hesscope.perceptron.assembly import dense_hessian
+from hesscope.perceptron.mlp import recognise
 
 RTOL = 0.01
 LADDER = (12, 24, 36, 48, 60, 72, 84, 96, 120, 150, 180, 240, 300)  # multiples of 6

@@ -11,8 +11,9 @@ from torch import nn
 from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
-from hesscope import ensemble, memory, progress
+from hesscope import ensemble
 from hesscope.ensemble.networks import ACTIVATIONS
+from hesscope.system import memory, progress
 
 NUM, N = 3, 7
 SHAPES = [(2, 3), (3, 1, 2), (2, 6, 6, 2), (3, 4, 1, 2, 3), (2, 3, 4, 3, 2, 1)]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from hesscope.linalg.basis import Basis
-from hesscope.linalg.lanczos import Lanczos, random_start
+from hesscope.krylov.basis import Basis
+from hesscope.krylov.lanczos import Lanczos, random_start
 from hesscope.quadrature import Range, gauss, mass_bounds, radau, rank_range
 from tests.spectra import Known, random_eigenvalues
 

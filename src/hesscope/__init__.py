@@ -9,42 +9,40 @@ if TYPE_CHECKING:
     from hesscope import ensemble as ensemble
     from hesscope import plots as plots
     from hesscope import rmt as rmt
-    from hesscope.curvature.checks import check_problem as check_problem
-    from hesscope.curvature.classes import class_decomposition as class_decomposition
-    from hesscope.curvature.decompose import decompose as decompose
+    from hesscope.anatomy.classes import class_decomposition as class_decomposition
+    from hesscope.anatomy.decompose import decompose as decompose
+    from hesscope.anatomy.layer_map import layer_map as layer_map
+    from hesscope.autodiff.products import CentralDifference as CentralDifference
+    from hesscope.checks.check_problem import check_problem as check_problem
     from hesscope.curvature.fisher import EmpiricalFisher as EmpiricalFisher
     from hesscope.curvature.fisher import Fisher as Fisher
     from hesscope.curvature.fisher import GradientCovariance as GradientCovariance
     from hesscope.curvature.gauss_newton import GaussNewton as GaussNewton
     from hesscope.curvature.hessian import Hessian as Hessian
-    from hesscope.curvature.layers import layer_map as layer_map
-    from hesscope.curvature.ntk import TangentKernel as TangentKernel
-    from hesscope.curvature.ntk import gram_spectrum as gram_spectrum
     from hesscope.curvature.preconditioned import PreconditionedHessian as PreconditionedHessian
-    from hesscope.curvature.products import CentralDifference as CentralDifference
-    from hesscope.curvature.sampling import sampling_error as sampling_error
+    from hesscope.curvature.tangent_kernel import TangentKernel as TangentKernel
+    from hesscope.curvature.tangent_kernel import gram_spectrum as gram_spectrum
+    from hesscope.dense.spectrum import spectrum as spectrum
+    from hesscope.estimators.conditioning import conditioning as conditioning
+    from hesscope.estimators.density import spectral_density as spectral_density
+    from hesscope.estimators.diagonal import diagonal as diagonal
+    from hesscope.estimators.functions import effective_dimension as effective_dimension
+    from hesscope.estimators.functions import logdet as logdet
+    from hesscope.estimators.functions import trace_function as trace_function
+    from hesscope.estimators.trace import frobenius_norm as frobenius_norm
+    from hesscope.estimators.trace import trace as trace
     from hesscope.examination import Examination as Examination
     from hesscope.examination import Forecast as Forecast
     from hesscope.examination import diagnose as diagnose
     from hesscope.examination import plan as plan
+    from hesscope.krylov.eigsh import eigsh as eigsh
     from hesscope.landscape.escape import escape as escape
     from hesscope.landscape.escape import kick as kick
     from hesscope.landscape.slices import interpolate as interpolate
-    from hesscope.linalg.conditioning import conditioning as conditioning
-    from hesscope.linalg.dense import spectrum as spectrum
-    from hesscope.linalg.density import spectral_density as spectral_density
-    from hesscope.linalg.diagonal import diagonal as diagonal
-    from hesscope.linalg.eigsh import eigsh as eigsh
-    from hesscope.linalg.functions import effective_dimension as effective_dimension
-    from hesscope.linalg.functions import logdet as logdet
-    from hesscope.linalg.functions import trace_function as trace_function
-    from hesscope.linalg.trace import frobenius_norm as frobenius_norm
-    from hesscope.linalg.trace import trace as trace
     from hesscope.operator import SymmetricOperator as SymmetricOperator
     from hesscope.operator import as_operator as as_operator
     from hesscope.operator import check_operator as check_operator
     from hesscope.problem.problem import Problem as Problem
-    from hesscope.progress import listening as listening
     from hesscope.results.check import Check as Check
     from hesscope.results.check import Finding as Finding
     from hesscope.results.conditioning import Conditioning as Conditioning
@@ -62,33 +60,35 @@ if TYPE_CHECKING:
     from hesscope.results.spectrum import Spectrum as Spectrum
     from hesscope.results.verdict import Verdict as Verdict
     from hesscope.rmt.gaps import outliers as outliers
+    from hesscope.sampling.error import sampling_error as sampling_error
+    from hesscope.system.progress import listening as listening
 
 # Names are imported when they are first used, so `hesscope --help` does not wait for torch.
 _HOMES = {
-    "curvature.checks": ("check_problem",),
-    "curvature.classes": ("class_decomposition",),
-    "curvature.decompose": ("decompose",),
+    "checks.check_problem": ("check_problem",),
+    "anatomy.classes": ("class_decomposition",),
+    "anatomy.decompose": ("decompose",),
     "curvature.fisher": ("EmpiricalFisher", "Fisher", "GradientCovariance"),
     "curvature.gauss_newton": ("GaussNewton",),
     "curvature.hessian": ("Hessian",),
-    "curvature.layers": ("layer_map",),
-    "curvature.ntk": ("TangentKernel", "gram_spectrum"),
+    "anatomy.layer_map": ("layer_map",),
+    "curvature.tangent_kernel": ("TangentKernel", "gram_spectrum"),
     "curvature.preconditioned": ("PreconditionedHessian",),
-    "curvature.products": ("CentralDifference",),
-    "curvature.sampling": ("sampling_error",),
+    "autodiff.products": ("CentralDifference",),
+    "sampling.error": ("sampling_error",),
     "examination": ("Examination", "Forecast", "diagnose", "plan"),
     "landscape.escape": ("escape", "kick"),
     "landscape.slices": ("interpolate",),
-    "linalg.conditioning": ("conditioning",),
-    "linalg.dense": ("spectrum",),
-    "linalg.density": ("spectral_density",),
-    "linalg.diagonal": ("diagonal",),
-    "linalg.eigsh": ("eigsh",),
-    "linalg.functions": ("effective_dimension", "logdet", "trace_function"),
-    "linalg.trace": ("frobenius_norm", "trace"),
+    "estimators.conditioning": ("conditioning",),
+    "dense.spectrum": ("spectrum",),
+    "estimators.density": ("spectral_density",),
+    "estimators.diagonal": ("diagonal",),
+    "krylov.eigsh": ("eigsh",),
+    "estimators.functions": ("effective_dimension", "logdet", "trace_function"),
+    "estimators.trace": ("frobenius_norm", "trace"),
     "operator": ("SymmetricOperator", "as_operator", "check_operator"),
     "problem.problem": ("Problem",),
-    "progress": ("listening",),
+    "system.progress": ("listening",),
     "results.check": ("Check", "Finding"),
     "results.conditioning": ("Conditioning",),
     "results.density": ("SpectralDensity",),

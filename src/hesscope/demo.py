@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from hesscope import report
-from hesscope.curvature.checks import check_problem
+from hesscope.checks.check_problem import check_problem
 from hesscope.curvature.hessian import Hessian
+from hesscope.dense.spectrum import spectrum
 from hesscope.examination import Examination, diagnose
-from hesscope.linalg.dense import spectrum
-from hesscope.linalg.eigsh import eigsh
+from hesscope.krylov.eigsh import eigsh
 from hesscope.problem.problem import Problem
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hesscope import probes, progress
+from hesscope import probes
 from hesscope.results.check import Check, Finding
+from hesscope.system import progress
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import hesscope as hs
-from hesscope.curvature import sampling
 from hesscope.demo import LEARNING_RATE, digits, trained_network
+from hesscope.sampling import error as sampling
 
-smoothness = importlib.import_module("hesscope.curvature.smoothness")  # not the function
+smoothness = importlib.import_module("hesscope.landscape.smoothness")  # not the function
 
 
 @cache

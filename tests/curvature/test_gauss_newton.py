@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from tests.curvature import oracles
-from tests.curvature.oracles import data, network
+from tests import oracles
+from tests.oracles import data, network
 
 X, Y = data(23, 5, 3)
 REAL = torch.randn(23, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 
 SEEDS = st.integers(0, 10_000)
 few = settings(max_examples=15, deadline=None)

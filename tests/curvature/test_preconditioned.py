@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 
 X, Y = data(40, 5, 3)
 OPTIMISERS = {

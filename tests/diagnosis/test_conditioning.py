@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.curvature.features import feature_ratio, feature_scales
+from hesscope.anatomy.feature_scales import feature_ratio, feature_scales
 from hesscope.diagnosis.conditioning import conditioning
 from tests.state import state_of
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hesscope.diagnosis.convexity import convexity
-from hesscope.diagnosis.critical_point import Curvature
 from hesscope.results.convexity import ConvexityProbes
+from hesscope.results.descent import Curvature
 
 BOWL = {"lambda_min": 1.0, "lower": 0.9}
 SADDLE = {"lambda_min": -0.5, "lower": -0.6}

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from hesscope.diagnosis.critical_point import Curvature, Descent, critical_point
+from hesscope.diagnosis.critical_point import critical_point
+from hesscope.results.descent import Curvature, Descent
 
 BOWL = {"lambda_min": 1.0, "lower": 0.9}
 SADDLE = {"lambda_min": -0.5, "lower": -0.6}

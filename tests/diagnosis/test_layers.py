@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.curvature.layer_statistics import layer_statistics
+from hesscope.anatomy.layer_statistics import layer_statistics
 from hesscope.diagnosis.layers import layers
-from hesscope.results.decomposition import LayerMap
-from hesscope.results.layers import LayerStatistics, UnitStatistics
+from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics
 from hesscope.results.verdict import Verdict
 from tests import clean_models, networks
 

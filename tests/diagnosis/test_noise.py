@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import hesscope as hs
-from hesscope.curvature.sampling import gradient_with_noise
 from hesscope.diagnosis.noise import critical_batch_size, noise
+from hesscope.sampling.gradient import gradient_with_noise
 
 
 def sampled(mixing: float = 0.01) -> hs.SamplingError:

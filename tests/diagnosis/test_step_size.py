@@ -5,7 +5,8 @@ import math
 import pytest
 
 import hesscope as hs
-from hesscope.diagnosis.step_size import Step, step_size
+from hesscope.diagnosis.step_size import step_size
+from hesscope.results.step import Step
 
 
 def along_the_gradient(lr: float, change: float, **known: float) -> Step:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 from tests.state import state_of
 
 EPS = torch.finfo(torch.float64).eps

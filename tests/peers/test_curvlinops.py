@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 
 curvlinops = pytest.importorskip("curvlinops", reason="run `make test-peers` to compare")
 

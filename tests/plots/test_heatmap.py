@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 
 
 def shown(ax):

@@ -3,7 +3,7 @@
 import torch
 
 import hesscope as hs
-from tests.curvature.oracles import data, network
+from tests.oracles import data, network
 
 
 def test_each_cell_shows_the_norm_of_its_block():

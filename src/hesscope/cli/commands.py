@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hesscope.malloc import keep_large_buffers
+from hesscope.system.malloc import keep_large_buffers
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -192,7 +192,7 @@ def _problem(options: argparse.Namespace) -> Problem:
 
 
 def _optimizer(problem: Problem, path: str | None) -> Optimizer | None:
-    from hesscope.problem.optimizers import load_optimizer
+    from hesscope.steps.state import load_optimizer
 
     return None if path in (None, "none") else load_optimizer(problem.model, Path(str(path)))
 

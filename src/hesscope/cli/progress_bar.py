@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hesscope.progress import listening
+from hesscope.system.progress import listening
 
 PATIENCE = 2.0  # seconds of work before a bar appears
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hesscope as hs
-from hesscope.curvature.classes import num_classes
+from hesscope.anatomy.classes import num_classes
 
 DENSITY = 100  # matvecs for the density, on top of those for the eigenpairs
 CLASSES_UP_TO = 5_000  # examples: class means take two passes of C backward passes for each

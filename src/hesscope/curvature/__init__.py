@@ -1,1 +1,1 @@
-"""Curvature operators of a Problem, and the checks that say whether to trust them."""
+"""Curvature operators of a Problem: Hessian, Gauss-Newton, Fisher, tangent kernel."""

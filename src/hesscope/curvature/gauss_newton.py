@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope.curvature.jacobian import Jacobian, output_jacobian
-from hesscope.curvature.kept import KeptGraphs
+from hesscope.autodiff.jacobian import Jacobian, output_jacobian
+from hesscope.autodiff.kept import KeptGraphs
 from hesscope.curvature.square_root import gram_matrix, num_square_root_rows
 from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.problem.data import Batch

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from hesscope.curvature.assembly import dense_hessian
-from hesscope.curvature.mlp import MLP, recognise
-from hesscope.curvature.products import CentralDifference, make_engine
-from hesscope.curvature.reductions import reduce, reduced_hessian
+from hesscope.autodiff.products import CentralDifference, make_engine
 from hesscope.operator import SpectralForm, SymmetricOperator
+from hesscope.perceptron.assembly import dense_hessian
+from hesscope.perceptron.mlp import MLP, recognise
+from hesscope.perceptron.reductions import reduce, reduced_hessian
 from hesscope.problem.problem import Problem
 
 

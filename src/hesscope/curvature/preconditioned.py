@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,6 +12,8 @@ from hesscope.curvature.hessian import Hessian
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
+from hesscope.steps.preconditioner import diagonal_of
+from hesscope.steps.stability import coupled_decay, long_run_lr, threshold
 
 
 class PreconditionedHessian(SymmetricOperator):
@@ -58,7 +59,7 @@ class PreconditionedHessian(SymmetricOperator):
             if not state and any(self.optimizer.state.values()):
                 pieces.append(torch.ones_like(leaf))  # torch skips what the loss does not use
                 continue
-            pieces.append(_diagonal(self.optimizer, groups[id(leaf)], state, leaf, name))
+            pieces.append(diagonal_of(self.optimizer, groups[id(leaf)], state, leaf, name))
         return flatten(pieces).to(self.dtype)
 
     def matmat(self, V: Tensor) -> Tensor:
@@ -76,45 +77,50 @@ class PreconditionedHessian(SymmetricOperator):
         return [own[name] for name in self.problem.layout.names]
 
 
-def _diagonal(
-    optimizer: Optimizer, group: dict[str, Any], state: dict[str, Any], leaf: Tensor, name: str
-) -> Tensor:
-    """P on one parameter tensor, exactly as torch's optimisers apply it.
+class StepHessian(SymmetricOperator):
+    """lr P^-1/2 (H + weight_decay I) P^-1/2: what an optimiser's step multiplies errors with.
+
+    Its eigenvalues are those of lr P^-1 (H + weight_decay I), with the learning rate and the weight
+    decay of every parameter's own group and P of `PreconditionedHessian`; steps near a minimum are
+    stable when λmax < `threshold(optimizer).factor`. Decoupled decay is not added (it is in the
+    factor). Read at every product, so it follows the optimiser. Costs one product of H.
 
     Raises:
-        ValueError: if the optimiser is of another kind, or has no state yet.
+        ValueError: as for `PreconditionedHessian` and `threshold`.
+
+    >>> import torch, hesscope as hs
+    >>> p = hs.Problem.from_function(lambda t: t.square().sum(), torch.ones(1).double())
+    >>> StepHessian(p, torch.optim.SGD(p.model.parameters(), lr=0.5, weight_decay=1)).to_dense()
+    tensor([[1.5000]], dtype=torch.float64)
     """
-    kind = type(optimizer).__name__
-    if kind == "SGD":
-        return torch.ones_like(leaf)
-    if kind not in ("RMSprop", "Adagrad", "Adam", "AdamW"):
-        msg = f"{kind} is not supported; SGD, RMSprop, Adagrad and Adam(W) are."
-        raise ValueError(msg)
-    if not state:
-        msg = f"{kind} has no state for {name} yet; make at least one optimiser step first."
-        raise ValueError(msg)
-    if kind == "Adagrad":
-        return state["sum"].sqrt() + group["eps"]
-    if kind == "RMSprop":
-        return _rmsprop_variance(group, state).sqrt() + group["eps"]
-    return _adam(group, state)
 
+    def __init__(self, problem: Problem, optimizer: Optimizer) -> None:
+        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
+        threshold(optimizer)
+        self.hessian = Hessian(problem)
+        self.problem, self.optimizer = problem, optimizer
+        self.preconditioned = PreconditionedHessian(problem, optimizer)
 
-def _rmsprop_variance(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """E[g²], or the variance E[g²] - E[g]² of the centred version."""
-    if not group["centered"]:
-        return _tensor(state["square_avg"])
-    return _tensor(state["square_avg"]) - _tensor(state["grad_avg"]).square()
+    def matmat(self, V: Tensor) -> Tensor:
+        """lr^1/2 P^-1/2 (H + weight_decay I) P^-1/2 lr^1/2 V."""
+        lr, decay = self._per_parameter()
+        scale = (lr / self.preconditioned.preconditioner()).sqrt()[:, None]
+        W = scale * V
+        return scale * (self.hessian @ W + decay[:, None] * W)
 
+    def facts(self) -> dict[str, Any]:
+        """The facts of the Hessian, and the optimiser."""
+        optimizer = type(self.optimizer).__name__
+        return {**self.hessian.facts(), **super().facts(), "optimizer": optimizer}
 
-def _adam(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """The step is lr m/(1 - β₁ᵗ) / (√(v/(1 - β₂ᵗ)) + eps), with the largest v for AMSGrad."""
-    beta1, beta2 = (float(beta) for beta in group["betas"])
-    t = float(state["step"])
-    v = _tensor(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
-    return (v.sqrt() / math.sqrt(1 - beta2**t) + group["eps"]) * (1 - beta1**t)
-
-
-def _tensor(value: Any) -> Tensor:
-    assert isinstance(value, Tensor)
-    return value
+    def _per_parameter(self) -> tuple[Tensor, Tensor]:
+        """The learning rate and the coupled weight decay of each parameter, (n,) both."""
+        groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
+        own, kind = dict(self.problem.model.named_parameters()), type(self.optimizer).__name__
+        lr = torch.empty(self.n, dtype=self.dtype, device=self.device)
+        decay = torch.empty_like(lr)
+        for name, place in self.problem.layout.slices().items():
+            group = groups[id(own[name])]
+            lr[place] = long_run_lr(self.optimizer, group)
+            decay[place] = coupled_decay(kind, group)
+        return lr, decay

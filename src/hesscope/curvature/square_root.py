@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope import progress
-from hesscope.curvature.jacobian import single_examples
-from hesscope.curvature.layerwise import layerwise_gram
-from hesscope.curvature.mlp import recognise
-from hesscope.memory import available_bytes, human
+from hesscope.autodiff.jacobian import single_examples
+from hesscope.perceptron.layerwise import layerwise_gram
+from hesscope.perceptron.mlp import recognise
 from hesscope.problem.data import Batch, num_examples
 from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
 from hesscope.problem.problem import Problem
+from hesscope.system import progress
+from hesscope.system.memory import available_bytes, human
 
 
 def gram_matrix(problem: Problem, num_rows: int) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hesscope.diagnosis.critical_point import Curvature
 from hesscope.results.convexity import ConvexityProbes
+from hesscope.results.descent import Curvature
 from hesscope.results.verdict import Confidence, Verdict
 
 SOURCE = (

@@ -12,8 +12,7 @@ import math
 import statistics
 from dataclasses import dataclass, field
 
-from hesscope.results.decomposition import LayerMap
-from hesscope.results.layers import LayerStatistics, UnitStatistics, listed
+from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics, listed
 from hesscope.results.verdict import Verdict
 
 SOURCE = (
@@ -67,7 +66,7 @@ def layers(stats: LayerStatistics, layer_map: LayerMap | None = None) -> Verdict
     Undecided where the whole gradient is zero.
 
     >>> import torch, hesscope as hs
-    >>> from hesscope.curvature.layer_statistics import layer_statistics
+    >>> from hesscope.anatomy.layer_statistics import layer_statistics
     >>> p = hs.Problem.from_function(lambda t: (t**2).sum(), torch.tensor([3.0, 4.0]))
     >>> layers(layer_statistics(p, p.gradient())).claim
     'one layer: nothing to compare'

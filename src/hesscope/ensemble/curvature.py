@@ -29,8 +29,8 @@ from torch import Tensor
 from hesscope.ensemble.networks import Ensemble, num_parameters
 from hesscope.ensemble.objective import Objective, objective
 from hesscope.ensemble.passes import Forward, backward, forward, in_chunks
-from hesscope.memory import available_bytes, human
-from hesscope.progress import report
+from hesscope.system.memory import available_bytes, human
+from hesscope.system.progress import report
 
 
 def hessians(

@@ -12,7 +12,7 @@ from torch import Tensor
 from hesscope.ensemble.networks import Ensemble
 from hesscope.ensemble.objective import Objective, objective
 from hesscope.ensemble.passes import backward, dead, forward, gradient, in_chunks
-from hesscope.progress import report
+from hesscope.system.progress import report
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ import time
 
 from torch.optim import Optimizer
 
-from hesscope import progress
-from hesscope.curvature.checks import check_problem
+from hesscope.checks.check_problem import check_problem
 from hesscope.diagnosis.conditioning import conditioning
 from hesscope.diagnosis.convexity import convexity
 from hesscope.diagnosis.critical_point import critical_point
@@ -23,6 +22,7 @@ from hesscope.examination.measure import Measurements, Question, measure
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Check
 from hesscope.results.verdict import Verdict
+from hesscope.system import progress
 
 ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad")
 

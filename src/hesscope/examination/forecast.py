@@ -11,16 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
-from hesscope.curvature.differences import small_problem
+from hesscope.checks.differences import small_problem
 from hesscope.curvature.hessian import Hessian
-from hesscope.curvature.sampling import DEPTH, gradient_with_noise
 from hesscope.examination.examine import asked
 from hesscope.examination.levels import LevelName
-from hesscope.linalg.basis import Basis
-from hesscope.memory import human
+from hesscope.krylov.basis import Basis
 from hesscope.problem.problem import Problem
 from hesscope.quadrature import mass_bounds
 from hesscope.results import record
+from hesscope.sampling.error import DEPTH
+from hesscope.sampling.gradient import gradient_with_noise
+from hesscope.system.memory import human
 
 SWEEPS = 2.5  # readings of the Krylov basis per step: two, and a third where rounding asks for it
 BOUNDS = 150  # mass bounds behind the counts of an examination

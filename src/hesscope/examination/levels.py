@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from hesscope.curvature.sampling import DEPTH
+from hesscope.sampling.error import DEPTH
 
 LevelName = Literal["quick", "standard", "deep"]
 GRADIENTS_PER_MATVEC = 2.0  # measured for networks of all kinds: 1.9 to 2.0

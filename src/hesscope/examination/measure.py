@@ -10,29 +10,33 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hesscope import progress
-from hesscope.curvature.classes import num_classes
-from hesscope.curvature.convexity import negative_curvature_probes
-from hesscope.curvature.features import feature_ratio
+from hesscope.anatomy.classes import num_classes
+from hesscope.anatomy.feature_scales import feature_ratio
+from hesscope.anatomy.layer_statistics import layer_statistics
 from hesscope.curvature.hessian import Hessian
-from hesscope.curvature.layer_statistics import layer_statistics
-from hesscope.curvature.sampling import gradient_with_noise, sampling_error
-from hesscope.curvature.smoothness import smoothness
-from hesscope.curvature.update import StepHessian, threshold, update
-from hesscope.diagnosis.critical_point import Curvature, Descent
-from hesscope.diagnosis.step_size import Step
+from hesscope.curvature.preconditioned import StepHessian
+from hesscope.estimators.conditioning import conditioning
+from hesscope.estimators.survey import survey
 from hesscope.examination.levels import GRADIENTS_PER_MATVEC, Level, Spending
+from hesscope.krylov.eigsh import eigsh
+from hesscope.krylov.search import NOISE
+from hesscope.landscape.convexity import negative_curvature_probes
 from hesscope.landscape.escape import escape
 from hesscope.landscape.flat import COST as FLAT_COST
 from hesscope.landscape.flat import fall_along
-from hesscope.linalg.conditioning import conditioning
-from hesscope.linalg.eigsh import NOISE, eigsh
-from hesscope.linalg.survey import survey
+from hesscope.landscape.smoothness import smoothness
 from hesscope.problem.problem import Problem
 from hesscope.results.density import SpectralDensity
+from hesscope.results.descent import Curvature, Descent
 from hesscope.results.landscape import Escape
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.results.step import Step
 from hesscope.rmt.gaps import outliers
+from hesscope.sampling.error import sampling_error
+from hesscope.sampling.gradient import gradient_with_noise
+from hesscope.steps.stability import threshold
+from hesscope.steps.update import update
+from hesscope.system import progress
 
 ROUNDING = 10  # times eps: of a gradient relative to λmax‖θ‖, and of a loss relative to itself
 

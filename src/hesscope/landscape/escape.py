@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hesscope import probes, progress
+from hesscope import probes
 from hesscope.curvature.hessian import Hessian
+from hesscope.krylov.eigsh import eigsh
+from hesscope.krylov.search import NOISE
 from hesscope.landscape.slices import ROUNDING
-from hesscope.linalg.eigsh import NOISE, eigsh
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Escape
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.system import progress
 
 DOUBLINGS = 10  # of the first step while the loss still falls: it may be unbounded below
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from hesscope import progress
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Path
+from hesscope.system import progress
 
 ROUNDING = (
     8  # times eps times the largest loss: about what a difference of two mean losses is off by

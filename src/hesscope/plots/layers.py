@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hesscope.plots.style import new_axes
-from hesscope.results.decomposition import LayerMap
+from hesscope.results.layers import LayerMap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hesscope.memory import human
+from hesscope.system.memory import human
 
 DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
 DATASET_BATCH = 256  # examples per batch when a bare Dataset is given

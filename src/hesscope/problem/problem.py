@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesscope import collectives
 from hesscope.problem import adapters
 from hesscope.problem.calls import call, check_loss, check_outputs
 from hesscope.problem.data import (
@@ -28,6 +27,7 @@ from hesscope.problem.data import (
 )
 from hesscope.problem.evaluation import switched, twice_differentiable, untouched
 from hesscope.problem.parameters import Layout, Selection, flatten, select, substituted
+from hesscope.system import collectives
 
 Closure = Callable[[nn.Module, Any], Tensor]
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
@@ -430,3 +430,12 @@ def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
 
 def _copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in named}
+
+
+def layer_slices(problem: Problem) -> dict[str, list[slice]]:
+    """The places in theta that each module of `problem.blocks()` owns."""
+    places = problem.layout.slices()
+    return {
+        owner: [places[name] for name in block.layout.names]
+        for owner, block in problem.blocks().items()
+    }

@@ -146,3 +146,38 @@ def listed(items: Sequence[object]) -> str:
     """
     shown = ", ".join(map(str, items[:SHOWN]))
     return shown if len(items) <= SHOWN else f"{shown}, ... ({len(items)} in all)"
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """Curvature by layer: diagonal blocks and how layers interact, in one table."""
+
+    layers: tuple[str, ...]
+    sizes: tuple[int, ...]
+    lambda_max: Tensor  # (L,) of each diagonal block
+    lambda_max_error: Tensor  # (L,) residuals: an eigenvalue lies within
+    trace: Tensor  # (L,)
+    trace_error: Tensor  # (L,) standard errors; zero where exact
+    interaction: Tensor  # (L, L) Frobenius norms ‖H_lm‖_F
+    interaction_error: Tensor  # (L, L) standard errors; zero where exact
+    num_matvecs: int
+    exact: bool
+
+    @property
+    def frobenius(self) -> Tensor:
+        """(L,) Frobenius norms of the diagonal blocks."""
+        return self.interaction.diagonal()
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.layers)
+        lines = [f"{'layer':<{width}}  {'size':>8}  {'λmax':>11}  {'trace':>11}  {'‖H_ll‖':>11}"]
+        rows = zip(
+            self.layers, self.sizes, self.lambda_max, self.trace, self.frobenius, strict=True
+        )
+        for name, size, top, trace, norm in rows:
+            lines.append(
+                f"{name:<{width}}  {size:>8}  {float(top):>11.4g}  {float(trace):>11.4g}  "
+                f"{float(norm):>11.4g}"
+            )
+        kind = "exact" if self.exact else "estimated"
+        return "\n".join([*lines, f"{kind}, {self.num_matvecs} matvecs"])

@@ -1,0 +1,114 @@
+"""Autograd graphs of all batches, kept between products while they fit and hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sized
+from contextlib import AbstractContextManager
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import twice_differentiable
+from hesscope.problem.problem import Problem
+from hesscope.system import collectives
+from hesscope.system.memory import available_bytes
+
+KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
+
+Graph = TypeVar("Graph")
+
+
+class KeptGraphs(Generic[Graph]):
+    """One graph per batch, built on first use, rebuilt when parameters or buffers have changed.
+
+    When the graphs of all batches would not fit in `memory` bytes, or the batches are read anew at
+    every pass, each graph is built for each product and dropped after it.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        build: Callable[[Batch, list[Tensor]], Graph],
+        size_of: Callable[[Graph], int],
+        memory: int | None = None,
+    ) -> None:
+        self.problem, self.build, self.size_of, self.memory = problem, build, size_of, memory
+        self.graph_bytes = 0
+        self.keep: bool | None = None
+        self._kept: list[tuple[Batch, Graph]] = []
+        self._state: list[Tensor] = []
+        self._versions: list[int] = []
+        self._recomputes = False
+
+    def each(self) -> Iterator[tuple[Batch, Graph]]:
+        """Each batch with its graph, in the surroundings that passes through it need."""
+        if self.keep is None or (self.keep and not self._fresh()):
+            self._build_all()
+        if self.keep:
+            with self._surroundings():
+                yield from self._kept
+            return
+        with self.problem.evaluating() as leaves:
+            for batch in self.problem.batches:
+                yield batch, self.build(batch, leaves)
+
+    def note_calls(self, calls: Sized) -> None:
+        """Tells that a backward pass has called the model: checkpointing, which runs it again."""
+        self._recomputes = self._recomputes or len(calls) > 0
+
+    def mean(self, apply: Callable[[Graph], Tensor]) -> Tensor:
+        """The mean over batches and processes of what `apply` makes of each graph."""
+        total: Tensor | None = None
+        for batch, graph in self.each():
+            weight, part = batch.count / self.problem.count, apply(graph)
+            total = part * weight if total is None else total.add_(part, alpha=weight)
+        assert total is not None
+        return collectives.sum_over_processes(total)
+
+    def facts(self) -> dict[str, Any]:
+        """Whether the graphs are kept, and their size."""
+        mode = {True: "graph kept", False: "graph rebuilt", None: "not used yet"}[self.keep]
+        return {"graph": mode, "graph_bytes": self.graph_bytes}
+
+    def _surroundings(self) -> AbstractContextManager[Any]:
+        """All that a forward pass needs, but only where a kept graph runs the model again."""
+        if self._recomputes:
+            return self.problem.evaluating()
+        return twice_differentiable(self.problem.model, self.problem.device)
+
+    def _build_all(self) -> None:
+        """Builds the graph of each batch; gives up keeping them when they would not fit."""
+        self._kept, self._state, self.graph_bytes = [], [], 0
+        batches = self.problem.batches
+        self.keep = batches.cached
+        budget = KEPT_SHARE * available_bytes(self.problem.device)
+        budget = budget if self.memory is None else self.memory
+        with self.problem.evaluating() as leaves:
+            for batch in batches:
+                graph = self.build(batch, leaves)
+                self.graph_bytes += self.size_of(graph)
+                expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
+                if not batches.cached or expected > budget:
+                    self._kept, self.keep = [], False
+                    return
+                self._kept.append((batch, graph))
+        watched = self.problem.watched()
+        self._state = [tensor.detach().clone() for tensor in watched]
+        self._versions = _parameter_versions(watched)
+
+    def _fresh(self) -> bool:
+        """Whether parameters, frozen ones too, and buffers have the values of the kept graphs.
+
+        Autograd also refuses parameters that were written to and then got their old values back.
+        """
+        watched = self.problem.watched()
+        if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
+            return False
+        pairs = zip(watched, self._state, strict=True)
+        return all(torch.equal(tensor.detach(), old) for tensor, old in pairs)
+
+
+def _parameter_versions(watched: list[Tensor]) -> list[int]:
+    return [tensor._version for tensor in watched if isinstance(tensor, nn.Parameter)]

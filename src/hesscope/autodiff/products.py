@@ -1,0 +1,252 @@
+"""Hessian-vector products: three engines and the choice between them.
+
+Reverse-over-reverse differentiates the gradient's graph, kept between products when it fits in
+memory (Pearlmutter 1994). Forward-over-reverse is exact too and dearer on CPU. Central differences
+of gradients are approximate and always possible. Reverse-over-forward is not offered: it is
+silently wrong through LayerNorm and BatchNorm in torch 2.13.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope import probes
+from hesscope.autodiff.graph import broken_nodes, kept_bytes
+from hesscope.autodiff.kept import KeptGraphs
+from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import calls_of
+from hesscope.problem.parameters import flatten, substituted
+from hesscope.problem.problem import Problem
+
+
+class Engine(ABC):
+    """Multiplies the Hessian of a problem with a block of vectors."""
+
+    name: str
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+
+    @abstractmethod
+    def products(self, V: Tensor) -> Tensor:
+        """H V for V of shape (n, k)."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a reader of a result should know about the products."""
+        return {"product": self.name}
+
+
+class ReverseOverReverse(Engine):
+    """H v = gradient of (gradient · v), from a graph of the gradient that is kept if it fits.
+
+    A kept graph costs about two gradients per product and is dropped when the parameters or
+    buffers have changed under it, however they were changed.
+    """
+
+    name = "reverse-over-reverse"
+
+    def __init__(self, problem: Problem, memory: int | None = None) -> None:
+        super().__init__(problem)
+        self.graphs = KeptGraphs(problem, self._build, lambda kept: kept_bytes(kept[1]), memory)
+        self._scanned = False
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V: the graphs of all batches are built once and applied to every column."""
+        return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V))
+
+    def facts(self) -> dict[str, Any]:
+        """The engine, whether its graphs are kept, and their size."""
+        return {"product": self.name, **self.graphs.facts()}
+
+    def _build(self, batch: Batch, leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+        """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
+        with fast_second_derivatives():
+            loss = self.problem.batch_loss(batch)
+        with calls_of(self.problem.model) as calls:
+            gradient = torch.autograd.grad(
+                loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        self.graphs.note_calls(calls)
+        if not self._scanned:
+            refuse_broken(gradient)
+            self._scanned = True
+        return leaves, gradient
+
+    def _apply(self, gradient: tuple[Tensor, ...], leaves: list[Tensor], V: Tensor) -> Tensor:
+        """Σ_i v_i ∂gradient_i/∂theta for every column v; gradients that are constant add zero."""
+        active = [i for i, g in enumerate(gradient) if g.requires_grad]
+        if not active:
+            return torch.zeros_like(V)
+        outputs = [gradient[i] for i in active]
+        columns = []
+        for v in V.unbind(1):
+            pieces = self.problem.layout.split(v.contiguous())
+            product = _differentiate(outputs, leaves, [pieces[i] for i in active])
+            columns.append(flatten(product))
+        return torch.stack(columns, 1)
+
+
+class ForwardOverReverse(Engine):
+    """H v = directional derivative of the gradient along v, by forward-mode differentiation."""
+
+    name = "forward-over-reverse"
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V, one Jacobian-vector product of the gradient per column and batch."""
+        with self.problem.evaluating() as leaves:
+            points = tuple(leaf.detach() for leaf in leaves)
+            return self.problem.mean(
+                lambda batch: torch.stack([self._product(batch, points, v) for v in V.unbind(1)], 1)
+            )
+
+    def _product(self, batch: Batch, points: tuple[Tensor, ...], v: Tensor) -> Tensor:
+        names = self.problem.layout.names
+
+        def loss(*tensors: Tensor) -> Tensor:
+            with substituted(self.problem.model, dict(zip(names, tensors, strict=True))):
+                return self.problem.batch_loss(batch)
+
+        gradient = torch.func.grad(loss, argnums=tuple(range(len(points))))
+        tangents = tuple(self.problem.layout.split(v.contiguous()))
+        return flatten(torch.func.jvp(gradient, points, tangents)[1])
+
+
+@dataclass(frozen=True)
+class CentralDifference:
+    """Asks `Hessian` for finite differences, (g(theta + h v) - g(theta - h v)) / 2h for unit v.
+
+    With step None, h is chosen once, at the first product, along the gradient and a random
+    direction, and kept, so that all products belong to one operator.
+
+    >>> import torch, hesscope as hs
+    >>> problem = hs.Problem.from_function(lambda t: (t**3).sum(), torch.ones(1).double())
+    >>> H = hs.Hessian(problem, product=hs.CentralDifference(step=1e-3))
+    >>> (H @ torch.ones(1)).round(decimals=6)  # 6 t, exact for a cubic
+    tensor([6.], dtype=torch.float64)
+    """
+
+    step: float | None = None
+
+
+class FiniteDifference(Engine):
+    """H v from two gradients at theta ± h v/‖v‖; approximate, with an error estimate.
+
+    Across the kinks of ReLU or max-pooling it measures the curvature smoothed over the radius h,
+    which is not the Hessian that automatic differentiation computes.
+    """
+
+    name = "finite-difference"
+
+    def __init__(self, problem: Problem, step: float | None = None) -> None:
+        super().__init__(problem)
+        self.step = step
+        self.relative_error: float | None = None
+
+    def products(self, V: Tensor) -> Tensor:
+        """H V from two gradients per column."""
+        if self.relative_error is None:
+            self._choose_step()
+        assert self.step is not None
+        theta = self.problem.theta
+        return torch.stack([self._product(theta, v, self.step) for v in V.unbind(1)], 1)
+
+    def facts(self) -> dict[str, Any]:
+        """The engine, its step and its estimated relative error."""
+        return {"product": self.name, "step": self.step, "relative_error": self.relative_error}
+
+    def _product(self, theta: Tensor, v: Tensor, step: float) -> Tensor:
+        norm = float(v.norm())
+        if norm == 0:
+            return torch.zeros_like(v)
+        h = step / norm
+        ahead = self.problem.at(theta + h * v).gradient()
+        behind = self.problem.at(theta - h * v).gradient()
+        return (ahead - behind) / (2 * h)
+
+    def _choose_step(self) -> None:
+        """The step with the smallest estimate |D(h) - D(2h)| / 3, worst of two directions.
+
+        D(h) has truncation error O(h²), so a third of the difference estimates it, and below the
+        best h the same difference shows the rounding noise, which grows like 1/h. A sharp
+        direction (the gradient) and a typical one (a random probe) bracket what Lanczos will ask.
+        """
+        theta, gradient = self.problem.theta, self.problem.gradient()
+        probe = probes.gaussian(len(theta), seed=0, dtype=theta.dtype, device=theta.device)
+        directions = [v / v.norm() for v in (gradient, probe) if float(v.norm()) > 0]
+        start = self.step or (1e-4 if theta.dtype == torch.float64 else 3e-3)
+        ladder = [start] if self.step else [start * 4.0**j for j in range(-3, 4)]
+        errors = [max(self._estimate(theta, v, h) for v in directions) for h in ladder]
+        best = min(range(len(ladder)), key=errors.__getitem__)
+        self.step, self.relative_error = ladder[best], errors[best]
+
+    def _estimate(self, theta: Tensor, v: Tensor, h: float) -> float:
+        fine, coarse = self._product(theta, v, h), self._product(theta, v, 2 * h)
+        scale = max(float(fine.norm()), float(coarse.norm()))
+        return float((fine - coarse).norm()) / (3 * scale) if scale > 0 else 0.0
+
+
+def make_engine(problem: Problem, product: str | CentralDifference, memory: int | None) -> Engine:
+    """The engine that `Hessian(problem, product=...)` names.
+
+    Raises:
+        ValueError: if there is no such engine.
+    """
+    if isinstance(product, CentralDifference):
+        return FiniteDifference(problem, product.step)
+    if product in ("auto", "reverse-over-reverse", "ror"):
+        return ReverseOverReverse(problem, memory)
+    if product in ("forward-over-reverse", "for"):
+        return ForwardOverReverse(problem)
+    if product in ("finite-difference", "fd"):
+        return FiniteDifference(problem)
+    msg = (
+        f"product={product!r} is not an engine; choose 'auto', 'reverse-over-reverse', "
+        "'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
+        "Reverse-over-forward is not offered because torch computes it wrongly."
+    )
+    raise ValueError(msg)
+
+
+def _differentiate(
+    outputs: list[Tensor], leaves: list[Tensor], weights: list[Tensor]
+) -> tuple[Tensor, ...]:
+    """The gradient of the weighted sum of the outputs, from a graph that stays.
+
+    Raises:
+        RuntimeError: if torch has no second derivative for an operation of the model.
+    """
+    try:
+        return torch.autograd.grad(
+            outputs, leaves, weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+    except NotImplementedError as error:
+        raise RuntimeError(_not_implemented(error)) from error
+
+
+def _not_implemented(error: NotImplementedError) -> str:
+    return (
+        f"this model has no second derivative in torch: {str(error).rstrip('.')}. Either replace "
+        "the operation named there by its elementary form, or accept an approximation: "
+        "Hessian(problem, product='finite-difference')."
+    )
+
+
+def refuse_broken(gradient: tuple[Tensor, ...]) -> None:
+    """Refuses a graph through which second derivatives fail or are silently wrong.
+
+    Raises:
+        RuntimeError: naming the operation and what to do about it.
+    """
+    for node in broken_nodes(gradient):
+        msg = (
+            f"this model has no trustworthy second derivative: {node.cause} (at {node.after}). "
+            f"Either {node.cure}, or accept an approximation: "
+            "Hessian(problem, product='finite-difference')."
+        )
+        raise RuntimeError(msg)

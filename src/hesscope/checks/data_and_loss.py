@@ -1,0 +1,168 @@
+"""What check_problem asks first: finite parameters, data that stays the same, a finite gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope.checks.state import State
+from hesscope.problem.data import fingerprint, num_examples, take
+from hesscope.results.check import Finding
+
+
+def parameters_are_finite(state: State) -> Finding | None:
+    """No parameter is NaN or infinite."""
+    problem = state.problem
+    leaves = dict(zip(problem.layout.names, problem.leaves(), strict=True))
+    bad = [name for name, leaf in leaves.items() if not bool(torch.isfinite(leaf).all())]
+    if bad:
+        return Finding(
+            "parameters_not_finite",
+            f"{len(bad)} of {len(leaves)} parameter tensors hold NaN or infinity: "
+            f"{', '.join(bad[:4])}.",
+            "load a checkpoint from before the run diverged.",
+        )
+    if problem.dtype in (torch.float16, torch.bfloat16):
+        state.note(
+            "low_precision",
+            f"the parameters are {problem.dtype}; products carry a noise of about 1 %.",
+            "measure a float32 copy: model.float().",
+        )
+    return None
+
+
+def data_is_repeatable(state: State) -> Finding | None:
+    """A pass under another seed must bring the batches of the first pass, which was kept."""
+    batches = state.problem.batches
+    first = batches.fingerprints
+    second = tuple(fingerprint(content) for content in batches.reread(seed=1))
+    if not second:
+        return Finding(
+            "data_read_once",
+            f"a second pass over the data brought no batch, the first {len(first)}: the data can "
+            "be read only once.",
+            "pass list(data), or an object whose __iter__ starts anew.",
+        )
+    if batches.cached and any(fingerprint(b.content) != first[b.index] for b in batches):
+        return Finding(
+            "data_overwritten",
+            "the kept batches are no longer what they were when they were read: the loader reuses "
+            "its buffers, or the tensors were changed in place.",
+            "give each batch its own memory, for example [clone(batch) for batch in loader].",
+        )
+    return None if first == second else _how_the_data_changes(state, first)
+
+
+def _how_the_data_changes(state: State, first: tuple[int, ...]) -> Finding | None:
+    batches = state.problem.batches
+    if not batches.cached and tuple(map(fingerprint, batches.reread(seed=0))) != first:
+        return Finding(
+            "data_changes",
+            "the data is too large to be kept and differs at every pass: the loader shuffles or "
+            "augments with a random generator of its own.",
+            "use shuffle=False and a fixed transform, or raise cache_bytes.",
+        )
+    if _same_examples(state):
+        state.note(
+            "shuffled_data",
+            "the loader shuffles: its batches come in another order at every pass (the examples "
+            "are the same, and the first order is kept, so the mean does not change).",
+            "use shuffle=False to get the same rounding at every run.",
+        )
+        return None
+    return Finding(
+        "data_changes",
+        "the loader brings other data at every pass: it augments with random transforms, or "
+        "shuffles and drops the last batch.",
+        "measure with a fixed transform, shuffle=False and drop_last=False, or pass list(loader).",
+    )
+
+
+def _same_examples(state: State) -> bool:
+    """Whether two passes hold the same examples in another order."""
+
+    def examples(contents: Iterable[Any]) -> list[int]:
+        return sorted(
+            fingerprint(take(content, slice(i, i + 1)))
+            for content in contents
+            for i in range(num_examples(content))
+        )
+
+    batches = state.problem.batches
+    kept = batches.cached and not batches.skipped
+    first = (batch.content for batch in batches) if kept else batches.reread(seed=0)
+    try:
+        return examples(first) == examples(batches.reread(seed=1))
+    except ValueError:  # the examples of a batch cannot be told apart
+        return False
+
+
+def loss_is_finite(state: State) -> Finding | None:
+    """The loss and every entry of its gradient are finite, over all data."""
+    problem = state.problem
+    try:
+        gradient = problem.gradient()
+    except (ValueError, RuntimeError) as error:
+        return _why_the_gradient_fails(str(error))
+    bad = [
+        name
+        for name, piece in zip(problem.layout.names, problem.layout.split(gradient), strict=True)
+        if not bool(torch.isfinite(piece).all())
+    ]
+    if bad:
+        return Finding(
+            "gradient_not_finite",
+            f"the loss is finite but the gradient is not, first in {bad[0]}: a square root, norm "
+            "or logarithm at 0, or a 0/0 behind torch.where.",
+            "add a small epsilon inside the root, norm or logarithm.",
+        )
+    _note_unused(state, gradient)
+    return None
+
+
+def _why_the_gradient_fails(message: str) -> Finding:
+    if "use_reentrant" in message:
+        return Finding(
+            "reentrant_checkpoint",
+            "the model checkpoints activations with use_reentrant=True, which has no second "
+            "derivative in torch.",
+            "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; for a Hugging Face "
+            "model: gradient_checkpointing_kwargs={'use_reentrant': False}.",
+        )
+    name = "loss_not_finite" if "needs a finite loss" in message else "loss_fails"
+    return Finding(name, message, "see the cause; `problem.gradient()` raises the same error.")
+
+
+def _note_unused(state: State, gradient: Tensor) -> None:
+    problem = state.problem
+    with problem.evaluating() as leaves:
+        pieces = torch.autograd.grad(
+            problem.batch_loss(state.first_batch()), leaves, allow_unused=True
+        )
+    unused = [n for n, g in zip(problem.layout.names, pieces, strict=True) if g is None]
+    places = problem.layout.slices()
+    flat = [n for n in places if n not in unused and not bool(gradient[places[n]].any())]
+    if flat and bool(gradient.any()):
+        state.note(
+            "zero_gradient",
+            f"the gradient is exactly zero in {', '.join(flat[:4])}"
+            f"{' and others' if len(flat) > 4 else ''}: dead units, a factor that is zero, or a "
+            "step such as round() or argmax in the path.",
+            "nothing, if a factor starts at zero on purpose.",
+        )
+    if unused:
+        state.note(
+            "unused_parameters",
+            f"the loss does not use {', '.join(unused[:4])}"
+            f"{' and others' if len(unused) > 4 else ''}: zero rows of the Hessian.",
+            "leave them out with `params`, or see whether a layer was forgotten in forward().",
+        )
+    if problem.batches.skipped:
+        state.note(
+            "skipped_batches",
+            f"{len(problem.batches.skipped)} batches count zero items and are left out.",
+            "nothing, if their labels are all ignored on purpose.",
+        )

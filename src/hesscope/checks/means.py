@@ -1,0 +1,189 @@
+"""Is the loss of a batch the same each time, and the count-weighted mean of that of its parts?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from hesscope.checks.differences import direction
+from hesscope.checks.state import State
+from hesscope.problem.data import Batch, num_examples, take, tensors_in
+from hesscope.problem.problem import Problem
+from hesscope.results.check import Finding
+
+
+def loss_is_repeatable(state: State) -> Finding | None:
+    """One batch has one loss, under one random seed and under another."""
+    problem, batch = state.problem, state.first_batch()
+    with problem.evaluating():
+        once, again, other = (float(problem.batch_loss(batch, seed=s).detach()) for s in (1, 1, 2))
+    if once != again and not _close(once, again, _rounding(problem)):
+        return Finding(
+            "stateful_loss",
+            f"two evaluations of one batch under one random seed differ ({once:.8g}, {again:.8g}): "
+            "the model or the loss keeps state between calls, or writes into its inputs.",
+            "reset that state in forward(), or register it with register_buffer; replace in-place "
+            "operations on inputs, such as x.mul_(2), by x * 2.",
+        )
+    if once == other or _close(once, other, _rounding(problem)):
+        return None
+    active = _named(problem.model, lambda m: m.training and "Dropout" in type(m).__name__)
+    if active:
+        return Finding(
+            "dropout",
+            f"dropout is active in {', '.join(active[:3])}: every evaluation is another network.",
+            "measure in evaluation mode: leave out training=True.",
+        )
+    return Finding(
+        "random_loss",
+        f"two evaluations of one batch differ ({once:.8g}, {other:.8g}): the model or the loss "
+        "draws random numbers, such as F.dropout without training=self.training or added noise.",
+        "pass training=self.training to F.dropout, or switch the noise off while measuring.",
+    )
+
+
+def loss_is_a_mean(state: State) -> Finding | None:
+    """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches and several ways to cut each into two parts."""
+    problem = state.problem
+    if not tensors_in(state.first_batch().content):
+        return None
+    checked = 0
+    for batch in islice(problem.batches, 3):
+        for parts in _two_parts(problem, batch):
+            with problem.evaluating():
+                whole, one, two = (_value(problem, b) for b in (batch, *parts))
+            if whole is None or one is None or two is None:
+                continue
+            checked += 1
+            expected = (parts[0].count * one + parts[1].count * two) / batch.count
+            if not _same_loss(problem, batch, whole, expected):
+                return _why_not_a_mean(state, batch, whole, expected, one + two)
+    if not checked:
+        state.note(
+            "mean_not_checked",
+            "the first batches cannot be cut into two parts that both count and that the model "
+            "accepts, so it is not known whether the loss is a mean over `count` items.",
+            "make sure that it is.",
+        )
+    return None
+
+
+def _value(problem: Problem, batch: Batch) -> float | None:
+    """The loss of a batch or part, NaN where it averages over nothing, None where it fails.
+
+    A model or loss may refuse a batch of one example, which says nothing about the mean.
+    """
+    try:
+        return float(problem.batch_loss(batch).detach())
+    except RuntimeError:
+        return float("nan")
+    except ValueError:
+        return None
+
+
+def _why_not_a_mean(
+    state: State, batch: Batch, whole: float, expected: float, total: float
+) -> Finding | None:
+    problem = state.problem
+    numbers = f"a batch has loss {whole:.6g}, its two parts average to {expected:.6g}"
+    normalised = _named(problem.model, _uses_batch_statistics)
+    if normalised:
+        return Finding(
+            "batch_statistics",
+            f"{numbers}: {', '.join(normalised[:3])} normalises with the statistics of the batch, "
+            "so the loss of an example depends on its neighbours.",
+            "measure in evaluation mode with running statistics: leave out training=True.",
+        )
+    if _close(whole, total, _rounding(problem)):
+        return Finding(
+            "sum_reduction",
+            f"{numbers} and add up to {total:.6g}: the loss is a sum over the batch.",
+            "use reduction='mean'; hesscope weighs batches by their count itself.",
+        )
+    if any(
+        not t.is_floating_point() and bool((t == -100).any()) for t in tensors_in(batch.content)
+    ):
+        return Finding(
+            "ignored_targets",
+            f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
+            "count what the loss averages over: count=lambda targets: (targets != -100).sum().",
+        )
+    if isinstance(getattr(problem.loss_fn, "weight", None), Tensor):
+        return _coupled(
+            state,
+            "class_weights",
+            f"{numbers}: the loss has class weights and divides by the sum of them, not by the "
+            "number of targets.",
+            "count what the loss divides by: count=lambda targets: loss_fn.weight[targets].sum().",
+        )
+    cause = (
+        f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
+        "something else (masked tokens, class weights), or it couples the examples of a batch."
+    )
+    cure = (
+        "pass `count` with what the loss divides by, for class weights "
+        "count=lambda y: weight[y].sum(); a loss that couples examples needs one single batch."
+    )
+    return _coupled(state, "not_a_mean", cause, cure)
+
+
+def _coupled(state: State, name: str, cause: str, cure: str) -> Finding | None:
+    """A loss that is right for the whole batch only: a fault when there are several batches."""
+    if len(state.problem.batches) > 1:
+        return Finding(name, cause, cure)
+    state.note(name, cause, cure)
+    return None
+
+
+def _two_parts(problem: Problem, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
+    """A few uneven cuts of a batch into two parts that both count something."""
+    try:
+        size = num_examples(batch.content)
+    except ValueError:  # the examples of a batch cannot be told apart
+        return
+    for cut in sorted({1, size // 3, size // 2 + 1, size - 1} & set(range(1, size))):
+        contents = take(batch.content, slice(0, cut)), take(batch.content, slice(cut, size))
+        counts = [float(problem.batches.count_of(content)) for content in contents]
+        if min(counts) > 0:
+            one, two = (
+                Batch(batch.index, content, count)
+                for content, count in zip(contents, counts, strict=True)
+            )
+            yield one, two
+
+
+def _named(model: nn.Module, test: Callable[[nn.Module], bool]) -> list[str]:
+    return [name or type(model).__name__ for name, module in model.named_modules() if test(module)]
+
+
+def _uses_batch_statistics(module: nn.Module) -> bool:
+    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return False
+    return module.training or module.running_mean is None
+
+
+def _rounding(problem: Problem) -> float:
+    return 1e-9 if problem.dtype == torch.float64 else 1e-4
+
+
+def _same_loss(problem: Problem, batch: Batch, a: float, b: float) -> bool:
+    """Whether two values of one loss agree up to the rounding of its forward pass.
+
+    Rounding acts like a relative change of the parameters, so two values also agree when such a
+    change moves the loss as far: a loss of 1e-33 = (1e-16)² has no correct digit.
+    """
+    if _close(a, b, _rounding(problem)):
+        return True
+    theta = problem.theta + _rounding(problem) * direction(problem, seed=8)
+    moved = problem.at(theta)
+    with moved.evaluating():
+        value = _value(moved, batch)
+    return value is not None and abs(a - b) <= 10 * abs(value - a)
+
+
+def _close(a: float, b: float, tolerance: float) -> bool:
+    """Whether two losses agree up to rounding; NaN agrees with nothing."""
+    return abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-30)

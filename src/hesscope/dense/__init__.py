@@ -1,0 +1,1 @@
+"""All eigenvalues, from a matrix: in memory, in place, or kept on disk."""

@@ -1,0 +1,125 @@
+"""What is left of an operator when eigenpairs and Krylov spaces have been taken out exactly.
+
+For any orthonormal Q and the projection P on its complement, tr A = tr QᵀAQ + tr PAP and
+‖A‖_F² = ‖QᵀAQ‖_F² + 2 ‖PAQ‖_F² + ‖PAP‖_F². A Lanczos run knows the first terms exactly, also of
+its vectors that have not converged; probes that know nothing of Q estimate the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesscope.krylov.basis import Basis, norm
+from hesscope.krylov.lanczos import ROUNDING, Lanczos, random_start
+from hesscope.operator import SymmetricOperator
+from hesscope.results.spectrum import Eigenpairs
+from hesscope.system import progress
+
+PROBES_FROM = 2**20  # seeds of probes, apart from those of starts
+RECENT = 4  # steps that the gain of a further step is judged by
+FIRST = 6  # steps before a run is judged at all
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Unbiased for tr PAP and ‖PAP‖_F²: m zᵀPAPz/zᵀz and m ‖PAPz‖²/zᵀz, m the size left."""
+
+    trace: float
+    squares: float
+
+
+class Deflated:
+    """The space that has been taken out of A, what A does there, and the products spent."""
+
+    def __init__(self, A: SymmetricOperator, pairs: Eigenpairs | None, seed: int) -> None:
+        self.A, self.seed = A, seed
+        self.taken = Basis(A)
+        self.trace = self.squares = self.scale = 0.0
+        self.num_matvecs = self.num_probes = self.rounds = 0
+        if pairs is not None:
+            self._take_pairs(pairs)
+
+    @property
+    def left(self) -> int:
+        """The dimension of the complement."""
+        return self.A.n - len(self.taken)
+
+    def _take_pairs(self, pairs: Eigenpairs) -> None:
+        """Takes out eigenpairs that are already known.
+
+        Raises:
+            ValueError: if they are those of another operator.
+        """
+        if pairs.eigenvectors.shape[0] != self.A.n:
+            msg = f"the eigenpairs have {pairs.eigenvectors.shape[0]} entries, A has n={self.A.n}."
+            raise ValueError(msg)
+        for v in pairs.eigenvectors.to(self.A.device, self.A.dtype).unbind(1):
+            self._take(v)
+        self.trace += float(pairs.eigenvalues.sum())
+        self.scale = float(pairs.eigenvalues.abs().max())
+        self.squares += float(pairs.eigenvalues.square().sum() + 2 * pairs.residuals.square().sum())
+
+    def _take(self, v: Tensor) -> None:
+        v, _ = self.taken.project_out(v)
+        self.taken.append(v / norm(self.A, v))
+
+    def take_krylov(self, most: int, rtol: float = 0.0) -> None:
+        """Takes out a Krylov space of at most `most` dimensions, as long as a step is worth it.
+
+        A step explains α_j² + 2 β_{j-1}² of ‖A‖_F² for good. It is worth more than a probe while
+        that is above (rtol·trace)²/2, because n probes have the variance 2 ‖PAP‖_F²/n.
+        """
+        start = random_start(self.A, self.taken, self.seed + self.rounds)
+        run = Lanczos(self.A, start, self.taken)
+        self.rounds += 1
+        gains: list[float] = []
+        while not run.exhausted and run.num_steps < most:
+            coupling = run.residual
+            run.step()
+            self.num_matvecs += 1
+            progress.report("trace: matvecs", self.num_matvecs)
+            gains.append(run.alpha[-1] ** 2 + 2 * coupling**2)
+            worth = (rtol * (self.trace + sum(run.alpha))) ** 2 / 2
+            if run.num_steps >= FIRST and np.mean(gains[-RECENT:]) <= worth:
+                break
+        if len(run.Q) > run.num_steps:
+            run.Q.drop_last()
+        for i in range(run.num_steps):
+            self.taken.append(run.Q[i])
+        self.scale = max(self.scale, run.scale)
+        self.trace += float(np.trace(run.T))
+        last = 0.0 if run.exhausted else run.residual
+        self.squares += float((run.T**2).sum()) + 2 * last**2
+
+    @property
+    def rounding(self) -> float:
+        """What rounding can do to the trace: eps‖A‖ for each vector that was taken out."""
+        eps = float(torch.finfo(self.A.dtype).eps)
+        return ROUNDING * eps * self.scale * max(len(self.taken), 1)
+
+    def probe(self) -> Probe:
+        """One product with a fresh Gaussian vector in the complement.
+
+        Raises:
+            RuntimeError: if it is not finite.
+        """
+        z, _ = self.taken.project_out(self.A.probe(self.seed + PROBES_FROM + self.num_probes))
+        w, _ = self.taken.project_out(self.A @ z)
+        self.num_probes += 1
+        self.num_matvecs += 1
+        progress.report("trace: matvecs", self.num_matvecs)
+        z, w = z[:, None], w[:, None]
+        size = float(self.A.inner(z, z)) / self.left
+        form, square = float(self.A.inner(z, w)) / size, float(self.A.inner(w, w)) / size
+        if not math.isfinite(square):
+            msg = (
+                "a product of the operator with a finite vector is NaN or infinite; "
+                "hs.check_problem names the cause."
+            )
+            raise RuntimeError(msg)
+        return Probe(form, square)

@@ -1,0 +1,102 @@
+"""One Lanczos run for everything that a first look at a spectrum wants: ends, pairs, density."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesscope.estimators.density import Measurement, spectral_density
+from hesscope.krylov.basis import norm
+from hesscope.krylov.eigsh import eigsh
+from hesscope.krylov.wanted import Wanted, statement
+from hesscope.operator import SymmetricOperator
+from hesscope.results.density import SpectralDensity
+from hesscope.results.spectrum import Certificate, Eigenpairs
+from hesscope.system import progress
+
+TOLERANCE = 1e-2  # relative residual at which a pair counts as converged
+
+
+def survey(
+    A: SymmetricOperator, num_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
+) -> tuple[SpectralDensity, Eigenpairs]:
+    """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
+
+    The run is that of `spectral_density`; its outermost Ritz vectors get fresh products for their
+    residuals, k of the `num_matvecs` (a third of them at most). The list is certified complete
+    where the second start of the density has verified the outliers up to it.
+
+    Raises:
+        ValueError: as `spectral_density`.
+        RuntimeError: as `spectral_density`.
+
+    >>> import torch, hesscope as hs
+    >>> A = hs.as_operator(torch.diag(torch.linspace(-1, 3, 50).double()))
+    >>> density, pairs = survey(A, 30, 2)
+    >>> bool((pairs.eigenvalues - torch.tensor([3.0, -1.0])).abs().max() < 1e-3)
+    True
+    >>> density.num_matvecs + pairs.num_matvecs
+    30
+    """
+    k = min(k, A.n, max(1, num_matvecs // 3))
+    if num_matvecs - k >= A.n:
+        pairs = eigsh(A, k, "BE" if A.n > 1 else "LA", seed=seed, delta=delta)
+        return spectral_density(A, max(A.n, 4), seed=seed, delta=delta), pairs
+    work = Measurement(A, num_matvecs - k, True, seed, delta)
+    work.measure(split=True)
+    density = work.result()
+    theta, S, _ = work.run.ritz()
+    chosen = Wanted(min(k, len(theta)), "BE").choose(theta)
+    X = work.run.vectors(S[:, chosen])
+    return density, _with_fresh_residuals(A, X, density, work.noise, seed)
+
+
+def _with_fresh_residuals(
+    A: SymmetricOperator, X: Tensor, density: SpectralDensity, noise: float, seed: int
+) -> Eigenpairs:
+    """Rayleigh quotients and ‖A x - θ x‖ from new products; the most wanted pair first."""
+    AX = torch.empty_like(X)
+    for i in range(X.shape[1]):
+        AX[:, i] = A @ X[:, i]
+        progress.report("residuals: matvecs", i + 1, X.shape[1])
+    values = A.inner(X, AX).diagonal()
+    order = torch.from_numpy(Wanted(len(values), "BE").choose(values.cpu().numpy()).copy())
+    order = order.to(values.device)
+    X, AX, values = X[:, order], AX[:, order], values[order]
+    R = AX - X * values.to(X.dtype)
+    residuals = np.maximum([norm(A, r) for r in R.unbind(1)], noise)
+    values = values.cpu()
+    errors = torch.from_numpy(residuals)
+    converged = errors <= torch.clamp(TOLERANCE * values.abs(), min=10 * noise)
+    return Eigenpairs(
+        eigenvalues=values,
+        eigenvectors=X,
+        residuals=errors,
+        converged=converged,
+        num_matvecs=X.shape[1],
+        certificate=_certificate(density, values, bool(converged.all())),
+        which="BE",
+        seed=seed,
+        facts=density.facts,
+    )
+
+
+def _certificate(density: SpectralDensity, values: Tensor, converged: bool) -> Certificate:
+    """What the density's second start says about the list, copies included."""
+    middle = float(values.median())
+    top, bottom = values[values >= middle], values[values < middle]
+    verified = bool((top > density.cut_high).all()) and bool((bottom < density.cut_low).all())
+    complete = verified and converged
+    text = statement(
+        Wanted(len(values), "BE"),
+        complete,
+        complete,
+        density.rounding,
+        density.delta,
+        density.lower,
+        density.upper,
+    )
+    return Certificate(
+        density.lower, density.upper, density.rounding, complete, complete, density.delta, text
+    )

@@ -1,0 +1,1 @@
+"""Eigenpairs from products: Lanczos, certificates, the search for the wanted ones."""

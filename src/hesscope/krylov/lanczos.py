@@ -1,0 +1,188 @@
+"""The Lanczos recurrence with full reorthogonalisation, grown one product at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesscope.krylov.basis import Basis, norm
+from hesscope.operator import SymmetricOperator
+
+BREAKDOWN = 100  # times eps and the size of A: below, the next vector would be rounding noise
+ROUNDING = 4  # times eps and the size of A: what rounding leaves in every product
+ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start vector, and how much of it is random.
+
+    `share` is the squared weight of a standard normal entry in the normalised start: σ²/‖v‖² for
+    v = x + σ z with z standard normal. Certificates rest on it alone, whatever x is.
+    """
+
+    vector: Tensor
+    share: float
+
+
+def random_start(A: SymmetricOperator, locked: Basis, seed: int) -> Start:
+    """A Gaussian vector in the complement of the locked ones."""
+    z, _ = locked.project_out(A.probe(seed))
+    size = norm(A, z)
+    return Start(z, 1.0 / size**2 if size > 0 else math.inf)
+
+
+def mixed_start(A: SymmetricOperator, warm: Tensor, seed: int, random_part: float = 0.1) -> Start:
+    """A warm vector plus `random_part` of a random direction, which keeps certificates valid.
+
+    They are valid when the random direction was drawn without knowing the warm vector and the
+    other way round: see `independent_seed`.
+    """
+    warm = warm.reshape(A.n, -1).sum(1).to(dtype=A.dtype, device=A.device)
+    sigma = random_part / math.sqrt(A.n)
+    v = warm / norm(A, warm) + sigma * A.probe(seed)
+    return Start(v, sigma**2 / norm(A, v) ** 2)
+
+
+def independent_seed(seed: int, warm: Tensor) -> int:
+    """A seed whose probes have nothing to do with how `warm` was found.
+
+    A warm vector usually comes from a run with the same seed. Its probe would then not be random
+    given the warm vector, and certificates would be void; a seed that depends on every bit of the
+    warm vector cannot have been used to find it.
+    """
+    content = warm.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + content).digest()[:7])
+
+
+class Lanczos:
+    """A Q = Q T + beta q e', with Q orthonormal (also to `locked`) and T projected from A.
+
+    T is tridiagonal until the first `restart`, and `alpha`, `beta` describe that part for good:
+    they are the recurrence coefficients of the polynomials orthogonal with respect to the
+    spectral measure of the start vector (Lanczos 1950; Golub and Meurant 2010).
+    """
+
+    def __init__(
+        self, A: SymmetricOperator, start: Start, locked: Basis, *, known_scale: float = 0.0
+    ) -> None:
+        self.A, self.locked, self.share = A, locked, start.share
+        self._known_scale = known_scale  # of A, from earlier runs in a larger space
+        self.Q = Basis(A)
+        self.T = np.zeros((0, 0))
+        self.alpha: list[float] = []
+        self.beta: list[float] = []
+        self.restarted = False
+        self.asymmetry = 0.0
+        self.residual = 0.0  # the last beta
+        self._coupling = np.zeros(0)  # the new column of T above its diagonal
+        size = norm(A, start.vector)
+        self.exhausted = len(locked) >= A.n or size == 0.0
+        if not self.exhausted:
+            self.Q.append(start.vector / size)
+
+    @property
+    def num_steps(self) -> int:
+        """The order of T."""
+        return len(self.T)
+
+    @property
+    def scale(self) -> float:
+        """The size of A from below: the largest entry of T in this and earlier runs."""
+        return float(np.abs(self.T).max(initial=self._known_scale))
+
+    def step(self) -> None:
+        """One product with A; afterwards T is larger by one.
+
+        Raises:
+            RuntimeError: if the product is not finite, or A shows not to be symmetric.
+        """
+        j = self.num_steps
+        w = self.A @ self.Q[j]
+        w, _ = self.locked.project_out(w)
+        alpha = self.A.inner(self.Q[j][:, None], w[:, None])[0, 0]
+        back = float(self._coupling[j - 1]) if j else 0.0
+        # Taken out first, so that what all vectors take out afterwards is no more than rounding.
+        w = w - alpha.to(w.dtype) * self.Q[j] - back * self.Q[max(j - 1, 0)]
+        w, h = self.Q.project_out(w)
+        if len(self.locked):
+            w, _ = self.locked.project_out(w)
+        h[j] += alpha
+        h[max(j - 1, 0)] += back
+        column = h.cpu().numpy()
+        if not np.isfinite(column).all():
+            msg = (
+                "a product of the operator with a finite vector is NaN or infinite; "
+                "hs.check_problem names the cause."
+            )
+            raise RuntimeError(msg)
+        self._note_asymmetry(column)
+        residual = norm(self.A, w)
+        self._extend(column[j], residual)
+        if not self.exhausted:
+            self.Q.append(w / residual)
+
+    def _extend(self, alpha: float, residual: float) -> None:
+        """T with one more row, and whether anything is left to find."""
+        j = self.num_steps
+        T = np.pad(self.T, (0, 1))
+        T[j, j] = alpha
+        T[:j, j] = T[j, :j] = self._coupling
+        self.T, self.residual = T, residual
+        eps_scale = float(torch.finfo(self.A.dtype).eps) * self.scale
+        full = len(self.locked) + j + 1 >= self.A.n
+        self.exhausted = full or residual <= BREAKDOWN * eps_scale
+        if not self.restarted:  # below rounding, a larger beta is the weaker, honest statement
+            self.alpha.append(alpha)
+            self.beta.append(residual if full else max(residual, ROUNDING * eps_scale))
+        self._coupling = np.zeros(j + 1)
+        self._coupling[j] = residual
+
+    def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ritz values ascending, their vectors in the basis Q, and residual norms beta |s_m|."""
+        theta, S = np.linalg.eigh(self.T)
+        residual = 0.0 if self.exhausted else self.residual
+        return theta, S, residual * np.abs(S[-1])
+
+    def vectors(self, S: np.ndarray) -> Tensor:
+        """The Ritz vectors Q S, (n, k)."""
+        return self.Q.combine(torch.from_numpy(np.ascontiguousarray(S)))
+
+    def restart(self, keep: np.ndarray) -> None:
+        """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
+        theta, S, _ = self.ritz()
+        self._known_scale = self.scale
+        following = self.Q[self.num_steps].clone()
+        kept = self.vectors(S[:, keep])
+        self.Q = Basis(self.A)
+        for v in kept.unbind(1):
+            self.Q.append(v)
+        self.Q.append(following)
+        self.T = np.diag(theta[keep])
+        self._coupling = self.residual * S[-1, keep]
+        self.restarted = True
+
+    def _note_asymmetry(self, column: np.ndarray) -> None:
+        """q_i'A q_j must equal q_j'A q_i, which an earlier step has found: a free check.
+
+        Raises:
+            RuntimeError: if they differ by more than a twentieth of the size of A.
+        """
+        j = len(column) - 1
+        if j == 0:
+            return
+        difference = float(np.abs(column[:j] - self._coupling).max())
+        scale = max(self.scale, float(np.abs(column).max()))
+        self.asymmetry = max(self.asymmetry, difference / scale if scale > 0 else 0.0)
+        if self.asymmetry > ASYMMETRIC:
+            msg = (
+                f"the operator is not symmetric or not repeatable: u'Av and v'Au differ by "
+                f"{self.asymmetry:.0%} of its size. hs.check_problem(problem), or "
+                "hs.check_operator(A) for an operator of your own, names the cause."
+            )
+            raise RuntimeError(msg)

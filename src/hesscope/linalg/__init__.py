@@ -1,1 +1,0 @@
-"""Numerics on any symmetric operator; they know nothing of networks or processes."""

@@ -1,0 +1,1 @@
+"""Exact Hessians of multilayer perceptrons, assembled without products."""

@@ -1,0 +1,90 @@
+"""The data in exchangeable parts, whose spread shows the noise of their mean."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.products import refuse_broken
+from hesscope.problem.data import Batch, fingerprint, num_examples, take
+from hesscope.problem.parameters import flatten
+from hesscope.problem.problem import Problem
+
+PARTS = 32  # the data is looked at in at least this many parts, where it can be
+
+
+def parts_of(problem: Problem) -> Iterator[Batch]:
+    """The batches of this process, each cut at random where there are fewer than PARTS.
+
+    A batch is cut into pieces whose sizes differ by one at most. Its examples are shuffled under
+    its own fixed seed first, because data often lies in an order that has a meaning: slices of
+    sorted data differ by more than the luck of the draw. A batch whose examples cannot be told
+    apart stays whole. One part at a time is in memory.
+
+    >>> import torch, hesscope as hs
+    >>> x = torch.arange(70.0)[:, None]
+    >>> parts = list(parts_of(hs.Problem(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (x, x))))
+    >>> len(parts), sorted({part.count for part in parts})
+    (32, [2.0, 3.0])
+    """
+    pieces = -(-PARTS // len(problem.batches))
+    for batch in problem.batches:
+        yield from [batch] if pieces == 1 else _cut(problem, batch, pieces)
+
+
+def examples_in(batch: Batch) -> float:
+    """The number of examples of a batch, or of items where examples cannot be told apart."""
+    try:
+        return float(num_examples(batch.content))
+    except ValueError:
+        return batch.count
+
+
+def random_sign(part: Batch, seed: int) -> int:
+    """+1 or -1, drawn from the content of a part: the same in whatever process it lies."""
+    return random.Random(fingerprint(part.content) + seed).choice((-1, 1))
+
+
+def products_of(problem: Problem, part: Batch, leaves: list[Tensor], V: Tensor) -> Tensor:
+    """H_b V, (n, k), from one graph of the part's gradient, dropped afterwards.
+
+    Raises:
+        RuntimeError: if the model has no trustworthy second derivative.
+    """
+    with fast_second_derivatives():
+        loss = problem.batch_loss(part)
+    gradient = flatten(
+        torch.autograd.grad(
+            loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+    )
+    if not gradient.requires_grad:
+        return torch.zeros_like(V)
+    refuse_broken((gradient,))
+    columns = [
+        torch.autograd.grad(
+            gradient, leaves, v, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for v in V.unbind(1)
+    ]
+    return torch.stack([flatten(column) for column in columns], 1)
+
+
+def _cut(problem: Problem, batch: Batch, pieces: int) -> Iterator[Batch]:
+    try:
+        size = num_examples(batch.content)
+    except ValueError:  # the examples of this batch cannot be told apart: it stays whole
+        yield batch
+        return
+    generator = torch.Generator().manual_seed(batch.index)
+    shuffled = torch.randperm(size, generator=generator).to(problem.device)
+    for places in shuffled.tensor_split(min(pieces, size)):
+        content: Any = take(batch.content, places)
+        count = float(problem.batches.count_of(content))
+        if count > 0:
+            yield Batch(batch.index, content, count)

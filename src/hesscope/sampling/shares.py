@@ -1,0 +1,181 @@
+"""Which examples cause the curvature along a vector: v'Hv as a sum over examples.
+
+With outputs z of a batch and its mean loss L(z), example n owns the rows z_n, and along theta + ε v
+
+    d²L/dε² = Σ_n [ z_n'·(∂²L/∂z² z')_n + (∂L/∂z)_n·z_n'' ],   z' = dz/dε, z'' = d²z/dε².
+
+The terms are the examples' own second derivatives for any loss that is a mean over examples,
+whatever their weights. q(u) = (Jᵀu)·v is linear in a cotangent u, with ∂q/∂u = z'; so is
+r(u) = (∂q/∂theta)·v, with ∂r/∂u = z''. A constant number of backward passes gives the shares of all
+examples of a batch at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hesscope.autodiff.jacobian import Jacobian, output_jacobian
+from hesscope.curvature.hessian import Hessian
+from hesscope.problem.data import Batch, num_examples, take
+from hesscope.problem.problem import Problem
+from hesscope.results.sampling import Shares
+from hesscope.sampling.parts import products_of
+from hesscope.system import collectives, progress
+
+PASSES = 3.0  # what the shares of a vector cost, in products
+
+
+def curvature_shares(problem: Problem, V: Tensor) -> Shares:
+    """The shares of all examples, that is rows of the outputs, in v'Hv for each column of V.
+
+    Where the outputs are not known (closures) or the model has no third derivative, every example
+    is a batch of its own. Exact to rounding: the sums are compared with k products of H. Costs
+    about 3k products, or N k products of single examples.
+
+    Raises:
+        ValueError: if single examples are needed and cannot be told apart, or do not add up.
+
+    >>> import torch, hesscope as hs
+    >>> x = torch.tensor([[1.0], [3.0]])
+    >>> p = hs.Problem(torch.nn.Linear(1, 1, bias=False), torch.nn.MSELoss(), (x, x))
+    >>> curvature_shares(p, torch.ones(1, 1)).examples.flatten()  # 2 x²/N
+    tensor([1., 9.], dtype=torch.float64)
+    """
+    truth = (V.double() * (Hessian(problem) @ V).double()).sum(0).cpu()
+    shares, cost = _all_at_once(problem, V), PASSES * V.shape[1]
+    if not _adds_up(shares, truth, V.dtype):
+        shares = torch.cat(list(_one_by_one(problem, V)))
+        cost = float(shares.numel())
+        if not _adds_up(shares, truth, V.dtype):
+            raise ValueError(_DO_NOT_ADD_UP)
+    assert shares is not None
+    by_class, sizes = _by_class(problem, shares)
+    return Shares(shares, by_class, sizes, cost + V.shape[1])
+
+
+_DO_NOT_ADD_UP = (
+    "the curvatures of single examples do not add up to that of the whole: the loss of a batch is "
+    "no mean over what `count` counts (pass `count` to Problem for class weights and ignored "
+    "labels), or batches couple their examples (BatchNorm, dropout in training mode)."
+)
+
+
+def _all_at_once(problem: Problem, V: Tensor) -> Tensor | None:
+    """(N, k) from the outputs; None where that cannot be had, if only in another process."""
+    parts: list[Tensor] = []
+    failed = False
+    try:
+        with problem.evaluating() as leaves:
+            for batch in problem.batches:
+                parts.append(_of_batch(problem, batch, leaves, V))
+                progress.report("shares: batches", len(parts), len(problem.batches))
+    except (RuntimeError, ValueError):  # no outputs, no third derivative, or no memory for it
+        failed = True
+    return None if collectives.sum_of_number(float(failed)) else torch.cat(parts)
+
+
+def _of_batch(problem: Problem, batch: Batch, leaves: list[Tensor], V: Tensor) -> Tensor:
+    """(rows of the outputs, k)."""
+    J = output_jacobian(problem, batch, leaves)
+    assert problem.loss_fn is not None
+    point = J.outputs.detach().requires_grad_()
+    loss = problem.loss_fn(point, J.targets)
+    (slope,) = torch.autograd.grad(loss, point, create_graph=True)
+    weight = batch.count / problem.count
+    columns = []
+    for v in V.unbind(1):
+        first, second = _output_derivatives(J, problem.layout.split(v.contiguous()))
+        bent = torch.zeros_like(point)
+        if slope.requires_grad:
+            (bent,) = torch.autograd.grad(
+                slope, point, first, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
+        terms = first.double() * bent.double() + slope.detach().double() * second.double()
+        columns.append(weight * terms.reshape(len(terms), -1).sum(1))
+    return torch.stack(columns, 1).cpu()
+
+
+def _output_derivatives(J: Jacobian, pieces: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """z' and z'' along v, given in the shapes of the parameters, each in the shape of z."""
+    none = torch.zeros_like(J.cotangent)
+    q = _dot(J.pulled_back, pieces)
+    if q is None:
+        return none, none
+    (first,) = torch.autograd.grad(q, J.cotangent, retain_graph=True)
+    back = torch.autograd.grad(
+        q, J.leaves, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    r = _dot(back, pieces)
+    if r is None:
+        return first, none
+    (second,) = torch.autograd.grad(
+        r, J.cotangent, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return first, second
+
+
+def _dot(tensors: tuple[Tensor, ...], pieces: list[Tensor]) -> Tensor | None:
+    """Σ_i t_i·v_i over the tensors that are no constants; None if there is none."""
+    terms = [(t * v).sum() for t, v in zip(tensors, pieces, strict=True) if t.requires_grad]
+    return torch.stack(terms).sum() if terms else None
+
+
+def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
+    """(1, k) for each example, as a batch of its own."""
+    with problem.evaluating() as leaves:
+        for batch in problem.batches:
+            for i in range(num_examples(batch.content)):
+                content = take(batch.content, slice(i, i + 1))
+                count = float(problem.batches.count_of(content))
+                share = torch.zeros(1, V.shape[1], dtype=torch.float64)
+                if count > 0:
+                    example = Batch(batch.index, content, count)
+                    product = products_of(problem, example, leaves, V)
+                    share[0] = (V.double() * product.double()).sum(0).cpu()
+                yield count / problem.count * share
+
+
+def _adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
+    """Whether the columns sum to the truth, to half the digits of their absolute sums."""
+    if shares is None:
+        return False
+    total = collectives.sum_over_processes(torch.stack([shares.sum(0), shares.abs().sum(0)]))
+    tolerance = torch.finfo(dtype).eps ** 0.5
+    return bool(((total[0] - truth).abs() <= tolerance * total[1]).all())
+
+
+def _by_class(problem: Problem, shares: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Sums of shares by label, (C, k), and the number of examples of each, over all processes."""
+    labels, num = _labels(problem)
+    unfit = len(labels) != len(shares) or not bool((labels < num).all())
+    if collectives.sum_of_number(float(unfit)):
+        return None, None
+    counted = labels >= 0  # a negative label is one to ignore
+    sums = torch.zeros(num, shares.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels[counted], shares[counted])
+    sizes = torch.bincount(labels[counted], minlength=num).double()
+    return collectives.sum_over_processes(sums), collectives.sum_over_processes(sizes)
+
+
+_NO_LABELS = torch.zeros(0, dtype=torch.int64)
+
+
+def _labels(problem: Problem) -> tuple[Tensor, int]:
+    """The integer targets of all examples, if they are that, and the number of classes."""
+    found, num = [], 0
+    if problem.predict is None:
+        return _NO_LABELS, 0
+    with problem.evaluating(), torch.no_grad():
+        for batch in problem.batches:
+            outputs, targets = problem.predict(problem.model, batch.content)
+            if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
+                return _NO_LABELS, 0
+            if isinstance(outputs, Tensor) and outputs.ndim > 1:
+                num = outputs.shape[1]
+            found.append(targets.cpu().long())
+    labels = torch.cat(found)
+    alone = collectives.num_processes() == 1  # the classes of others are not known
+    return labels, max(num, int(labels.max()) + 1) if alone else num

@@ -1,0 +1,1 @@
+"""The user's optimiser: its state, its next step, its preconditioner, what it can bear."""
