@@ -80,14 +80,14 @@ CONFIGURATIONS: dict[str, tuple[Callable[[], hs.Problem], str]] = {
 
 def one(name: str) -> None:
     """Forecast and truth of one configuration, in a process of its own for its peak memory."""
-    make, level = CONFIGURATIONS[name]
+    make, effort = CONFIGURATIONS[name]
     problem = make()
     problem.loss()
-    hs.diagnose(problem, level="quick", lr=1e-3, budget=8, check=False)  # imports and warm-up
-    forecast = hs.plan(problem, lr=1e-3, level=level)
+    hs.diagnose(problem, effort="quick", lr=1e-3, budget=8, check=False)  # imports and warm-up
+    forecast = hs.plan(problem, lr=1e-3, effort=effort)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
-    done = hs.diagnose(problem, lr=1e-3, level=level)
+    done = hs.diagnose(problem, lr=1e-3, effort=effort)
     seconds = time.perf_counter() - started
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     print(

@@ -75,9 +75,9 @@ def run(say: Callable[[str], None], page: Path) -> Examination:
     say(str(examined) + "\n")
     results = {
         **examined.results,
-        "largest eigenvalues": pairs,
-        "outermost eigenvalues": examined.results["eigenpairs"],
-        "exact spectrum": exact,
+        "largest_eigenvalues": pairs,
+        "outermost_eigenvalues": examined.results["eigenpairs"],
+        "exact_spectrum": exact,
     }
     del results["eigenpairs"]
     title = f"hesscope demo: a 64-{HIDDEN}-10 network on handwritten digits"

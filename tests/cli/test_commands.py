@@ -94,7 +94,7 @@ def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status
             "train.py:number returns a int; it has to return a hesscope",
         ),
         (["check", "train.py:broken"], "train.py:broken raises KeyError: 'no such column' ("),
-        (["diagnose", "train.py:make_problem", "--lr", "-1"], "lr=-1.0 is not a positive"),
+        (["diagnose", "train.py:make_problem", "--lr", "-1"], "lr=-1.0 is not a learning rate"),
         (["spectrum", "train.py:make_problem", "--k", "0"], "k=0 eigenpairs"),
         (
             ["check", "train.py:make_problem", "--weights", "no.pt"],
@@ -166,7 +166,9 @@ def test_weights_are_loaded_into_the_model(kind, train, capsys):
     else:
         torch.save({"state_dict": wrapped} if kind == "nested.pt" else state, kind)
     main(["diagnose", "train.py:make_problem", "--weights", kind, "--json"])
-    assert json.loads(capsys.readouterr().out)["results"]["loss"] == pytest.approx(1.0986123)
+    assert json.loads(capsys.readouterr().out)["measurements"]["values"]["loss"] == pytest.approx(
+        1.0986123
+    )
 
 
 def test_weights_that_do_not_fit_or_would_run_code_are_refused(train, capsys):

@@ -34,12 +34,12 @@ class Case:
     def examine(self, seed: int, **options: Any) -> hs.Examination:
         """Diagnoses the case drawn by this seed; the verdicts' own random start is that seed, too.
 
-        Cases that need more than the quick level say so in what they give `diagnose`.
+        Cases that need more than the quick effort say so in what they give `diagnose`.
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             problem, given = self.make(seed)
-            return hs.diagnose(problem, **{"level": "quick", "seed": seed, **given, **options})
+            return hs.diagnose(problem, **{"effort": "quick", "seed": seed, **given, **options})
 
 
 def outcome(case: Case, examined: hs.Examination) -> tuple[Outcome, list[str]]:

@@ -170,7 +170,7 @@ def demonstration(seed: int) -> Patient:
     data = digits(600)
     model = mlp(64, 24, 10)
     train(model, cross_entropy, data, sgd(model, LEARNING_RATE), 300)
-    return hs.Problem(model, cross_entropy, data), {"lr": LEARNING_RATE, "level": "standard"}
+    return hs.Problem(model, cross_entropy, data), {"lr": LEARNING_RATE, "effort": "standard"}
 
 
 SGD, Adam, AdamW, RMSprop = (

@@ -154,7 +154,7 @@ CASES = [
     ),
     Case(
         "minimum in 60 dimensions",
-        many(60, 0, 0.0, level="standard"),
+        many(60, 0, 0.0, effort="standard"),
         {"minimum?": ("a strict local minimum",)},
         never={"minimum?": ("saddle:",)},
     ),

@@ -25,10 +25,10 @@ def test_the_threshold_is_exact_and_the_loss_turns_there(seed):
     problem, limit = drawn(seed)
     for factor, sign in ((0.99, -1), (1.01, 1)):
         evidence = (
-            hs.diagnose(problem, lr=factor * limit, level="quick").verdict("step size").evidence
+            hs.diagnose(problem, lr=factor * limit, effort="quick").verdict("step size").evidence
         )
-        assert evidence["2 g·g/g·Hg"] == pytest.approx(limit, rel=1e-10)
-        assert evidence["2/λmax"] == pytest.approx(2 / 100, rel=1e-10)
-        assert sign * evidence["measured change"] > 0
-        assert sign * evidence["predicted change"] > 0
-        assert evidence["measured change"] == pytest.approx(evidence["predicted change"], rel=1e-8)
+        assert evidence["gradient_limit"] == pytest.approx(limit, rel=1e-10)
+        assert evidence["stability_limit"] == pytest.approx(2 / 100, rel=1e-10)
+        assert sign * evidence["measured_change"] > 0
+        assert sign * evidence["predicted_change"] > 0
+        assert evidence["measured_change"] == pytest.approx(evidence["predicted_change"], rel=1e-8)

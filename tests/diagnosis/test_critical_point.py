@@ -52,7 +52,7 @@ def test_the_claim_follows_from_gradient_and_spectrum(
     assert verdict.claim.startswith(claim)
     assert verdict.confidence == confidence
     assert verdict.finding is finding
-    assert verdict.evidence["λmin"] == ends["lambda_min"]
+    assert verdict.evidence["lambda_min"] == ends["lambda_min"]
 
 
 def test_a_gradient_within_the_users_tolerance_is_critical():

@@ -133,7 +133,7 @@ def test_the_fall_per_layer_is_stated():
     assert "they fall by 10^14.0 from the last layers to the first, x0.01 per layer" in (
         verdict.claim
     )
-    assert verdict.evidence["per layer towards the input"] == pytest.approx(1e-2)
+    assert verdict.evidence["gradient_growth"] == pytest.approx(1e-2)
 
 
 def test_what_takes_no_part_is_remarked_upon_without_a_finding():
@@ -157,8 +157,8 @@ def test_a_map_of_the_layers_adds_the_ratio_of_their_curvatures():
     three, square = vector(1e6, 1, 10), torch.zeros(3, 3)
     known = LayerMap(("a", "b", "c"), (1,) * 3, three, three, three, three, square, square, 3, True)
     verdict = layers(statistics_of(EVEN, curvature_share=vector(0.9, 0.1, 0)), known)
-    assert verdict.evidence["λmax between layers"] == pytest.approx(1e6)
-    assert verdict.evidence["largest share of the top eigenvector"] == pytest.approx(0.9)
+    assert verdict.evidence["lambda_max_ratio"] == pytest.approx(1e6)
+    assert verdict.evidence["top_vector_share"] == pytest.approx(0.9)
 
 
 # --- planted faults

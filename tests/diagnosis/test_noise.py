@@ -47,7 +47,7 @@ def test_the_error_of_the_sharpness_and_what_a_batch_reads_are_told():
     verdict = noise(5.0, 1.0, 1000, 250, sampled())
     assert "λmax lies between 7.46 and 11.5 for data like this" in verdict.claim
     assert "a batch of 250 would read 11.5 ± 2" in verdict.claim
-    assert verdict.evidence["λmax on a batch"] == 11.5
+    assert verdict.evidence["batch_lambda_max"] == 11.5
 
 
 def test_where_perturbation_theory_ends_nothing_is_read():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
 import os
+import pkgutil
 import random
 import re
 import signal
@@ -20,12 +22,17 @@ import torch
 import hesscope as hs
 from hesscope.results import record
 from hesscope.results.convexity import ConvexityProbes
+from hesscope.results.decomposition import ClassDecomposition, Decomposition
+from hesscope.results.descent import Curvature, Descent
 from hesscope.results.estimate import Diagonal
-from hesscope.results.layers import LayerStatistics, UnitStatistics
+from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics
+from hesscope.results.measurements import Measurements
 from hesscope.results.record import RECORD, read_provenance
+from hesscope.results.result import Result
 from hesscope.results.saddles import IndexCurve
 from hesscope.results.sampling import SamplingError, Shares
 from hesscope.results.smoothness import Smoothness
+from hesscope.results.step import Step
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
@@ -103,8 +110,8 @@ RESULTS = {
     ),
     "units": UNITS,
     "layer statistics": LayerStatistics(
-        ("a", "b"),
-        (1, 2),
+        tuple("abcdef"),
+        (1, 2, 3, 4, 5, 6),
         AWKWARD,
         AWKWARD,
         AWKWARD,
@@ -120,6 +127,29 @@ RESULTS = {
         ("b.w",),
         1 / 3,
     ),
+    "layer map": LayerMap(
+        tuple("abcdef"),
+        (1, 2, 3, 4, 5, 6),
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        7,
+        False,
+    ),
+    "decomposition": Decomposition(AWKWARD, AWKWARD, AWKWARD, 3, ("größe",), AWKWARD, None),
+    "classes": ClassDecomposition(1.0, 0.5, 0.25, -0.0, AWKWARD, AWKWARD, AWKWARD, None, 2.5),
+    "curvature": Curvature(2.0, 0.0, -1.0, 1e-9, -math.inf, math.inf, 1e-12, 0.001),
+    "descent": Descent(1.0, math.nan, 1e-12),
+    "step": Step(1.0, 2.0, 3.0, 0.0, lr=0.5, optimizer="Größe"),
+    "measurements": Measurements({"loss": 0.5, "t": AWKWARD}, {"step": "why"}, {"lr": None}),
+    "examination": hs.Examination((hs.Verdict("a", "b"),), Measurements({"loss": math.nan})),
+    "forecast": hs.Forecast(40, 90.5, 1e-3, 2**40, 7, "quick"),
+    "semicircle": hs.rmt.Semicircle(2.0),
+    "Marchenko-Pastur": hs.rmt.MarchenkoPastur(0.5),
+    "spike": hs.rmt.additive_spike(2.0),
     "half precision": {"bf16": torch.ones(3).bfloat16() / 3, "f16": torch.ones(()).half() / 3},
     "colliding paths": {"a.b": AWKWARD, "a": {"b": AWKWARD + 1}, "a.b#1": AWKWARD * 2},
     "one storage twice": [AWKWARD[:3], AWKWARD[:3], AWKWARD[1:], AWKWARD.expand(2, 6).T],
@@ -158,8 +188,27 @@ def test_every_result_comes_back_bit_for_bit(name, tmp_path):
 
 
 def test_every_kind_of_result_is_tested():
-    own = {kind for kind in record._savable.values() if kind.__module__.startswith("hesscope.res")}
-    assert own <= {type(result) for result in RESULTS.values()}
+    for module in pkgutil.walk_packages(hs.__path__, "hesscope."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    own = {kind for kind in Result.kinds.values() if kind.__module__.startswith("hesscope.")}
+    assert own == {type(result) for result in RESULTS.values() if isinstance(result, Result)}
+
+
+def test_every_kind_of_result_is_read_by_a_process_that_has_made_none(tmp_path):
+    kinds = {type(result).__name__: result for result in RESULTS.values()}
+    for name, result in kinds.items():
+        hs.save(result, tmp_path / name)
+    code = (
+        "import sys, pathlib, hesscope as hs\n"
+        "for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):\n"
+        "    print(folder.name, type(hs.load(folder)).__name__)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    told = [line.split() for line in run.stdout.splitlines()]
+    assert told == [[name, name] for name in sorted(kinds)]
 
 
 def test_a_measured_result_comes_back(tmp_path):
@@ -267,7 +316,10 @@ def test_an_unknown_class_is_refused_even_if_python_knows_it(tmp_path):
     rewritten(tmp_path, result={"class": "Popen", "fields": {}})
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         hs.load(tmp_path)
-    expected = "the record holds a 'Popen', which this version of hesscope does not know."
+    expected = (
+        "the record holds a 'Popen', which this version of hesscope does not know. If it is a "
+        "class of your own, import it before you load."
+    )
     assert str(caught.value) == expected
 
 
@@ -306,10 +358,20 @@ def test_what_is_no_data_is_refused_with_its_place(result, where, kind, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_class_that_is_declared_savable_comes_back(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "_savable", dict(record._savable))
-    record.savable(Foreign)
-    assert hs.load(hs.save(Foreign(7), tmp_path)) == Foreign(7)
+def test_a_result_of_ones_own_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(Result, "kinds", dict(Result.kinds))
+
+    @dataclasses.dataclass(frozen=True)
+    class Own(Result):
+        value: int = 1
+
+    assert hs.load(hs.save(Own(7), tmp_path)) == Own(7)
+
+
+def test_two_results_of_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(Result, "kinds", dict(Result.kinds))
+    with pytest.raises(TypeError, match="has the name of the result"):
+        type("Estimate", (Result,), {})
 
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_bytes_needed(tmp_path):

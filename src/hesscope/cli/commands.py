@@ -67,8 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STATE.pt",
         help="a saved optimiser state: its real next update is judged (or: none)",
     )
-    diagnose.add_argument("--level", choices=("quick", "standard", "deep"), default="standard")
-    diagnose.add_argument("--budget", type=int, help="matvecs at most, in place of the level's")
+    diagnose.add_argument("--effort", choices=("quick", "standard", "deep"), default="standard")
+    diagnose.add_argument("--max-matvecs", type=int, help="in place of the effort's")
     diagnose.add_argument("--batch-size", type=int, help="of the training, for the noise verdict")
     diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
@@ -144,7 +144,7 @@ def _diagnose(options: argparse.Namespace) -> int:
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
-    asked = {"lr": options.lr, "level": options.level, "budget": options.budget}
+    asked = {"lr": options.lr, "effort": options.effort, "max_matvecs": options.max_matvecs}
     if options.plan:
         print(hs.plan(problem, optimizer, **asked))
         return HEALTHY

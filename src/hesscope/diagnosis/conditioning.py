@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.estimate import Interval
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Confidence, Verdict, known
 
 SOURCE = (
     "rate of gradient descent: Nocedal and Wright 2006, theorem 3.3; scales of inputs: LeCun, "
@@ -68,28 +68,32 @@ def conditioning(
         )
     if zeros:
         claim += "; flat by construction: " + ", ".join(f"{n} {why}" for why, n in zeros.items())
-    evidence = {
-        "largest |λ|": size,
-        "tau": c.tau,
-        "flat directions at least": c.null.low,
-        "flat directions at most": c.null.high,
-        "steps per factor e at least": steps.low,
-        "steps per factor e at most": steps.high,
-        f"gradient in the top {num_top}": gradient_in_top,
-        "curvature along the gradient / largest": relative,
-        "largest / smallest feature scale": feature_ratio,
-        **{f"flat: {why}": float(num) for why, num in zeros.items()},
-    }
     return Verdict(
+        key="conditioning",
         name="conditioning",
         claim=claim,
-        evidence={name: value for name, value in evidence.items() if not math.isnan(value)},
+        **known(
+            ("lambda_abs_max", "largest |λ|", size),
+            ("tau", "tau", c.tau),
+            ("flat_low", "flat directions at least", c.null.low),
+            ("flat_high", "flat directions at most", c.null.high),
+            ("steps_low", "steps per factor e at least", steps.low),
+            ("steps_high", "steps per factor e at most", steps.high),
+            ("gradient_in_top", f"gradient in the top {num_top}", gradient_in_top),
+            ("gradient_curvature", "curvature along the gradient / largest", relative),
+            ("feature_ratio", "largest / smallest feature scale", feature_ratio),
+            *((f"flat_{_key(why)}", f"flat: {why}", float(num)) for why, num in zeros.items()),
+        ),
         assumptions=("plain gradient descent where the loss is quadratic",),
         confidence=confidence,
         advice=advice,
         source=SOURCE,
         finding=finding,
     )
+
+
+def _key(words: str) -> str:
+    return words.replace(" ", "_")
 
 
 def _steps(c: Conditioning, lr: float | None) -> Interval:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from hesscope.results.convexity import ConvexityProbes
 from hesscope.results.descent import Curvature
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Confidence, Verdict, known
 
 SOURCE = (
     "Boyd and Vandenberghe 2004, section 3.1; lower bound of λmin: van Dorsselaer, Hochstenbach "
@@ -41,9 +42,10 @@ def convexity(
     if confidence == "certified":
         assumptions.append(f"the certificate fails with probability {_risk(curvature, probes):g}")
     return Verdict(
+        key="convexity",
         name="convexity",
         claim=claim,
-        evidence=_evidence(curvature, points, probes),
+        **_evidence(curvature, points, probes),
         assumptions=tuple(assumptions),
         confidence=confidence,
         advice=advice,
@@ -98,21 +100,22 @@ def _downwards(c: Curvature) -> str:
     return f"one direction curves downwards, {size} as strongly as the sharpest curves up"
 
 
-def _evidence(c: Curvature, points: int, probes: ConvexityProbes | None) -> dict[str, float]:
-    evidence = {
-        "λmin": c.lambda_min,
-        "λmin error": c.lambda_min_error,
-        "λmin at least": c.lower,
-        "λmax": c.lambda_max,
-        "λmax error": c.lambda_max_error,
-        "zero within": c.epsilon,
-        "points": float(points),
-    }
+def _evidence(c: Curvature, points: int, probes: ConvexityProbes | None) -> dict[str, Any]:
+    lowest = sag = math.nan
     if probes is not None and len(probes):
-        known = probes.lambda_min[~probes.lambda_min.isnan()]
-        evidence["lowest curvature at other points"] = float(known.min())
-        evidence["most above a chord"] = float(probes.sag[~probes.sag.isnan()].max())
-    return evidence
+        lowest = float(probes.lambda_min[~probes.lambda_min.isnan()].min())
+        sag = float(probes.sag[~probes.sag.isnan()].max())
+    return known(
+        ("lambda_min", "λmin", c.lambda_min),
+        ("lambda_min_error", "λmin error", c.lambda_min_error),
+        ("lambda_min_bound", "λmin at least", c.lower),
+        ("lambda_max", "λmax", c.lambda_max),
+        ("lambda_max_error", "λmax error", c.lambda_max_error),
+        ("zero_within", "zero within", c.epsilon),
+        ("points", "points", float(points)),
+        ("other_lambda_min", "lowest curvature at other points", lowest),
+        ("above_chord", "most above a chord", sag),
+    )
 
 
 def _risk(c: Curvature, probes: ConvexityProbes | None) -> float:

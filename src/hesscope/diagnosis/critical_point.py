@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from hesscope.results.descent import Curvature, Descent
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Confidence, Verdict, known
 
 SOURCE = (
     "Nocedal and Wright 2006, theorems 2.2 to 2.4; lower bound of λmin: van Dorsselaer, "
@@ -26,21 +24,9 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     lower the loss by less than a millionth of it.
 
     >>> bowl = Curvature(2.0, 0.0, 1.0, 0.0, lower=1.0, upper=2.0, noise=1e-12, delta=0.001)
-    >>> critical_point(Descent(0.0, math.nan, 1e-12), bowl).claim
+    >>> critical_point(Descent(0.0, float("nan"), 1e-12), bowl).claim
     'a strict local minimum: all curvature is positive'
     """
-    evidence = {
-        "gradient norm": descent.gradient_norm,
-        "its noise over the data": descent.gradient_noise,
-        "λmin": curvature.lambda_min,
-        "λmin at least": curvature.lower,
-        "λmax": curvature.lambda_max,
-        "a step lowers the loss by its": descent.progress,
-        "predicted decrease along λmin": descent.predicted,
-        "measured decrease along λmin": descent.escaped,
-        "measured decrease along a flat direction": descent.fell,
-    }
-    evidence = {name: value for name, value in evidence.items() if not math.isnan(value)}
     if descent.gradient_norm <= max(descent.rounding, descent.tolerance):
         claim, confidence, advice, finding = _at_a_critical_point(descent, curvature)
     elif descent.gradient_norm <= descent.gradient_noise:
@@ -55,9 +41,20 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
     if confidence == "certified":
         assumptions.append(f"the certificate fails with probability {curvature.delta:g}")
     return Verdict(
+        key="critical_point",
         name="minimum?",
         claim=claim,
-        evidence=evidence,
+        **known(
+            ("gradient_norm", "gradient norm", descent.gradient_norm),
+            ("gradient_noise", "its noise over the data", descent.gradient_noise),
+            ("lambda_min", "λmin", curvature.lambda_min),
+            ("lambda_min_bound", "λmin at least", curvature.lower),
+            ("lambda_max", "λmax", curvature.lambda_max),
+            ("progress", "a step lowers the loss by its", descent.progress),
+            ("escape_predicted", "predicted decrease along λmin", descent.predicted),
+            ("escape_measured", "measured decrease along λmin", descent.escaped),
+            ("flat_fall", "measured decrease along a flat direction", descent.fell),
+        ),
         assumptions=tuple(assumptions),
         confidence=confidence,
         advice=advice,

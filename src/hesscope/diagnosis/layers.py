@@ -13,7 +13,7 @@ import statistics
 from dataclasses import dataclass, field
 
 from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics, listed
-from hesscope.results.verdict import Verdict
+from hesscope.results.verdict import Verdict, known
 
 SOURCE = (
     "vanishing and exploding gradients: Glorot and Bengio 2010, He, Zhang, Ren and Sun 2015; "
@@ -46,6 +46,20 @@ MANY_DEAD, ENOUGH_UNITS, ENOUGH_SEEN = 0.5, 16, 32
 HARDLY = 1e-6
 # Hidden tanh or sigmoid layers; trained networks reach 70 %.
 SATURATED = 0.9
+
+LABELS = {
+    "gradient_rms_first": "rms gradient, first third",
+    "gradient_rms_last": "rms gradient, last third",
+    "gradient_growth": "per layer towards the input",
+    "signal_growth": "growth of hidden signals",
+    "largest_gain": "largest gain",
+    "largest_dead_share": "largest dead share",
+    "largest_saturated_share": "largest saturated share",
+    "unused_parameters": "unused parameters",
+    "dead_inputs": "dead inputs",
+    "top_vector_share": "largest share of the top eigenvector",
+    "lambda_max_ratio": "λmax between layers",
+}
 
 
 @dataclass
@@ -125,9 +139,10 @@ def _verdict(
     confidence_undecided: bool = False,
 ) -> Verdict:
     return Verdict(
+        key="layers",
         name="layers",
         claim=claim,
-        evidence={name: value for name, value in evidence.items() if not math.isnan(value)},
+        **known(*((key, LABELS[key], value) for key, value in evidence.items())),
         assumptions=(
             "gradients and units on the given data at these parameters",
             "the order of layers is that of the first forward pass",
@@ -147,22 +162,22 @@ def _evidence(stats: LayerStatistics, layer_map: LayerMap | None) -> dict[str, f
     hidden = [u.saturated for u in stats.units if u.hidden and not math.isnan(u.saturated)]
     gains = [float(stats.gain[i]) for i in stats.in_depth()]
     evidence = {
-        "rms gradient, first third": first,
-        "rms gradient, last third": last,
-        "per layer towards the input": 10 ** -_slope(stats),
-        "growth of hidden signals": _signal_growth(stats),
-        "largest gain": max(gains, default=math.nan),
-        "largest dead share": max((u.share_dead for u in stats.units), default=math.nan),
-        "largest saturated share": max(hidden, default=math.nan),
-        "unused parameters": float(len(stats.unused)),
-        "dead inputs": float(len(stats.dead_inputs)),
+        "gradient_rms_first": first,
+        "gradient_rms_last": last,
+        "gradient_growth": 10 ** -_slope(stats),
+        "signal_growth": _signal_growth(stats),
+        "largest_gain": max(gains, default=math.nan),
+        "largest_dead_share": max((u.share_dead for u in stats.units), default=math.nan),
+        "largest_saturated_share": max(hidden, default=math.nan),
+        "unused_parameters": float(len(stats.unused)),
+        "dead_inputs": float(len(stats.dead_inputs)),
     }
     if stats.curvature_share is not None:
-        evidence["largest share of the top eigenvector"] = float(stats.curvature_share.max())
+        evidence["top_vector_share"] = float(stats.curvature_share.max())
     if layer_map is not None:
         tops = [float(x) for x in layer_map.lambda_max if float(x) > 0]
         if tops:
-            evidence["λmax between layers"] = max(tops) / min(tops)
+            evidence["lambda_max_ratio"] = max(tops) / min(tops)
     return evidence
 
 
@@ -226,7 +241,7 @@ def _ends(
     if math.isnan(first) or (explained and 0 in (first, last)):
         return
     orders = _orders(last, first)
-    depth, rate = len(stats.in_depth()), evidence["per layer towards the input"]
+    depth, rate = len(stats.in_depth()), evidence["gradient_growth"]
     if orders >= ORDERS:
         by = "to nothing" if math.isinf(orders) else f"by 10^{orders:.1f}"
         claim = f"vanishing gradients: they fall {by} from the last layers to the first"
@@ -241,7 +256,7 @@ def _ends(
         return
     if orders >= SLOW:
         notes.remarks.append(f"gradients fall by 10^{orders:.1f} from the last layers to the first")
-    growth = evidence["growth of hidden signals"]
+    growth = evidence["signal_growth"]
     if -orders >= ORDERS or growth >= SIGNAL_GROWTH or _amplifies(stats, growth, -orders):
         gains = statistics.median([float(stats.gain[i]) for i in stats.in_depth()] or [math.nan])
         claim = f"exploding: each layer amplifies white inputs by {gains:.2g}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hesscope.results.sampling import SamplingError
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Confidence, Verdict, known
 
 SOURCE = (
     "simple noise scale: McCandlish, Kaplan, Amodei and the OpenAI Dota team 2018, equation 2.9"
@@ -39,25 +39,26 @@ def noise(
     training succeeds, and networks that fit their data end below their noise. The claim is for the
     reader of a loss that has stopped falling.
 
-    >>> noise(1.0, 0.1, 1000, batch_size=1).evidence["critical batch size"]  # 1000 · 0.01 / 0.99
+    >>> noise(1.0, 0.1, 1000, batch_size=1).evidence["critical_batch_size"]  # 1000 · 0.01 / 0.99
     10.1010...
     """
-    evidence = {"gradient norm": gradient_norm}
     claim, confidence, advice = _judge(gradient_norm, gradient_noise, num_examples, batch_size)
-    if not math.isnan(gradient_noise):
-        evidence["its noise over the data"] = gradient_noise
-        evidence["critical batch size"] = critical_batch_size(
-            gradient_norm, gradient_noise, num_examples
-        )
+    batch = critical_batch_size(gradient_norm, gradient_noise, num_examples)
+    evidence = [
+        ("gradient_norm", "gradient norm", gradient_norm),
+        ("gradient_noise", "its noise over the data", gradient_noise),
+        ("critical_batch_size", "critical batch size", batch),
+    ]
     assumptions = ["examples are independent draws", "the whole of θ, in plain Euclidean length"]
     if sampling is not None and len(sampling):
-        evidence |= _errors_of_sharpness(sampling, batch_size)
+        evidence += _errors_of_sharpness(sampling, batch_size)
         claim += _sharpness(sampling, batch_size)
         assumptions.append("first-order perturbation theory for λmax")
     return Verdict(
+        key="noise",
         name="noise",
         claim=claim,
-        evidence={name: value for name, value in evidence.items() if not math.isnan(value)},
+        **known(*evidence),
         assumptions=tuple(assumptions),
         confidence=confidence,
         advice=advice,
@@ -131,16 +132,20 @@ def _batch(claim: str, batch_size: int, B: float) -> tuple[str, Confidence, str]
     return f"{claim}; in your batch of {batch_size} {seen}", "measured", ""
 
 
-def _errors_of_sharpness(sampling: SamplingError, batch_size: int | None) -> dict[str, float]:
-    evidence = {
-        "λmax": float(sampling.eigenvalues[0]),
-        "λmax data error": float(sampling.standard_errors[0]),
-        "λmax data bias": float(sampling.biases[0]),
-    }
+def _errors_of_sharpness(
+    sampling: SamplingError, batch_size: int | None
+) -> list[tuple[str, str, float]]:
+    evidence = [
+        ("lambda_max", "λmax", float(sampling.eigenvalues[0])),
+        ("lambda_max_data_error", "λmax data error", float(sampling.standard_errors[0])),
+        ("lambda_max_data_bias", "λmax data bias", float(sampling.biases[0])),
+    ]
     if batch_size is not None and _theory_holds(sampling, batch_size):
         read = sampling.on_batches(batch_size)
-        evidence["λmax on a batch"] = read.value
-        evidence["its spread"] = read.stderr
+        evidence += [
+            ("batch_lambda_max", "λmax on a batch", read.value),
+            ("batch_spread", "its spread", read.stderr),
+        ]
     return evidence
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from hesscope.results.outliers import Outliers
-from hesscope.results.verdict import Verdict
+from hesscope.results.verdict import Verdict, known
 
 SOURCE = "Sagun, Bottou and LeCun 2016; Papyan 2019, 2020, on classes and outliers"
 
@@ -15,12 +17,6 @@ def outliers(found: Outliers) -> Verdict:
     >>> outliers(hs.outliers(torch.tensor([9.0, 8.0, 1.0, 0.9, 0.8]))).claim
     '2 eigenvalues stand apart, clear: the gap below them is a factor of 8'
     """
-    evidence = {"gap ratio": found.gap_ratio, "runner-up ratio": found.runner_up_ratio}
-    if found.num_classes is not None:
-        evidence["classes"] = float(found.num_classes)
-    if found.class_count is not None:
-        evidence["of them in the class means"] = float(found.class_count)
-    evidence = {name: value for name, value in evidence.items() if value == value}
     if found.considered == 0:
         claim = "no two positive eigenvalues are known: nothing can be counted"
     elif found.clear:
@@ -35,11 +31,21 @@ def outliers(found: Outliers) -> Verdict:
             f"eigenvalue {found.count}"
         )
     return Verdict(
+        key="outliers",
         name="outliers",
         claim=claim,
-        evidence=evidence,
+        **known(
+            ("gap_ratio", "gap ratio", found.gap_ratio),
+            ("runner_up_ratio", "runner-up ratio", found.runner_up_ratio),
+            ("classes", "classes", _number(found.num_classes)),
+            ("class_count", "of them in the class means", _number(found.class_count)),
+        ),
         assumptions=(found.scope, *found.reasons),
         confidence="measured" if found.clear else "undecided",
         advice="" if found.clear else "nothing, unless you count on a number of outliers",
         source=SOURCE,
     )
+
+
+def _number(count: int | None) -> float:
+    return math.nan if count is None else float(count)

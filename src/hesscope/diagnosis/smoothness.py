@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
 
 from hesscope.results.smoothness import TOLERATED, Smoothness
-from hesscope.results.verdict import Confidence, Verdict
+from hesscope.results.verdict import Confidence, Verdict, known
 
 SOURCE = (
     "Taylor's theorem, Nocedal and Wright 2006, theorem 2.1; differences of gradients: section 8.1"
@@ -39,9 +42,10 @@ def smoothness(s: Smoothness, step_length: float | None = None) -> Verdict:
     else:
         claim, confidence, advice = _judge(s, i, step)
     return Verdict(
+        key="smoothness",
         name="smoothness",
         claim=claim,
-        evidence=_evidence(s, i, step),
+        **_evidence(s, i, step),
         assumptions=(f"along {s.direction} only; other directions may differ",),
         confidence=confidence,
         advice=advice,
@@ -58,19 +62,20 @@ def _nearest(s: Smoothness, step: float) -> int | None:
     return i if distances[i] <= math.log(NEAR) else None
 
 
-def _evidence(s: Smoothness, i: int | None, step: float) -> dict[str, float]:
-    evidence = {
-        "step length": step,
-        "curvature by derivatives": s.curvature,
-        "quadratic within 10 % up to": s.quadratic_radius,
-    }
-    if i is not None:
-        evidence["curvature over the step"] = float(s.differences[i])
-        evidence["its rounding"] = float(s.difference_rounding[i])
-        evidence["derivatives are off by"] = float(s.hidden_share[i])
-        evidence["remainder of the loss"] = float(s.remainders[i])
-        evidence["remainder / prediction"] = float(s.relative_remainder[i])
-    return {name: value for name, value in evidence.items() if not math.isnan(value)}
+def _evidence(s: Smoothness, i: int | None, step: float) -> dict[str, Any]:
+    def there(values: Tensor) -> float:
+        return math.nan if i is None else float(values[i])
+
+    return known(
+        ("step_length", "step length", step),
+        ("curvature", "curvature by derivatives", s.curvature),
+        ("quadratic_radius", "quadratic within 10 % up to", s.quadratic_radius),
+        ("step_curvature", "curvature over the step", there(s.differences)),
+        ("step_curvature_rounding", "its rounding", there(s.difference_rounding)),
+        ("hidden_share", "derivatives are off by", there(s.hidden_share)),
+        ("remainder", "remainder of the loss", there(s.remainders)),
+        ("relative_remainder", "remainder / prediction", there(s.relative_remainder)),
+    )
 
 
 def _judge(s: Smoothness, i: int, step: float) -> tuple[str, Confidence, str]:

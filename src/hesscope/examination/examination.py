@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hesscope import report
+from hesscope.diagnosis.judge import judge
 from hesscope.results import record
+from hesscope.results.measurements import Measurements
+from hesscope.results.result import Columns, Result
 from hesscope.results.verdict import Verdict
 
 
-@record.savable
 @dataclass(frozen=True)
-class Examination:
-    """The verdicts on a problem, the results that they rest on, and what it all cost."""
+class Examination(Result):
+    """The verdicts on a problem, and the record of the look that they rest on."""
 
     verdicts: tuple[Verdict, ...]
-    results: dict[str, Any]
-    num_matvecs: int
-    seconds: float
-    seed: int = 0
-    gradients: float = 0.0  # all of the cost, in gradients of the mean loss
-    facts: dict[str, Any] = field(default_factory=dict)
+    measurements: Measurements
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What was measured, by the key of its quantity."""
+        return dict(self.measurements.values)
+
+    @property
+    def num_matvecs(self) -> int:
+        """Hessian-vector products that were spent."""
+        return self.measurements.num_matvecs
+
+    @property
+    def gradients(self) -> float:
+        """All of the cost, in gradients of the mean loss."""
+        return self.measurements.gradients
+
+    @property
+    def seconds(self) -> float:
+        """The time that it took."""
+        return self.measurements.seconds
+
+    @property
+    def seed(self) -> int:
+        """Of all random starts."""
+        return self.measurements.seed
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a reader should know about the problem and its products."""
+        return self.measurements.facts
 
     @property
     def healthy(self) -> bool:
         """True when no verdict calls for action."""
         return not any(verdict.finding for verdict in self.verdicts)
 
-    def verdict(self, name: str) -> Verdict:
-        """The verdict of this name.
+    def verdict(self, key: str) -> Verdict:
+        """The verdict with this key, or with this name in print.
 
         Raises:
             ValueError: if there is none.
         """
         for verdict in self.verdicts:
-            if verdict.name == name:
+            if key in (verdict.key, verdict.name):
                 return verdict
-        msg = f"no verdict {name!r}; there are {', '.join(repr(v.name) for v in self.verdicts)}."
+        msg = f"no verdict {key!r}; there are {', '.join(repr(v.key) for v in self.verdicts)}."
         raise ValueError(msg)
+
+    def judge(self) -> Examination:
+        """The same look, judged by the rules of the hesscope that runs now."""
+        return Examination(judge(self.measurements), self.measurements)
+
+    def columns(self) -> Columns:
+        """A row for each verdict."""
+        return {
+            "verdict": [verdict.name for verdict in self.verdicts],
+            "claim": [verdict.claim for verdict in self.verdicts],
+            "confidence": [verdict.confidence for verdict in self.verdicts],
+            "finding": [verdict.finding for verdict in self.verdicts],
+            "what to do": [verdict.advice for verdict in self.verdicts],
+        }
 
     def save(self, folder: str | Path) -> Path:
         """Writes the examination to a folder, from which `hesscope.load` reads it.

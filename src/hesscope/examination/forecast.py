@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 
 from hesscope.checks.differences import small_problem
 from hesscope.curvature.hessian import Hessian
-from hesscope.examination.examine import asked
-from hesscope.examination.levels import LevelName
+from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
+from hesscope.examination.quantities import cost_of
+from hesscope.examination.question import asked
 from hesscope.krylov.basis import Basis
 from hesscope.problem.problem import Problem
 from hesscope.quadrature import mass_bounds
-from hesscope.results import record
-from hesscope.sampling.error import DEPTH
+from hesscope.results.result import Result
 from hesscope.sampling.gradient import gradient_with_noise
 from hesscope.system.memory import human
 
@@ -28,13 +28,10 @@ BOUNDS = 150  # mass bounds behind the counts of an examination
 CERTIFICATES = 290  # evaluations of the run's polynomials behind its certificates
 CHECK = 60.0  # gradients on 8 examples that check_problem amounts to, products included
 CHECK_MATVECS = 5  # that check_problem reports, on 8 examples
-SMOOTHNESS = 15.0  # gradients: two at each of six lengths, and three more
-LOSSES = 4.0  # losses, in gradients: the loss itself, the step's change, a line search
 
 
-@record.savable
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Result):
     """Cost of an examination, from one gradient and two products that were timed."""
 
     num_matvecs: int  # Hessian-vector products at most
@@ -42,12 +39,12 @@ class Forecast:
     seconds: float
     memory: int  # bytes that are kept: graphs and Krylov vectors; not what passes through products
     n: int
-    level: str
+    effort: str
 
     def __str__(self) -> str:
         time = f"{self.seconds:.1f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
         return (
-            f"{self.level}: at most {self.num_matvecs} matvecs, {self.gradients:.0f} gradients' "
+            f"{self.effort}: at most {self.num_matvecs} matvecs, {self.gradients:.0f} gradients' "
             f"worth, about {time} and {human(self.memory)} for {self.n} parameters"
         )
 
@@ -57,8 +54,8 @@ def plan(
     optimizer: Optimizer | None = None,
     *,
     lr: float | None = None,
-    level: LevelName = "standard",
-    budget: int | None = None,
+    effort: EffortName = "standard",
+    max_matvecs: int | None = None,
     check: bool = True,
 ) -> Forecast:
     """What `diagnose` with the same arguments will cost: matvecs, time and memory.
@@ -72,34 +69,31 @@ def plan(
 
     >>> import torch, hesscope as hs
     >>> p = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(3))
-    >>> hs.plan(p, level="quick").num_matvecs
+    >>> hs.plan(p, effort="quick").num_matvecs
     45
     """
-    question = asked(optimizer, lr, level, budget)
-    parts = question.spending
+    question = asked(optimizer, lr, effort, max_matvecs)
+    cost, steps = cost_of(question), question.spending.survey
     H = Hessian(problem)
     v = H.probe(0)
     first = _seconds(lambda: H @ v)
     product = sorted(_seconds(lambda: H @ v) for _ in range(3))[1]
     gradient = sorted(_seconds(problem.gradient) for _ in range(3))[1]
     in_parts = _seconds(lambda: gradient_with_noise(problem))  # many small gradients
-    sampled = parts.sampling // (1 + DEPTH)
-    others = LOSSES + SMOOTHNESS * question.level.radii + 2.0 * bool(parts.sampling)
-    seconds = first + product * parts.total + gradient * others
-    seconds += in_parts * (1 + 3 * bool(sampled) + 2 * sampled)
-    seconds += _orthogonalising(H, parts.survey) + _arithmetic(parts.survey)
+    seconds = product * cost.matvecs + gradient * cost.gradients + in_parts * cost.parts
+    seconds += first + _orthogonalising(H, steps) + _arithmetic(steps)
     if check:
         few = small_problem(problem).problem
         seconds += CHECK * _seconds(few.gradient)
-    vectors = parts.survey + parts.survey // 4
+    vectors = steps + steps // 4
     element = torch.finfo(H.dtype).bits // 8
     return Forecast(
-        num_matvecs=parts.total + CHECK_MATVECS * check,
-        gradients=2.0 * parts.total + others,
+        num_matvecs=cost.matvecs + CHECK_MATVECS * check,
+        gradients=GRADIENTS_PER_MATVEC * cost.matvecs + cost.gradients,
         seconds=seconds,
         memory=int(H.facts().get("graph_bytes") or 0) + vectors * H.n * element,
         n=H.n,
-        level=level,
+        effort=effort,
     )
 
 

@@ -61,7 +61,7 @@ def write(
         figures=_figures(results),
         tables=_tables(results),
         spectrum=_spectrum(results),
-        texts={name: str(result) for name, result in results.items() if isinstance(result, TEXTS)},
+        texts=_texts(results),
         check=next((r for r in results.values() if isinstance(r, Check)), None),
         loss=results.get("loss"),
         cost=cost,
@@ -78,6 +78,14 @@ def write(
     return path
 
 
+def _texts(results: Mapping[str, Any]) -> dict[str, str]:
+    return {_title(key): str(r) for key, r in results.items() if isinstance(r, TEXTS)}
+
+
+def _title(key: str) -> str:
+    return key.replace("_", " ")
+
+
 def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {
         "name": verdict.name,
@@ -86,7 +94,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "confidence": verdict.confidence,
         "finding": verdict.finding,
         "advice": verdict.advice,
-        "evidence": {name: f"{value:.6g}" for name, value in verdict.evidence.items()},
+        "evidence": {name: f"{value:.6g}" for name, value in verdict.numbers().items()},
         "assumptions": verdict.assumptions,
         "source": verdict.source,
     }
@@ -111,7 +119,8 @@ def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
     for name, result in results.items():
         if isinstance(result, Eigenpairs) and spectrum is None:
             caption = (
-                f"{name}: eigenvalues with the interval that certainly holds one (λ ± residual)."
+                f"{_title(name)}: eigenvalues with the interval that certainly holds one "
+                "(λ ± residual)."
             )
             figures.append({"svg": _svg(plots.eigenvalues(result)), "caption": caption})
     return figures
@@ -138,7 +147,7 @@ def _table(name: str, pairs: Eigenpairs, spectrum: Spectrum | None) -> dict[str,
             row["error"] = f"{abs(float(nearest) - value):.1e}"
         rows.append(row)
     return {
-        "name": name,
+        "name": _title(name),
         "rows": rows,
         "exact": spectrum is not None,
         "statement": pairs.certificate.statement,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hesscope.results.result import Columns, Result
+
 
 @dataclass(frozen=True)
-class Finding:
+class Finding(Result):
     """One thing that a check found: its name, what causes it and what to do about it."""
 
     name: str
@@ -21,7 +23,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Result):
     """The outcome of a check; `ok` unless one of the findings is a fault. It never raises."""
 
     findings: tuple[Finding, ...]
@@ -37,6 +39,12 @@ class Check:
     def faults(self) -> tuple[Finding, ...]:
         """The findings that make numbers wrong, the cause first."""
         return tuple(finding for finding in self.findings if finding.fault)
+
+    def columns(self) -> Columns:
+        """A row for each finding; empty where there is none."""
+        names = ("name", "cause", "cure", "fault")
+        rows = {name: [getattr(finding, name) for finding in self.findings] for name in names}
+        return rows if self.findings else {}
 
     def __str__(self) -> str:
         head = "ok" if self.ok else f"{len(self.faults)} fault" + "s" * (len(self.faults) > 1)

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, field
 
 from hesscope.results.estimate import Estimate, Interval
+from hesscope.results.result import Result
 
 
 @dataclass(frozen=True)
-class Conditioning:
+class Conditioning(Result):
     """Ratios between eigenvalues that mean something, each as an interval.
 
     λmax/λmin of a singular or indefinite matrix is not among them: it is infinite or negative, and

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.results.result import Columns, Result
+
 
 @dataclass(frozen=True)
-class ConvexityProbes:
+class ConvexityProbes(Result):
     """The ends of the spectrum at points around θ, and the loss halfway to each of them.
 
     A convex loss has λmin >= 0 everywhere and lies below its chords: the sag
@@ -67,6 +69,15 @@ class ConvexityProbes:
             most = float(self.sag[self.above_chord].max())
             return f"the loss is {most:.2g} above a chord of length {self.distance:.3g}"
         return ""
+
+    def columns(self) -> Columns:
+        """A row for each point."""
+        return {
+            "λmin": self.lambda_min,
+            "λmin at least": self.lower,
+            "λmax": self.lambda_max,
+            "above the chord": self.sag,
+        }
 
     def __str__(self) -> str:
         known = self.lambda_min[~self.lambda_min.isnan()]

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hesscope.results.result import Columns, Result
+
 
 @dataclass(frozen=True)
-class Decomposition:
+class Decomposition(Result):
     """v'Hv = v'Gv + v'Rv for k unit vectors, and the same per layer if asked.
 
     Layer l's part of v'Mv is v_l'(Mv)_l, so that the parts of all layers add up to the whole.
@@ -22,6 +24,14 @@ class Decomposition:
     gauss_newton_by_layer: Tensor | None = None  # (layers, k)
     residual_by_layer: Tensor | None = None  # (layers, k)
 
+    def columns(self) -> Columns:
+        """A row for each direction."""
+        return {
+            "curvature": self.curvature,
+            "Gauss-Newton": self.gauss_newton,
+            "residual": self.residual,
+        }
+
     def __str__(self) -> str:
         lines = [
             f"{'':>3}  {'v·Hv':>12}  {'v·Gv':>12}  {'v·Rv':>12}   ({self.num_matvecs} matvecs)"
@@ -34,7 +44,7 @@ class Decomposition:
 
 
 @dataclass(frozen=True)
-class ClassDecomposition:
+class ClassDecomposition(Result):
     """G = G_class + G_cross + G_within for a softmax classifier, and what each explains.
 
     With weights p_c and vectors g_{n,c} = Jᵀ(e_c - p) of example n, whose weighted outer products

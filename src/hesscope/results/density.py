@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor
 
 from hesscope.quadrature import Range, mass_bounds, rank_range
+from hesscope.results import html
 from hesscope.results.estimate import Interval
+from hesscope.results.result import Columns, Result
 
 RELATIVE_TAU = 1e-6  # of the largest |λ|: below, an eigenvalue is called zero by default
 ROUNDINGS = 3  # a zero, its error bar, and the threshold are each off by what rounding can do
@@ -20,7 +23,7 @@ MASS_ROUNDING = 1e-12  # of sums of weights: a mass below may be none, one so ne
 
 
 @dataclass(frozen=True)
-class SpectralDensity:
+class SpectralDensity(Result):
     """The spectrum of an n x n symmetric operator from one Lanczos run, outliers taken out.
 
     `nodes` and `weights` are the best single picture: every outlier an atom of weight 1/n, the
@@ -206,6 +209,16 @@ class SpectralDensity:
         if math.isinf(x):
             return (0.0, 0.0) if x < 0 else (1.0, 1.0)
         return mass_bounds(self.alpha.numpy(), self.beta.numpy(), x)
+
+    def columns(self) -> Columns:
+        """A row for each node of the quadrature."""
+        return {"eigenvalue": self.nodes, "share": self.weights}
+
+    def picture(self) -> str:
+        """The expected counts in bins of equal width."""
+        edges = torch.linspace(self.lower, self.upper, 41, dtype=torch.float64).tolist()
+        counts = [self.expected(low, high) for low, high in itertools.pairwise(edges)]
+        return html.bars(counts, (f"{self.lower:.4g}", f"{self.upper:.4g}"))
 
     def __str__(self) -> str:
         tau = self.tau

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hesscope.results.result import Result
+
 
 @dataclass(frozen=True)
-class Curvature:
+class Curvature(Result):
     """The ends of the spectrum, as far as they are known."""
 
     lambda_max: float
@@ -46,7 +48,7 @@ class Curvature:
 
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(Result):
     """The slope of the loss: how steep, how sure, and how fast it can be walked down."""
 
     gradient_norm: float

@@ -8,9 +8,11 @@ from statistics import NormalDist
 
 from torch import Tensor
 
+from hesscope.results.result import Result
+
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Result):
     """[low, high], which holds the truth with probability `level` (1.0: always)."""
 
     low: float
@@ -31,7 +33,7 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Result):
     """A value, its standard error, and what it cost in matvecs.
 
     What is not random adds to the interval at its two ends: the truth, apart from sampling, lies
@@ -67,7 +69,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class Diagonal(Result):
     """All diagonal entries of an operator, and the error of the vector as a whole."""
 
     values: Tensor  # (n,) float64

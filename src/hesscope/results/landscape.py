@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.results import html
 from hesscope.results.estimate import plus_minus
+from hesscope.results.result import Columns, Result
 from hesscope.results.spectrum import Certificate
 
 
 @dataclass(frozen=True)
-class Path:
+class Path(Result):
     """The mean loss at theta_a + t (theta_b - theta_a) for t from 0 to 1, and its barrier.
 
     The barrier is the largest excess of the loss over the chord, the straight line between the two
@@ -45,6 +47,14 @@ class Path:
         """
         return torch.lerp(self.losses[0], self.losses[-1], self.points)
 
+    def columns(self) -> Columns:
+        """A row for each point."""
+        return {"t": self.points, "loss": self.losses}
+
+    def picture(self) -> str:
+        """The loss along the line."""
+        return html.line(self.points.tolist(), self.losses.tolist(), ("t = 0", "t = 1"))
+
     def __str__(self) -> str:
         ends = f"{float(self.losses[0]):.6g} to {float(self.losses[-1]):.6g}"
         infinite = int((~self.losses.isfinite()).sum())
@@ -71,7 +81,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Escape:
+class Escape(Result):
     """A step down along negative curvature, or why there is none.
 
     `found` says that v'Hv < 0 was proven: by more than the rounding error of a fresh product. Then

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope.results.result import Columns, Result
+
 SHOWN = 6  # indices of units that are printed
 
 
 @dataclass(frozen=True)
-class UnitStatistics:
+class UnitStatistics(Result):
     """The units (features or channels) between a layer and what follows it, over all the data.
 
     With an activation module their inputs were seen. Without one (`activation` is empty), a unit
@@ -43,7 +45,7 @@ class UnitStatistics:
 
 
 @dataclass(frozen=True)
-class LayerStatistics:
+class LayerStatistics(Result):
     """One row per module that owns parameters, in model order, and what takes no part.
 
     The gradient is that of the mean loss over all the data. A layer is a matrix layer when its
@@ -102,6 +104,19 @@ class LayerStatistics:
             return tuple(chosen)
         return tuple(sorted(chosen, key=lambda i: self.depth[i]))
 
+    def columns(self) -> Columns:
+        """A row for each layer."""
+        return {
+            "layer": self.layers,
+            "size": self.sizes,
+            "weight norm": self.weight_norm,
+            "gradient norm": self.gradient_norm,
+            "gradient rms": self.gradient_rms,
+            "gradient over weight": self.ratio,
+            "gain": self.gain,
+            "signal": self.signal,
+        }
+
     def __str__(self) -> str:
         width = max(5, *(len(name) for name in self.layers))
         shares = "" if self.curvature_share is None else f"  {'top vector':>10}"
@@ -149,7 +164,7 @@ def listed(items: Sequence[object]) -> str:
 
 
 @dataclass(frozen=True)
-class LayerMap:
+class LayerMap(Result):
     """Curvature by layer: diagonal blocks and how layers interact, in one table."""
 
     layers: tuple[str, ...]
@@ -167,6 +182,17 @@ class LayerMap:
     def frobenius(self) -> Tensor:
         """(L,) Frobenius norms of the diagonal blocks."""
         return self.interaction.diagonal()
+
+    def columns(self) -> Columns:
+        """A row for each layer."""
+        return {
+            "layer": self.layers,
+            "size": self.sizes,
+            "λmax": self.lambda_max,
+            "λmax error": self.lambda_max_error,
+            "trace": self.trace,
+            "trace error": self.trace_error,
+        }
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.layers)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hesscope.results.estimate import Interval
+from hesscope.results.result import Result
 
 
 @dataclass(frozen=True)
-class Outliers:
+class Outliers(Result):
     """The largest gap ratio λ_i / λ_{i+1} among positive eigenvalues, and what speaks against it.
 
     `count` is the i of the largest ratio. `clear` says that no reason against it was found;

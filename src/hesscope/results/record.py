@@ -9,68 +9,29 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import math
 import os
+import pkgutil
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save as save_arrays
 from torch import Tensor
 
-from hesscope.results import landscape, layers, outliers, saddles, sampling
-from hesscope.results.check import Check, Finding
-from hesscope.results.conditioning import Conditioning
-from hesscope.results.convexity import ConvexityProbes
-from hesscope.results.density import SpectralDensity
-from hesscope.results.estimate import Diagonal, Estimate, Interval
-from hesscope.results.smoothness import Smoothness
-from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
-from hesscope.results.verdict import Verdict
+from hesscope import results
+from hesscope.results.result import Result
 
 SCHEMA = 1
 RECORD, ARRAYS = "record.json", "arrays-{}.safetensors"
 PARTS = {"format", "schema", "provenance", "arrays_sha256", "result", "sha256"}
-
-_Result = TypeVar("_Result", bound=type)
-_savable: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (
-        Certificate,
-        Check,
-        Conditioning,
-        ConvexityProbes,
-        Diagonal,
-        Eigenpairs,
-        Estimate,
-        Finding,
-        Interval,
-        Smoothness,
-        SpectralDensity,
-        Spectrum,
-        Verdict,
-        outliers.Outliers,
-        saddles.IndexCurve,
-        landscape.Escape,
-        landscape.Path,
-        layers.LayerStatistics,
-        layers.UnitStatistics,
-        sampling.SamplingError,
-        sampling.Shares,
-    )
-}
-
-
-def savable(kind: _Result) -> _Result:
-    """Class decorator: lets `save` and `load` handle this frozen dataclass."""
-    _savable[kind.__name__] = kind
-    return kind
 
 
 def save(result: Any, folder: str | Path) -> Path:
@@ -223,7 +184,7 @@ def _encode(value: Any, arrays: dict[str, Tensor], key: str) -> Any:
         return {
             "dict": [[name, _encode(item, arrays, f"{key}.{name}")] for name, item in value.items()]
         }
-    if type(value).__name__ in _savable and dataclasses.is_dataclass(value):
+    if isinstance(value, Result) and dataclasses.is_dataclass(value):
         return {
             "class": type(value).__name__,
             "fields": {name: _encode(x, arrays, f"{key}.{name}") for name, x in _fields(value)},
@@ -245,11 +206,32 @@ def _decode(body: Any, arrays: dict[str, Tensor]) -> Any:
         return tuple(_decode(item, arrays) for item in body["tuple"])
     if "dict" in body:
         return {name: _decode(item, arrays) for name, item in body["dict"]}
-    if body["class"] not in _savable:
-        msg = f"the record holds a {body['class']!r}, which this version of hesscope does not know."
-        raise ValueError(msg)
     fields = {name: _decode(item, arrays) for name, item in body["fields"].items()}
-    return _savable[body["class"]](**fields)
+    return _kind(body["class"])(**fields)
+
+
+def _kind(name: str) -> type[Result]:
+    """The class of results that has this name, wherever in hesscope it lives.
+
+    A fresh process has not imported it yet: those of this room come first, then the public names
+    of the package, whose list says where each one lives. Nothing else is ever looked up.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in Result.kinds:
+        for module in pkgutil.iter_modules(results.__path__, f"{results.__name__}."):
+            importlib.import_module(module.name)
+    package = importlib.import_module(__name__.partition(".")[0])
+    if name not in Result.kinds and name in package.__all__:
+        getattr(package, name)
+    if name not in Result.kinds:
+        msg = (
+            f"the record holds a {name!r}, which this version of hesscope does not know. If it is "
+            "a class of your own, import it before you load."
+        )
+        raise ValueError(msg)
+    return Result.kinds[name]
 
 
 def _fields(value: Any) -> Iterator[tuple[str, Any]]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hesscope.results.estimate import plus_minus
+from hesscope.results.result import Columns, Result
 
 
 @dataclass(frozen=True)
-class IndexCurve:
+class IndexCurve(Result):
     """Share of negative eigenvalues against loss, and the shifted semicircle fitted to it.
 
     The curve is F(slope (L - threshold) - 1), F the semicircle's distribution on [-1, 1];
@@ -25,6 +26,10 @@ class IndexCurve:
     slope_error: float
     rms_residual: float  # of the shares around the curve
     rank_correlation: float  # Spearman's, of losses and shares; no model
+
+    def columns(self) -> Columns:
+        """A row for each critical point."""
+        return {"loss": self.losses, "share of negative eigenvalues": self.shares}
 
     def __str__(self) -> str:
         return (

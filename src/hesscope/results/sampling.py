@@ -9,13 +9,14 @@ from statistics import NormalDist
 from torch import Tensor
 
 from hesscope.results.estimate import Estimate, Interval, plus_minus
+from hesscope.results.result import Columns, Result
 
 MIXED = 0.1  # sin² of the angle above which first-order theory is not relied on
 PRINTED = 20  # eigenvalues that are shown when a result is printed
 
 
 @dataclass(frozen=True)
-class Shares:
+class Shares(Result):
     """Parts w_n v'∇²ℓ_n v of each example n in the curvature along k unit vectors v.
 
     A column adds up to v'Hv, which is the eigenvalue; shares may be negative. Rows are in the
@@ -64,7 +65,7 @@ class Shares:
 
 
 @dataclass(frozen=True)
-class SamplingError:
+class SamplingError(Result):
     """Eigenvalues of a finite data set as estimates of those of the population it was drawn from.
 
     For eigenvalue λ_i of N independent examples, `standard_errors[i]` is its spread over draws of
@@ -160,6 +161,15 @@ class SamplingError:
         ratio = self.num_examples / size
         value = float(self.eigenvalues[i] + (ratio - 1) * self.biases[i])
         return Estimate(value, math.sqrt(ratio) * float(self.standard_errors[i]))
+
+    def columns(self) -> Columns:
+        """A row for each eigenvalue."""
+        return {
+            "eigenvalue": self.eigenvalues,
+            "standard error": self.standard_errors,
+            "bias": self.biases,
+            "mixing": self.mixing,
+        }
 
     def __str__(self) -> str:
         lines = [

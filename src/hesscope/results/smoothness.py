@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.results.result import Columns, Result
+
 TOLERATED = 0.1  # of the predicted change: up to here the quadratic model is said to hold
 
 
 @dataclass(frozen=True)
-class Smoothness:
+class Smoothness(Result):
     """Derivatives at a point against differences over lengths h along a unit direction v.
 
     `curvature` is v'Hv by automatic differentiation, which never sees a kink (ReLU, max-pooling,
@@ -78,6 +80,16 @@ class Smoothness:
     def _predicted(self) -> Tensor:
         h = self.radii
         return h * abs(self.slope) + h.square() / 2 * abs(self.curvature)
+
+    def columns(self) -> Columns:
+        """A row for each radius."""
+        return {
+            "radius": self.radii,
+            "curvature over it": self.differences,
+            "rounding": self.difference_rounding,
+            "hidden share": self.hidden_share,
+            "remainder": self.remainders,
+        }
 
     def __str__(self) -> str:
         lines = [

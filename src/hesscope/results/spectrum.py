@@ -6,15 +6,18 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from hesscope.results import html
 from hesscope.results.estimate import Interval, plus_minus
+from hesscope.results.result import Columns, Result
 
 PRINTED = 60  # eigenpairs that are shown when a result is printed
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Result):
     """What a Lanczos run proves about eigenvalues that were not returned.
 
     The statements all hold, except with probability `delta` over the random start vectors, whatever
@@ -34,7 +37,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Eigenpairs:
+class Eigenpairs(Result):
     """k eigenpairs of an n x n symmetric operator, the most wanted first.
 
     Each interval `eigenvalues[i] ± residuals[i]` holds an eigenvalue (Krylov and Weinstein), in
@@ -61,6 +64,14 @@ class Eigenpairs:
         value, error = float(self.eigenvalues[i]), float(self.residuals[i])
         return Interval(value - error, value + error)
 
+    def columns(self) -> Columns:
+        """A row for each eigenvalue."""
+        return {
+            "eigenvalue": self.eigenvalues,
+            "residual": self.residuals,
+            "converged": self.converged,
+        }
+
     def __str__(self) -> str:
         lines = [f"{len(self)} eigenpairs ({self.which}), {self.num_matvecs} matvecs"]
         for i in range(min(len(self), PRINTED)):
@@ -75,7 +86,7 @@ class Eigenpairs:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Result):
     """All n eigenvalues, ascending, in float64; each is off by at most `error`."""
 
     eigenvalues: Tensor  # (n,) float64, ascending
@@ -108,6 +119,19 @@ class Spectrum:
         """
         inside = (self.eigenvalues >= low) & (self.eigenvalues <= high)
         return int(inside.sum())
+
+    def columns(self) -> Columns:
+        """A row for each eigenvalue."""
+        return {"eigenvalue": self.eigenvalues}
+
+    def picture(self) -> str:
+        """How many eigenvalues lie where, in bins of equal width."""
+        finite = self.eigenvalues[self.eigenvalues.isfinite()]
+        if not len(finite):
+            return ""
+        counts = torch.histc(finite, 40)
+        ends = f"{float(finite.min()):.4g}", f"{float(finite.max()):.4g}"
+        return html.bars(counts.tolist(), ends)
 
     def __str__(self) -> str:
         n = len(self)

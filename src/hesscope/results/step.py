@@ -5,25 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# lr over its limit at the edge of stability. Full-batch training hovers there at 1.00 to 1.12 with
-# gradient descent, 0.99 to 1.18 with RMSprop, 0.72 to 1.10 with Adam, and up to half of all steps
-# raise the loss, by 5 % of it at most (240 steps after a thousand, tanh networks, 3 seeds each).
-EDGE, EDGE_ADAPTIVE = (0.9, 1.2), (0.8, 1.2)
-
-
-# Small convolutional networks, 100 to 300 steps, 8 runs: λmax with running statistics is 1.6 to 5.5
-# times the one with the statistics of the batch, which is the one that training meets.
-RUNNING = 10.0
-
-
-USUAL_RISE = 0.2  # of the loss in one step: at the edge, a larger one is no longer usual
-
-
-QUADRATIC = 0.1  # a remainder below this share of the predicted change: the model holds
+from hesscope.results.result import Result
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Result):
     """An update d of the parameters beside the curvature, and what the optimiser can bear.
 
     Repeated steps along the sharpest direction die out while lr·sharpness < factor, where
@@ -47,6 +33,7 @@ class Step:
     adaptive: bool = False  # P is made of past gradients, and grows with steps that oscillate
     running_statistics: bool = False  # normalises as in evaluation, unlike in training
     source: str = ""
+    unknown: str = ""  # why `factor` is NaN, in words that follow "what repeated steps can bear"
 
     @property
     def predicted(self) -> float:
@@ -81,18 +68,3 @@ class Step:
     def climbs(self) -> bool:
         """Whether the measured loss rises by more than rounding, or is not finite."""
         return not self.change <= self.rounding and not math.isnan(self.change)
-
-    @property
-    def at_the_edge(self) -> bool:
-        """Whether lr hovers about its limit, and this step does not raise the loss unusually."""
-        low, high = EDGE_ADAPTIVE if self.adaptive else EDGE
-        if self.lr is None or not low <= self.lr / self.stable <= high:
-            return False
-        return not self.climbs or (self.slope <= 0 and self.change <= USUAL_RISE * self.loss)
-
-    @property
-    def unlike_training(self) -> bool:
-        """Whether training, with the statistics of its batches, may well bear this step."""
-        if self.lr is None or not math.isfinite(self.change):
-            return False
-        return self.running_statistics and self.lr <= RUNNING * self.stable

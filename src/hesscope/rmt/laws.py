@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope.results.result import Result
+
 
 @dataclass(frozen=True)
-class Semicircle:
+class Semicircle(Result):
     """Wigner's law on [centre - 2 sigma, centre + 2 sigma] (Wigner 1955), with variance sigma².
 
     The limit of centre I + W for symmetric n x n W with independent entries of variance sigma²/n.
@@ -91,7 +93,7 @@ class Semicircle:
 
 
 @dataclass(frozen=True)
-class MarchenkoPastur:
+class MarchenkoPastur(Result):
     """The law of X Xᵀ/N, X of p x N independent entries of variance sigma² and ratio = p/N.
 
     Its continuous part lies on sigma² (1 ∓ √ratio)²; for ratio > 1 a share 1 - 1/ratio of the

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hesscope.results.result import Result
+
 
 @dataclass(frozen=True)
-class Spike:
+class Spike(Result):
     """An eigenvalue before and after noise, and |<v, v_noisy>|² of its eigenvector."""
 
     before: float

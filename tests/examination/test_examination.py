@@ -1,4 +1,4 @@
-"""Examinations: honest about what they found, within their budget, unchanged by saving."""
+"""Examinations: honest about what they found, within their limits, unchanged by saving."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_an_untrained_network_is_still_descending():
     problem = hs.Problem(model, nn.functional.cross_entropy, (inputs, (inputs[:, 0] > 0).long()))
     verdict = hs.diagnose(problem).verdict("minimum?")
     assert verdict.claim.startswith("no: still descending")
-    assert verdict.evidence["gradient norm"] > 2 * verdict.evidence["its noise over the data"]
+    assert verdict.evidence["gradient_norm"] > 2 * verdict.evidence["gradient_noise"]
 
 
 def test_a_model_fault_comes_first_and_stops_the_rest():
@@ -53,13 +53,13 @@ def test_a_model_fault_comes_first_and_stops_the_rest():
         problem.model, nn.CrossEntropyLoss(reduction="sum"), problem.batches.source
     )
     examined = hs.diagnose(problem)
-    assert [verdict.name for verdict in examined.verdicts] == ["model fault"]
+    assert [verdict.key for verdict in examined.verdicts] == ["model_fault"]
     assert "sum_reduction" in examined.verdicts[0].claim
     assert not examined.healthy
 
 
-@pytest.mark.parametrize("budget", [10, 25, 60])
-def test_the_budget_of_products_is_kept_and_counted(budget, monkeypatch):
+@pytest.mark.parametrize("most", [10, 25, 60])
+def test_the_limit_on_products_is_kept_and_counted(most, monkeypatch):
     multiplied = []
     matmat = hs.Hessian.matmat
 
@@ -69,8 +69,8 @@ def test_the_budget_of_products_is_kept_and_counted(budget, monkeypatch):
 
     monkeypatch.setattr(hs.Hessian, "matmat", counting)
     # without data error bars, whose products run on parts of the data
-    examined = hs.diagnose(small_problem(), budget=budget, level="quick", check=False)
-    assert examined.num_matvecs == sum(multiplied) <= budget
+    examined = hs.diagnose(small_problem(), max_matvecs=most, effort="quick", check=False)
+    assert examined.num_matvecs == sum(multiplied) <= most
 
 
 def test_an_examination_survives_saving(tmp_path):
@@ -93,8 +93,8 @@ def test_the_page_shows_claim_evidence_and_cost():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "lr=-1.0 is not a positive learning rate; give the lr of your optimiser."),
-        ({"budget": 2}, "budget=2 matvecs is too little to say anything; the usual is 110."),
+        ({"lr": -1.0}, "lr=-1.0 is not a learning rate; give the lr of your optimiser."),
+        ({"max_matvecs": 2}, "max_matvecs=2 is too little to say anything; the usual is 110."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):
@@ -103,7 +103,9 @@ def test_arguments_out_of_range_are_refused(options, message):
 
 
 def test_an_unknown_verdict_names_the_known_ones():
-    message = "no verdict 'mood'; there are 'minimum?', 'step size', 'conditioning', 'layers', "
+    message = (
+        "no verdict 'mood'; there are 'critical_point', 'step_size', 'conditioning', 'layers', "
+    )
     message += "'noise', 'convexity', 'outliers', 'smoothness'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         hs.diagnose(small_problem()).verdict("mood")

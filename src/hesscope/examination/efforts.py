@@ -1,4 +1,4 @@
-"""How much an examination looks at: three levels, and what each part of them costs."""
+"""How much an examination looks at: three efforts, and how each shares out its products."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Literal
 
 from hesscope.sampling.error import DEPTH
 
-LevelName = Literal["quick", "standard", "deep"]
+EffortName = Literal["quick", "standard", "deep"]
 GRADIENTS_PER_MATVEC = 2.0  # measured for networks of all kinds: 1.9 to 2.0
 CHECK_GRADIENTS = 20  # of check_problem, on 8 examples: next to nothing on large data
 LEAST_SURVEY = 4  # products that say anything at all about a spectrum
 
 
 @dataclass(frozen=True)
-class Level:
+class Effort:
     """What is measured; products in all, those of the pairs' residuals included."""
 
-    budget: int  # Hessian-vector products
+    name: EffortName
+    max_matvecs: int  # Hessian-vector products
     pairs: int  # eigenpairs, half of them from each end
     sampled: int  # of them with data error bars
     radii: bool  # whether smoothness is looked at, at six lengths, two gradients each
@@ -25,13 +26,28 @@ class Level:
     probes: int = 0  # other points at which negative curvature is looked for
     probe_matvecs: int = 0  # for each of them
 
+    def includes(self, other: EffortName) -> bool:
+        """Whether what is measured from the other effort on is measured at this one."""
+        names = list(EFFORTS)
+        return names.index(self.name) >= names.index(other)
 
-LEVELS: dict[LevelName, Level] = {
-    "quick": Level(budget=40, pairs=2, sampled=0, radii=False, preconditioned=12),
-    "standard": Level(budget=110, pairs=6, sampled=1, radii=True, preconditioned=20),
-    "deep": Level(
-        budget=400, pairs=12, sampled=3, radii=True, preconditioned=40, probes=4, probe_matvecs=25
-    ),
+
+EFFORTS: dict[EffortName, Effort] = {
+    effort.name: effort
+    for effort in (
+        Effort("quick", 40, pairs=2, sampled=0, radii=False, preconditioned=12),
+        Effort("standard", 110, pairs=6, sampled=1, radii=True, preconditioned=20),
+        Effort(
+            "deep",
+            400,
+            pairs=12,
+            sampled=3,
+            radii=True,
+            preconditioned=40,
+            probes=4,
+            probe_matvecs=25,
+        ),
+    )
 }
 
 
@@ -51,27 +67,29 @@ class Spending:
         return self.survey + self.along + self.preconditioned + self.sampling + self.probes
 
 
-def spending(level: Level, budget: int | None, *, updated: bool, adaptive: bool) -> Spending:
-    """The parts of a budget: what is fixed first, the rest for the survey.
+def spending(effort: Effort, max_matvecs: int | None, *, updated: bool, adaptive: bool) -> Spending:
+    """The parts of `max_matvecs`: what is fixed first, the rest for the survey.
 
-    A budget too small for everything leaves out data error bars and probes.
+    A number too small for everything leaves out data error bars and probes.
 
     Raises:
-        ValueError: if the budget is too small to say anything.
+        ValueError: if they are too few to say anything.
 
-    >>> spending(LEVELS["quick"], None, updated=False, adaptive=False).survey
+    >>> spending(EFFORTS["quick"], None, updated=False, adaptive=False).survey
     39
     """
-    total = level.budget if budget is None else budget
+    total = effort.max_matvecs if max_matvecs is None else max_matvecs
     along = 1 + updated
-    preconditioned = level.preconditioned if adaptive else 0
-    sampling = (1 + DEPTH) * level.sampled
-    probes = level.probes * level.probe_matvecs
+    preconditioned = effort.preconditioned if adaptive else 0
+    sampling = (1 + DEPTH) * effort.sampled
+    probes = effort.probes * effort.probe_matvecs
     if total < 4 * (along + preconditioned + sampling) + 2 * probes:
         sampling = probes = 0
     preconditioned = min(preconditioned, total // 3)
     survey = total - along - preconditioned - sampling - probes
     if survey < LEAST_SURVEY - 1:
-        msg = f"budget={total} matvecs is too little to say anything; the usual is {level.budget}."
+        msg = (
+            f"max_matvecs={total} is too little to say anything; the usual is {effort.max_matvecs}."
+        )
         raise ValueError(msg)
     return Spending(survey, along, preconditioned, sampling, probes)

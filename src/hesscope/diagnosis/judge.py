@@ -1,0 +1,104 @@
+"""All verdicts on one look, from its record alone: a table of rules, one row a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hesscope.diagnosis.conditioning import conditioning
+from hesscope.diagnosis.convexity import convexity
+from hesscope.diagnosis.critical_point import critical_point
+from hesscope.diagnosis.layers import layers
+from hesscope.diagnosis.model_fault import model_fault
+from hesscope.diagnosis.noise import noise
+from hesscope.diagnosis.outliers import outliers
+from hesscope.diagnosis.smoothness import smoothness
+from hesscope.diagnosis.step_size import step_size
+from hesscope.results.measurements import Measurements
+from hesscope.results.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one verdict follows from the numbers.
+
+    Where a quantity that it needs is missing the verdict is undecided and says why; where the look
+    did not go that far there is none.
+    """
+
+    key: str
+    name: str
+    needs: tuple[str, ...]
+    judge: Callable[[Measurements], Verdict]
+
+    def verdict(self, look: Measurements) -> Verdict | None:
+        """The verdict on this look, if it has one."""
+        why = [look.missing[key] for key in self.needs if key in look.missing]
+        if why:
+            claim = f"undecided: {why[0]}"
+            return Verdict(self.name, claim, confidence="undecided", key=self.key)
+        return self.judge(look) if all(key in look for key in self.needs) else None
+
+
+def judge(look: Measurements) -> tuple[Verdict, ...]:
+    """The verdicts in the order in which a reader wants them; pure, nothing is measured.
+
+    A fault that `check_problem` has found makes all numbers doubtful, and is then the only verdict.
+
+    >>> from hesscope.results.step import Step
+    >>> [v.claim for v in judge(Measurements({"step": Step(1.0, 0.5, 0.5, 0.0)}))]
+    ['unstable above 4 = 2/λmax; along this gradient 4']
+    """
+    check = look.get("check")
+    if check is not None and not check.ok:
+        return (model_fault(check),)
+    verdicts = (rule.verdict(look) for rule in RULES)
+    return tuple(verdict for verdict in verdicts if verdict is not None)
+
+
+def _conditioning(look: Measurements) -> Verdict:
+    descent, step = look["descent"], look.get("step")
+    critical = descent.gradient_norm <= max(descent.rounding, descent.tolerance)
+    flat = critical or step is None
+    return conditioning(
+        look["conditioning"],
+        look.get("gradient_in_top", math.nan),
+        (len(look["eigenpairs"]) + 1) // 2,
+        lr=None if step is None or step.adaptive else step.lr,
+        gradient_curvature=math.nan if flat else step.g_dot_Hg / step.g_dot_g,
+        feature_ratio=look.get("feature_ratio", math.nan),
+    )
+
+
+def _noise(look: Measurements) -> Verdict:
+    descent = look["descent"]
+    return noise(
+        descent.gradient_norm,
+        descent.gradient_noise,
+        look.facts["items"],
+        look.asked.get("batch_size"),
+        look.get("sampling_error"),
+    )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "critical_point",
+        "minimum?",
+        ("descent", "curvature"),
+        lambda look: critical_point(look["descent"], look["curvature"]),
+    ),
+    Rule("step_size", "step size", ("step",), lambda look: step_size(look["step"])),
+    Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),
+    Rule("layers", "layers", ("layers",), lambda look: layers(look["layers"])),
+    Rule("noise", "noise", ("descent",), _noise),
+    Rule(
+        "convexity",
+        "convexity",
+        ("curvature",),
+        lambda look: convexity(look["curvature"], probes=look.get("convexity_probes")),
+    ),
+    Rule("outliers", "outliers", ("outliers",), lambda look: outliers(look["outliers"])),
+    Rule("smoothness", "smoothness", ("smoothness",), lambda look: smoothness(look["smoothness"])),
+)

@@ -1,0 +1,132 @@
+"""The table of what an examination measures: key, measurement, cost, and from which effort on.
+
+One more quantity is one more row. `measure` fills the record of a look from the rows, `cost_of`
+adds up what they will cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hesscope.examination import gradients, motion, network, spectral
+from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
+from hesscope.examination.look import Look, MissingError
+from hesscope.examination.question import Question
+from hesscope.problem.problem import Problem
+from hesscope.results.measurements import Measurements
+from hesscope.sampling.error import DEPTH
+from hesscope.system import progress
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Products, gradients of the mean loss, and passes of gradients over the data in parts."""
+
+    matvecs: int = 0
+    gradients: float = 0.0
+    parts: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.matvecs + other.matvecs,
+            self.gradients + other.gradients,
+            self.parts + other.parts,
+        )
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A row: what is measured under which key, at what cost, and from which effort on.
+
+    Where an `essential` one fails the look is worth nothing and the error is the user's; any other
+    one is then missing from the record, with its cause.
+    """
+
+    key: str
+    measure: Callable[[Look], Any]  # None: there is nothing to measure
+    cost: Callable[[Question], Cost] = lambda _: Cost()
+    since: EffortName = "quick"
+    essential: bool = False
+
+
+def measure(problem: Problem, question: Question, rows: Iterable[Quantity] = ()) -> Measurements:
+    """Fills the record of one look from the rows of the table, and from rows of one's own.
+
+    Raises:
+        ValueError: if an essential quantity does not fit the problem.
+        RuntimeError: if the loss or a product is not finite.
+    """
+    look = Look(problem, question)
+    values: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for row in (*QUANTITIES, *rows):
+        if not question.effort.includes(row.since):
+            continue
+        progress.report(row.key.replace("_", " "), look.num_matvecs)
+        try:
+            value = look.of(row.measure)
+        except MissingError as error:
+            if row.essential:
+                raise error.origin from None
+            missing[row.key] = str(error)
+            continue
+        if value is not None:
+            values[row.key] = value
+    return Measurements(
+        values=values,
+        missing=missing,
+        asked=question.given(),
+        num_matvecs=look.num_matvecs,
+        gradients=look.gradients + GRADIENTS_PER_MATVEC * look.num_matvecs,
+        seed=question.seed,
+        facts=look.H.facts(),
+    )
+
+
+def cost_of(question: Question) -> Cost:
+    """What the rows will cost, at most."""
+    rows = [row.cost(question) for row in QUANTITIES if question.effort.includes(row.since)]
+    return sum(rows, Cost())
+
+
+def _sampling(question: Question) -> Cost:
+    """Products on parts, whose graphs are built anew: about three gradients, and two a vector."""
+    matvecs = question.spending.sampling
+    if not matvecs:
+        return Cost()
+    return Cost(matvecs, 2.0, 3 + 2 * matvecs // (1 + DEPTH))
+
+
+QUANTITIES: tuple[Quantity, ...] = (
+    Quantity("loss", gradients.loss, lambda _: Cost(gradients=0.5), essential=True),
+    Quantity(
+        "gradient_noise", gradients.gradient_noise, lambda _: Cost(0, 1.0, 1.0), essential=True
+    ),
+    Quantity("density", spectral.density, lambda q: Cost(q.spending.survey), essential=True),
+    Quantity("eigenpairs", spectral.eigenpairs, essential=True),
+    Quantity("curvature", spectral.curvature, essential=True),
+    Quantity("gradient_curvature", gradients.gradient_curvature, lambda _: Cost(1)),
+    Quantity(
+        "step",
+        motion.step,
+        lambda q: Cost(q.spending.along - 1 + q.spending.preconditioned, 0.5),
+    ),
+    Quantity("escape", motion.escape, lambda _: Cost(gradients=1.0)),
+    Quantity("flat_fall", motion.flat_fall),
+    Quantity("descent", motion.descent),
+    Quantity("conditioning", spectral.conditioning),
+    Quantity("outliers", spectral.outliers),
+    Quantity("layers", network.layers, lambda _: Cost(gradients=network.LAYERS)),
+    Quantity("feature_ratio", network.feature_ratio, lambda _: Cost(gradients=network.FEATURES)),
+    Quantity("gradient_in_top", spectral.gradient_in_top),
+    Quantity("smoothness", motion.smoothness, lambda _: Cost(gradients=15.0), since="standard"),
+    Quantity("sampling_error", spectral.sampling_error, _sampling, since="standard"),
+    Quantity(
+        "convexity_probes",
+        spectral.convexity_probes,
+        lambda q: Cost(q.spending.probes),
+        since="deep",
+    ),
+)

@@ -1,0 +1,68 @@
+"""What is asked of a problem, checked at the door, with the products shared out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.optim import Optimizer
+
+from hesscope.examination.efforts import EFFORTS, Effort, EffortName, Spending, spending
+
+ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a problem."""
+
+    effort: Effort
+    spending: Spending
+    optimizer: Optimizer | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    tolerance: float = 0.0
+    seed: int = 0
+    delta: float = 1e-3
+
+    def given(self) -> dict[str, Any]:
+        """What the user gave, for the record."""
+        return {
+            "effort": self.effort.name,
+            "optimizer": None if self.optimizer is None else type(self.optimizer).__name__,
+            "lr": self.lr,
+            "batch_size": self.batch_size,
+            "tolerance": self.tolerance,
+            "delta": self.delta,
+        }
+
+
+def asked(
+    optimizer: Optimizer | None,
+    lr: float | None,
+    effort: EffortName,
+    max_matvecs: int | None,
+    **others: Any,
+) -> Question:
+    """The arguments as a question, with the products shared out.
+
+    Raises:
+        ValueError: if one is out of range.
+    """
+    if lr is not None and not lr >= 0:
+        msg = f"lr={lr} is not a learning rate; give the lr of your optimiser."
+        raise ValueError(msg)
+    if lr is not None and optimizer is not None:
+        msg = "give the optimizer, whose lr is known, or lr for plain gradient descent, not both."
+        raise ValueError(msg)
+    if effort not in EFFORTS:
+        msg = f"effort={effort!r}; choose {', '.join(map(repr, EFFORTS))}."
+        raise ValueError(msg)
+    parts = spending(
+        EFFORTS[effort],
+        max_matvecs,
+        updated=optimizer is not None,
+        adaptive=type(optimizer).__name__ in ADAPTIVE,
+    )
+    question = Question(EFFORTS[effort], parts, optimizer, lr)
+    return replace(question, **others)

@@ -1,0 +1,116 @@
+"""The table of quantities: each measured once, in whatever order, failures kept to themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import hesscope as hs
+from hesscope.examination import quantities
+from hesscope.examination.look import Look, MissingError
+from hesscope.examination.quantities import QUANTITIES, Cost, Quantity, cost_of, measure
+from hesscope.examination.question import asked
+
+
+def small_problem() -> hs.Problem:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    data = torch.randn(90, 6), torch.randint(0, 3, (90,))
+    return hs.Problem(model, nn.functional.cross_entropy, data)
+
+
+def quick(**given):
+    return asked(None, given.pop("lr", 0.1), "quick", None, **given)
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    def fail(key: str, error: Exception) -> None:
+        def raises(look: Look) -> None:
+            raise error
+
+        rows = [
+            r if r.key != key else Quantity(key, raises, essential=r.essential) for r in QUANTITIES
+        ]
+        monkeypatch.setattr(quantities, "QUANTITIES", tuple(rows))
+
+    return fail
+
+
+def test_keys_are_identifiers_that_do_not_repeat():
+    keys = [row.key for row in QUANTITIES]
+    assert len(set(keys)) == len(keys)
+    assert all(key.isidentifier() for key in keys)
+
+
+@pytest.mark.parametrize("key", [row.key for row in QUANTITIES if not row.essential])
+def test_a_row_that_fails_is_missing_with_its_cause_and_takes_no_other_down(key, failing):
+    failing(key, ValueError("too few examples"))
+    look = measure(small_problem(), quick())
+    assert look.missing == {key: "too few examples"}
+    assert set(look.values) | {key} >= {"loss", "density", "curvature", "step", "layers", "descent"}
+
+
+@pytest.mark.parametrize("key", [row.key for row in QUANTITIES if row.essential])
+def test_without_an_essential_quantity_the_error_is_the_users(key, failing):
+    failing(key, RuntimeError("the loss is NaN"))
+    with pytest.raises(RuntimeError, match=r"^the loss is NaN$"):
+        measure(small_problem(), quick())
+
+
+def test_out_of_memory_is_told_as_what_it_is(failing):
+    failing("layers", torch.OutOfMemoryError("tried to allocate 2 GiB"))
+    look = measure(small_problem(), quick())
+    assert look.missing["layers"] == "out of memory (tried to allocate 2 GiB)"
+
+
+def test_a_quantity_is_measured_once_however_often_it_is_asked_for():
+    calls = []
+
+    def counted(look: Look) -> int:
+        calls.append(1)
+        return 7
+
+    look = Look(small_problem(), quick())
+    assert [look.of(counted), look.maybe(counted), look.of(counted)] == [7, 7, 7]
+    assert len(calls) == 1
+
+
+def test_what_rests_on_a_missing_quantity_is_missing_for_the_same_reason():
+    def broken(look: Look) -> None:
+        msg = "no such thing"
+        raise ValueError(msg)
+
+    def above(look: Look) -> object:
+        return look.of(broken)
+
+    look = Look(small_problem(), quick())
+    with pytest.raises(MissingError, match=r"^no such thing$"):
+        look.of(above)
+    assert look.maybe(above) is None
+
+
+def test_a_quantity_of_ones_own_joins_the_record():
+    def weights(look: Look) -> float:
+        return float(look.problem.theta.norm())
+
+    problem = small_problem()
+    look = measure(problem, quick(), [Quantity("weight_norm", weights)])
+    assert look["weight_norm"] == float(problem.theta.norm())
+
+
+@pytest.mark.parametrize("effort", ["quick", "standard", "deep"])
+def test_the_cost_of_the_table_is_the_sum_of_its_rows(effort):
+    question = asked(None, 0.1, effort, None)
+    rows = [row for row in QUANTITIES if question.effort.includes(row.since)]
+    total = cost_of(question)
+    assert total == sum((row.cost(question) for row in rows), Cost())
+    assert total.matvecs == question.spending.total
+    assert total.matvecs <= question.effort.max_matvecs
+
+
+def test_the_record_says_why_a_quantity_is_not_there():
+    look = measure(small_problem(), quick())
+    with pytest.raises(KeyError, match="'smoothness' is not known: it was not looked at"):
+        look["smoothness"]
