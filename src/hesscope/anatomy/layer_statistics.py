@@ -48,7 +48,7 @@ def layer_statistics(
     named = dict(zip(problem.layout.names, problem.layout.split(gradient), strict=True))
     shares = None if top_vector is None else _shares(problem, top_vector)
     places = layer_slices(problem)
-    modules = _layers_of(problem.model)
+    modules = layers_of(problem.model)
     with problem.evaluating(), watched(problem.model, modules) as activity:
         unused = _forward(problem, activity)
         weights = dict(zip(problem.layout.names, problem.leaves(), strict=True))
@@ -104,7 +104,7 @@ def _variables(loss: Tensor) -> set[int]:
     return found
 
 
-def _layers_of(model: nn.Module) -> dict[str, tuple[nn.Module, bool]]:
+def layers_of(model: nn.Module) -> dict[str, tuple[nn.Module, bool]]:
     """Every module that owns parameters, or a parametrised one, and whether it is a matrix."""
     found = {}
     for name, module in model.named_modules():
