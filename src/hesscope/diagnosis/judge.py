@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hesscope.diagnosis.conditioning import conditioning
 from hesscope.diagnosis.convexity import convexity
 from hesscope.diagnosis.critical_point import critical_point
+from hesscope.diagnosis.initialisation import initialisation
 from hesscope.diagnosis.layers import layers
 from hesscope.diagnosis.model_fault import model_fault
 from hesscope.diagnosis.noise import noise
@@ -92,6 +93,12 @@ RULES: tuple[Rule, ...] = (
     Rule("step_size", "step size", ("step",), lambda look: step_size(look["step"])),
     Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),
     Rule("layers", "layers", ("layers",), lambda look: layers(look["layers"])),
+    Rule(
+        "initialisation",
+        "initialisation",
+        ("signals",),
+        lambda look: initialisation(look["signals"]),
+    ),
     Rule("noise", "noise", ("descent",), _noise),
     Rule(
         "convexity",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hesscope.anatomy.signals import signals
 from hesscope.examination import gradients, motion, network, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
 from hesscope.examination.look import Look, MissingError
@@ -49,6 +50,22 @@ class Quantity:
     cost: Callable[[Question], Cost] = lambda _: Cost()
     since: EffortName = "quick"
     essential: bool = False
+
+
+def of_problem(
+    key: str,
+    measure: Callable[[Problem], Any],
+    *,
+    gradients: float,
+    since: EffortName = "quick",
+) -> Quantity:
+    """A row that needs nothing but the problem, and costs so many gradients of the mean loss."""
+
+    def measured(look: Look) -> Any:
+        look.spend(gradients=gradients)
+        return measure(look.problem)
+
+    return Quantity(key, measured, lambda _: Cost(gradients=gradients), since)
 
 
 def measure(problem: Problem, question: Question, rows: Iterable[Quantity] = ()) -> Measurements:
@@ -120,6 +137,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("outliers", spectral.outliers),
     Quantity("layers", network.layers, lambda _: Cost(gradients=network.LAYERS)),
     Quantity("feature_ratio", network.feature_ratio, lambda _: Cost(gradients=network.FEATURES)),
+    of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),
     Quantity("smoothness", motion.smoothness, lambda _: Cost(gradients=15.0), since="standard"),
     Quantity("sampling_error", spectral.sampling_error, _sampling, since="standard"),
