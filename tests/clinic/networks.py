@@ -196,7 +196,7 @@ CASES = [
         saturated,
         {"minimum?": ("a plateau",)},
         ("minimum?",),
-        (*CONSEQUENCES, "layers"),
+        (*CONSEQUENCES, "layers", "stuck high"),
     ),
     Case(
         "linear regression, features 1:1000",

@@ -103,9 +103,7 @@ def test_arguments_out_of_range_are_refused(options, message):
 
 
 def test_an_unknown_verdict_names_the_known_ones():
-    message = (
-        "no verdict 'mood'; there are 'critical_point', 'step_size', 'conditioning', 'layers', "
-    )
-    message += "'noise', 'convexity', 'outliers', 'smoothness'."
+    message = "no verdict 'mood'; there are 'critical_point', 'stuck_high', 'step_size', "
+    message += "'conditioning', 'layers', 'noise', 'convexity', 'outliers', 'smoothness'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         hs.diagnose(small_problem()).verdict("mood")

@@ -16,6 +16,7 @@ from hesscope.diagnosis.noise import noise
 from hesscope.diagnosis.outliers import outliers
 from hesscope.diagnosis.smoothness import smoothness
 from hesscope.diagnosis.step_size import step_size
+from hesscope.diagnosis.stuck import stuck
 from hesscope.results.measurements import Measurements
 from hesscope.results.verdict import Verdict
 
@@ -89,6 +90,18 @@ RULES: tuple[Rule, ...] = (
         "minimum?",
         ("descent", "curvature"),
         lambda look: critical_point(look["descent"], look["curvature"]),
+    ),
+    Rule(
+        "stuck_high",
+        "stuck high",
+        ("loss", "constant_loss", "descent", "curvature"),
+        lambda look: stuck(
+            look["loss"],
+            look["constant_loss"],
+            look["descent"],
+            look["curvature"],
+            look.get("density"),
+        ),
     ),
     Rule("step_size", "step size", ("step",), lambda look: step_size(look["step"])),
     Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hesscope.anatomy.constant_prediction import constant_loss
 from hesscope.anatomy.signals import signals
 from hesscope.examination import gradients, motion, network, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
@@ -137,6 +138,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("outliers", spectral.outliers),
     Quantity("layers", network.layers, lambda _: Cost(gradients=network.LAYERS)),
     Quantity("feature_ratio", network.feature_ratio, lambda _: Cost(gradients=network.FEATURES)),
+    of_problem("constant_loss", constant_loss, gradients=1.0),
     of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),
     Quantity("smoothness", motion.smoothness, lambda _: Cost(gradients=15.0), since="standard"),
