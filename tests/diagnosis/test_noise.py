@@ -25,7 +25,7 @@ def sampled(mixing: float = 0.01) -> hs.SamplingError:
         (0.8, 1.0, 8, "the choice of examples explains the gradient: 0.8 times", "measured"),
         (1.9, 1.0, 8, "undecided: on all 1000 examples the gradient is 1.9 times", "undecided"),
         (5.0, 1.0, None, "the gradient is 5 times its noise on all 1000 exam", "measured"),
-        (5.0, 1.0, 1, "your batch of 1 is too small to see this gradient", "measured"),
+        (5.0, 1.0, 1, "your batch of 1 examples is too small to see this", "measured"),
         (5.0, 1.0, 32, "the gradient is 5 times its noise on all 1000 exam", "measured"),
         (50.0, 1.0, 500, "the gradient is 50 times its noise on all 1000 exam", "measured"),
     ],
@@ -39,7 +39,9 @@ def test_the_claim_follows_from_gradient_noise_and_batch(gradient, error, batch,
 
 
 def test_a_batch_far_above_the_noise_scale_is_called_so():
-    assert "a batch of 500 is far above the critical 0.4" in noise(50.0, 1.0, 1000, 500).claim
+    assert (
+        "a batch of 500 examples is far above the critical 0.4" in noise(50.0, 1.0, 1000, 500).claim
+    )
 
 
 def test_the_error_of_the_sharpness_and_what_a_batch_reads_are_told():
@@ -68,3 +70,40 @@ def test_the_critical_batch_size_of_a_known_gradient_distribution(seed):
     B = critical_batch_size(float(gradient.norm()), error, 2000)
     assert abs(B / 20.0 - 1) <= 0.51
     assert "too small to see this" not in noise(float(gradient.norm()), error, 2000, 16).claim
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_batches_of_sequences_are_counted_in_sequences(seed):
+    """Losses average over tokens, batches are drawn as sequences: B against brute force.
+
+    400 batches of 16 sequences give the noise to 1/√800 along one direction at worst, the parts of
+    the data to 1/√62; both are squared, so five standard errors are 2 · 5 · √(1/800 + 1/62) of B.
+    """
+    torch.manual_seed(seed)
+    sequences = torch.randint(0, 12, (256, 1)).expand(256, 20).clone()
+    flipped = torch.rand(256, 20) < 0.3
+    sequences[flipped] = torch.randint(0, 20, (int(flipped.sum()),))
+    network = nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20))
+
+    def loss(outputs, targets):
+        return nn.functional.cross_entropy(outputs[:, :-1].flatten(0, 1), targets[:, 1:].flatten())
+
+    problem = hs.Problem(
+        network,
+        loss,
+        (sequences, sequences),
+        batch_size=32,
+        count=lambda targets: targets[:, 1:].numel(),
+    )
+    verdict = hs.diagnose(problem, effort="quick", batch_size=16).verdict("noise")
+    assert "on all 256 examples" in verdict.claim
+    gradients = []
+    for _ in range(400):
+        some = sequences[torch.randperm(256)[:16]]
+        gradient = torch.autograd.grad(loss(network(some), some), list(network.parameters()))
+        gradients.append(torch.cat([g.reshape(-1) for g in gradient]))
+    whole = problem.gradient().double()
+    deviations = (torch.stack(gradients).double() - whole).square().sum(1).mean()
+    critical = 16 * float(deviations) / (1 - 16 / 256) / float(whole.square().sum())
+    allowed = 10 * math.sqrt(1 / 800 + 1 / 62)
+    assert verdict.evidence["critical_batch_size"] == pytest.approx(critical, rel=allowed)

@@ -78,7 +78,7 @@ def _noise(look: Measurements) -> Verdict:
     return noise(
         descent.gradient_norm,
         descent.gradient_noise,
-        look.facts["items"],
+        look["num_examples"],
         look.asked.get("batch_size"),
         look.get("sampling_error"),
     )
@@ -112,7 +112,7 @@ RULES: tuple[Rule, ...] = (
         ("signals",),
         lambda look: initialisation(look["signals"]),
     ),
-    Rule("noise", "noise", ("descent",), _noise),
+    Rule("noise", "noise", ("descent", "num_examples"), _noise),
     Rule(
         "convexity",
         "convexity",

@@ -29,7 +29,8 @@ def noise(
     the population has |G|² ≈ gradient_norm² - gradient_noise², since noise only adds, and
     B = tr Σ/|G|² is the simple noise scale, or critical batch size: in a batch of B examples noise
     and signal are alike, in one of b the signal is √(b/B) of the noise. Far below B, b steps of one
-    example are as good as one step of b; far above, a larger batch hardly helps.
+    example are as good as one step of b; far above, a larger batch hardly helps. All of these count
+    examples as batches are drawn, sequences for a language model, whatever the loss averages over.
 
     NaN as `gradient_noise` says that it is not known. `sampling` adds the error of λmax that the
     finite data leaves and what λmax would read on a batch of the user's size (its first
@@ -47,7 +48,7 @@ def noise(
     evidence = [
         ("gradient_norm", "gradient norm", gradient_norm),
         ("gradient_noise", "its noise over the data", gradient_noise),
-        ("critical_batch_size", "critical batch size", batch),
+        ("critical_batch_size", "critical batch size in examples", batch),
     ]
     assumptions = ["examples are independent draws", "the whole of θ, in plain Euclidean length"]
     if sampling is not None and len(sampling):
@@ -108,7 +109,7 @@ def _judge(
     B = critical_batch_size(norm, error, num_examples)
     claim = f"the gradient is {norm / error:.2g} times its noise on all {num_examples:g} examples"
     if batch_size is None:
-        return f"{claim}; in a batch of about {B:.2g} they would be alike", "measured", ""
+        return f"{claim}; in a batch of about {B:.2g} examples they would be alike", "measured", ""
     return _batch(claim, batch_size, B)
 
 
@@ -116,15 +117,15 @@ def _batch(claim: str, batch_size: int, B: float) -> tuple[str, Confidence, str]
     signal = math.sqrt(batch_size / B)
     if batch_size / B < DROWNED:
         return (
-            f"your batch of {batch_size} is too small to see this gradient: its noise is "
+            f"your batch of {batch_size} examples is too small to see this gradient: its noise is "
             f"{1 / signal:.2g} times the signal; {claim}",
             "measured",
             "normal early in training at small learning rates; if the loss has stopped falling, "
-            f"lower the learning rate or use batches of up to {B:.2g}",
+            f"lower the learning rate or use batches of up to {B:.2g} examples",
         )
     if batch_size > B / DROWNED:
         return (
-            f"{claim}; a batch of {batch_size} is far above the critical {B:.2g}",
+            f"{claim}; a batch of {batch_size} examples is far above the critical {B:.2g}",
             "measured",
             "smaller batches would give nearly as much progress a step at less cost",
         )

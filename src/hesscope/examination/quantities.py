@@ -19,6 +19,7 @@ from hesscope.examination.question import Question
 from hesscope.problem.problem import Problem
 from hesscope.results.measurements import Measurements
 from hesscope.sampling.error import DEPTH
+from hesscope.sampling.parts import examples_of
 from hesscope.system import progress
 
 
@@ -138,6 +139,7 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("outliers", spectral.outliers),
     Quantity("layers", network.layers, lambda _: Cost(gradients=network.LAYERS)),
     Quantity("feature_ratio", network.feature_ratio, lambda _: Cost(gradients=network.FEATURES)),
+    of_problem("num_examples", examples_of, gradients=0.0),
     of_problem("constant_loss", constant_loss, gradients=1.0),
     of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),

@@ -14,6 +14,7 @@ from hesscope.autodiff.products import refuse_broken
 from hesscope.problem.data import Batch, fingerprint, num_examples, take
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
+from hesscope.system import collectives
 
 PARTS = 32  # the data is looked at in at least this many parts, where it can be
 
@@ -43,6 +44,11 @@ def examples_in(batch: Batch) -> float:
         return float(num_examples(batch.content))
     except ValueError:
         return batch.count
+
+
+def examples_of(problem: Problem) -> float:
+    """The number of examples in all processes together, as batches are drawn from them."""
+    return collectives.sum_of_number(sum(examples_in(batch) for batch in problem.batches))
 
 
 def random_sign(part: Batch, seed: int) -> int:
