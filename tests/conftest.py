@@ -1,9 +1,18 @@
-"""Every test starts from the same state of torch's generator, whatever ran before it."""
+"""One core for each test process, and the same random numbers whatever ran before."""
 
 from __future__ import annotations
 
-import pytest
-import torch
+import os
+
+WORKER = "PYTEST_XDIST_WORKER_COUNT" in os.environ
+if WORKER:  # before torch is imported, so that pools of its size are made; children inherit it
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+if WORKER:  # where a plugin imported torch before
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
