@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers
 READY := $(VENV)/.ready
 
-.PHONY: test-peers help demo test test-slow check lint fix bench papers clean
+.PHONY: help demo test test-slow check lint fix house bench papers clean test-peers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -30,6 +30,9 @@ lint: $(READY)  ## format, ruff, types, the arrows of the house
 fix: $(READY)   ## format and mend what ruff can
 	"$(BIN)/ruff" format $(CODE)
 	"$(BIN)/ruff" check --fix $(CODE)
+
+house: $(READY) ## the house in numbers: rooms, sizes, constants, public names
+	"$(BIN)/python" -m tests.house
 
 bench: $(READY) ## cost of products and eigenpairs beside gradients
 	"$(BIN)/python" benchmarks/hvp.py

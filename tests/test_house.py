@@ -1,50 +1,43 @@
-"""The budgets of the house: short functions, short files."""
+"""The budgets of the house: short functions, short files, rooms that say what lives in them."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
-SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
+from tests import house
+
 LONGEST_FUNCTION, MOST_FUNCTIONS, LONGEST_MODULE = 50, 30, 300
-
-
-def code_lines(node: ast.AST, lines: list[str]) -> int:
-    """Lines of a node that are neither blank, comment nor docstring."""
-    documented: set[int] = set()
-    for item in ast.walk(node):
-        if isinstance(item, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
-            item
-        ):
-            first = item.body[0]
-            documented |= set(range(first.lineno, first.end_lineno + 1))
-    start, end = getattr(node, "lineno", 1), getattr(node, "end_lineno", len(lines))
-    return sum(
-        1
-        for number in range(start, end + 1)
-        if number not in documented
-        and lines[number - 1].strip()
-        and not lines[number - 1].strip().startswith("#")
-    )
-
-
-def functions() -> Iterator[tuple[str, int]]:
-    for path in SOURCES:
-        text = path.read_text("utf-8")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef):
-                yield f"{path.name}:{node.name}", code_lines(node, text.split("\n"))
+HOUSE = house.files()
+ROOMS = sorted(path.parent for path in (house.SOURCE / "hesscope").glob("*/__init__.py"))
 
 
 def test_no_function_is_long_and_nine_of_ten_are_short():
-    sizes = dict(functions())
-    assert len(sizes) > 300
-    assert {name: size for name, size in sizes.items() if size > LONGEST_FUNCTION} == {}
-    assert sorted(sizes.values())[int(0.9 * len(sizes))] <= MOST_FUNCTIONS
+    sizes = [item for file in HOUSE for item in file.functions()]
+    assert len(sizes) > 1000
+    assert [(name, size) for name, size in sizes if size > LONGEST_FUNCTION] == []
+    assert house.quantile([size for _, size in sizes], 0.9) <= MOST_FUNCTIONS
 
 
 def test_no_module_is_long():
-    sizes = {}
-    for path in SOURCES:
-        text = path.read_text("utf-8")
-        sizes[path.name] = code_lines(ast.parse(text), text.split("\n"))
-    assert {name: size for name, size in sizes.items() if size > LONGEST_MODULE} == {}
+    long = {file.path: file.code_lines for file in HOUSE if file.code_lines > LONGEST_MODULE}
+    assert long == {}
+
+
+def test_inner_and_async_functions_count_and_no_name_hides_another():
+    text = 'class A:\n    def f(self):\n        """Say.\n\n        More."""\n        # why\n'
+    text += (
+        "        async def g():\n            return 1\n\n        return g\n\ndef f():\n    ...\n"
+    )
+    sizes = list(house.File("room/file.py", text).functions())
+    assert sizes == [("room/file.py:A.f", 4), ("room/file.py:A.f.g", 2), ("room/file.py:f", 2)]
+
+
+def test_every_room_says_what_lives_in_it():
+    assert len(ROOMS) > 15
+    for room in ROOMS:
+        text = (room / "__init__.py").read_text("utf-8")
+        assert ast.get_docstring(ast.parse(text)), room
+
+
+def test_every_room_has_its_tests():
+    tests = Path(__file__).parent
+    assert [room.name for room in ROOMS if not list((tests / room.name).glob("test_*.py"))] == []
