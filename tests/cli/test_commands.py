@@ -1,5 +1,6 @@
 """The command line as a stranger types it: results, exit status, errors that name the cure."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -99,6 +100,27 @@ def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status
         (
             ["check", "train.py:make_problem", "--weights", "no.pt"],
             "there is no weights file no.pt",
+        ),
+        (
+            ["diagnose", "train.py:make_problem", "--save", "train.py/run"],
+            "--save: cannot write to",
+        ),
+        (
+            ["spectrum", "train.py:make_problem", "--report", "train.py/page.html"],
+            "--report: cannot write to",
+        ),
+        (["spectrum", "train.py:make_problem", "--report", "."], "--report . is a folder; give"),
+        (
+            ["diagnose", "train.py:make_problem", "--batch-size", "0"],
+            "batch_size=0 is no number of examples; give that of your training batches.",
+        ),
+        (
+            ["diagnose", "train.py:make_problem", "--batch-size", "-3"],
+            "batch_size=-3 is no number of examples",
+        ),
+        (
+            ["diagnose", "train.py:make_problem", "--max-matvecs", "-3"],
+            "max_matvecs=-3 is too little",
         ),
         (["show", "nowhere"], "nowhere holds no record.json; give a folder that"),
     ],
@@ -220,3 +242,22 @@ def test_an_interrupted_spectrum_prints_what_it_has(train):
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "interrupted: residuals are the recurrence's own estimates" in out
+
+
+@pytest.mark.usefixtures("train")
+def test_an_output_that_cannot_be_written_is_noticed_before_the_work(capsys, monkeypatch):
+    monkeypatch.setattr("hesscope.diagnose", lambda *_, **__: pytest.fail("the work was done"))
+    for option in (["--save", "train.py/run"], ["--report", "train.py/page.html"]):
+        assert main(["diagnose", "train.py:make_problem", *option]) == 2
+        assert "train.py: Not a directory. Choose another place." in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("train")
+def test_a_missing_package_for_the_page_is_noticed_before_the_work(capsys, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else found(name)
+    )
+    assert main(["diagnose", "train.py:make_problem", "--report", "page.html"]) == 2
+    message = "hesscope diagnose: --report needs matplotlib: pip install 'hesscope[report]'."
+    assert capsys.readouterr().err.strip() == message

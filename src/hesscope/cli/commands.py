@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hesscope.cli.outputs import check_outputs
 from hesscope.system.malloc import keep_large_buffers
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_large_buffers()
     try:
+        check_outputs(getattr(options, "save", None), getattr(options, "report", None))
         return int(options.run(options))
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was finished", file=sys.stderr)

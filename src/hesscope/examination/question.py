@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import Optimizer
@@ -42,7 +42,11 @@ def asked(
     lr: float | None,
     effort: EffortName,
     max_matvecs: int | None,
-    **others: Any,
+    *,
+    batch_size: int | None = None,
+    tolerance: float = 0.0,
+    seed: int = 0,
+    delta: float = 1e-3,
 ) -> Question:
     """The arguments as a question, with the products shared out.
 
@@ -55,6 +59,14 @@ def asked(
     if lr is not None and optimizer is not None:
         msg = "give the optimizer, whose lr is known, or lr for plain gradient descent, not both."
         raise ValueError(msg)
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        msg = (
+            f"batch_size={batch_size} is no number of examples; give that of your training batches."
+        )
+        raise ValueError(msg)
+    if not 0 < delta < 0.05:
+        msg = f"delta={delta} must lie between 0 and 0.05; the usual is 1e-3."
+        raise ValueError(msg)
     if effort not in EFFORTS:
         msg = f"effort={effort!r}; choose {', '.join(map(repr, EFFORTS))}."
         raise ValueError(msg)
@@ -64,5 +76,4 @@ def asked(
         updated=optimizer is not None,
         adaptive=type(optimizer).__name__ in ADAPTIVE,
     )
-    question = Question(EFFORTS[effort], parts, optimizer, lr)
-    return replace(question, **others)
+    return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, seed, delta)
