@@ -26,6 +26,13 @@ KINDS = {
     "AdamW": lambda p: O.AdamW(p, lr=0.01, weight_decay=0.1),
     "RMSprop": lambda p: O.RMSprop(p, lr=0.01, centered=True, momentum=0.5),
     "Adagrad": lambda p: O.Adagrad(p, lr=0.01, lr_decay=0.1),
+    "Adadelta": lambda p: O.Adadelta(p, rho=0.8),
+    "RAdam": lambda p: O.RAdam(p, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "Rprop": lambda p: O.Rprop(p, lr=0.01),
+}
+SCALARS = {  # torch casts what these keep as scalars to the dtype of the parameters when it loads
+    "NAdam": lambda p: O.NAdam(p, lr=0.01, betas=(0.8, 0.99)),
+    "ASGD": lambda p: O.ASGD(p, lr=0.1, lambd=0.1),
 }
 
 
@@ -62,6 +69,19 @@ def test_training_goes_on_bit_for_bit_from_the_file(name, key, tmp_path):
     torch.save(content, tmp_path / "o.pt")
     other = copy.deepcopy(model)
     assert_goes_on_alike(model, optimiser, load_optimizer(other, tmp_path / "o.pt"), other)
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_training_goes_on_to_the_rounding_of_the_scalars_that_torch_casts(name):
+    model, optimiser = trained(SCALARS[name])
+    other = copy.deepcopy(model)
+    rebuilt = optimizer_from_state(other, optimiser.state_dict())
+    assert type(rebuilt) is type(optimiser)
+    steps(model, optimiser)
+    steps(other, rebuilt)
+    eps = torch.finfo(torch.float32).eps
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=4 * eps, atol=4 * eps)
 
 
 def split(model):
@@ -160,9 +180,19 @@ REFUSED = {
         f"{CURE}",
     ),
     "unknown": (
-        lambda: (network(5, 7, 3), O.Rprop(network(5, 7, 3).parameters()).state_dict()),
-        "the options etas, lr, step_sizes are not those of SGD, RMSprop, Adagrad or Adam(W). "
-        + CURE,
+        lambda: (network(5, 7, 3), O.Adafactor(network(5, 7, 3).parameters()).state_dict()),
+        "the options beta2_decay, d, eps, lr, weight_decay are not those of SGD, ASGD, RMSprop, "
+        "Adagrad, Adadelta, Adam, NAdam, RAdam, Rprop or AdamW. " + CURE,
+    ),
+    "without signs": (  # those of Adamax are those of many others, too
+        lambda: (network(5, 7, 3), O.Adamax(network(5, 7, 3).parameters()).state_dict()),
+        "the options betas, eps, lr, weight_decay are not those of SGD, ASGD, RMSprop, "
+        "Adagrad, Adadelta, Adam, NAdam, RAdam, Rprop or AdamW. " + CURE,
+    ),
+    "two classes": (  # sharpness-aware steps of Adam, say, with its options and their own
+        lambda: altered("Adam", lambda s: s["param_groups"][0].update(rho=0.05, adaptive=False)),
+        "this looks like Adam, but adaptive, rho is no option of torch's: another class may have "
+        f"saved it. {CURE}",
     ),
     "old decay": (
         lambda: altered("AdamW", old_decay),

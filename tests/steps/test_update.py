@@ -1,16 +1,13 @@
-"""The step is the optimiser's own, and its threshold is where its steps begin to grow."""
+"""The step is the optimiser's own."""
 
 import copy
 import re
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.curvature.preconditioned import StepHessian
-from hesscope.steps.stability import threshold
 from hesscope.steps.update import update
 from tests.oracles import data, network
 from tests.state import state_of
@@ -150,6 +147,33 @@ def test_a_block_moves_as_it_does_in_the_whole_with_each_groups_options(name):
         assert torch.equal(update(block, optimiser, block.gradient()).step, inside)
 
 
+class TwoGradients(O.Optimizer):
+    """Needs a closure, and says so when it steps, as sharpness-aware minimisation does."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self, closure=None):
+        assert closure is not None, "give a closure"
+
+
+def test_what_goes_wrong_in_a_class_of_ones_own_is_told_as_that():
+    problem, optimiser = trained(TwoGradients, steps=0)
+    message = (
+        "one gradient does not tell the next step of TwoGradients: on a copy of it, "
+        "TwoGradients.step() raised AssertionError: give a closure"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        update(problem, optimiser, problem.gradient())
+
+
+@pytest.mark.parametrize("name", ["momentum", "Adam", "AdamW", "Adagrad", "NAdam"])
+def test_without_learning_rate_there_is_no_step(name):
+    problem, optimiser = trained(STEPPED[name])
+    optimiser.param_groups[0]["lr"] = 0.0
+    assert not bool(update(problem, optimiser, problem.gradient()).step.any())
+
+
 def test_frozen_parameters_that_the_optimiser_holds_stay_out():
     problem, optimiser = trained(STEPPED["momentum"])
     problem.model[0].requires_grad_(False)
@@ -185,131 +209,3 @@ def test_steps_that_cannot_be_foreseen_are_refused(make, gradient, message):
     gradient = problem.gradient() if gradient is None else gradient
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         update(problem, optimiser, gradient)
-
-
-# --- thresholds, against the optimisers themselves on a quadratic
-
-FROZEN = 1e15  # steps made: bias corrections and averages of squares stand still
-V = torch.tensor([4.0, 0.25, 1.0]).double()  # √v of each coordinate
-
-
-def frozen_state(optimiser, p):
-    """The second moment of an adaptive optimiser, held fixed at v = V²."""
-    zero = torch.zeros_like(p)
-    kind, group = type(optimiser).__name__, optimiser.param_groups[0]
-    if kind.startswith("Adam"):
-        state = {"step": torch.tensor(FROZEN, dtype=torch.float64), "exp_avg": zero}
-        state |= {"exp_avg_sq": V.square()}
-    elif kind == "RMSprop":
-        state = {"step": torch.tensor(1.0), "square_avg": V.square()}
-        state |= {"momentum_buffer": zero} if group["momentum"] else {}
-    else:
-        state = {}
-    optimiser.state[p].update(state)
-
-
-NEARLY = 1 - 1e-14  # an average that forgets nothing within a test
-MADE = {
-    "descent": (lambda p, lr: O.SGD(p, lr=lr), 2.0),
-    "decay": (lambda p, lr: O.SGD(p, lr=lr, weight_decay=0.5), 2.0),
-    "heavy ball": (lambda p, lr: O.SGD(p, lr=lr, momentum=0.7), 3.4),
-    "dampened": (lambda p, lr: O.SGD(p, lr=lr, momentum=0.7, dampening=0.4, weight_decay=0.5), 3.4),
-    "Nesterov": (lambda p, lr: O.SGD(p, lr=lr, momentum=0.7, nesterov=True), 3.4 / 2.4),
-    "Adam": (lambda p, lr: O.Adam(p, lr=lr, betas=(0.8, NEARLY), weight_decay=0.5), 3.6 / 0.2),
-    "AdamW": (lambda p, lr: O.AdamW(p, lr=lr, betas=(0.8, NEARLY), weight_decay=0.1), None),
-    "RMSprop": (lambda p, lr: O.RMSprop(p, lr=lr, alpha=NEARLY), 2.0),
-    "RMSprop momentum": (lambda p, lr: O.RMSprop(p, lr=lr, alpha=NEARLY, momentum=0.7), 3.4),
-}
-
-
-def quadratic():
-    generator = torch.Generator().manual_seed(3)
-    root = torch.randn(3, 3, generator=generator, dtype=torch.float64)
-    A = root @ root.T + torch.eye(3)
-    return hs.Problem.from_function(lambda t: t @ A @ t / 2, 1e-6 * torch.ones(3).double())
-
-
-def lr_at_the_threshold(make, problem):
-    """By bisection on lr: λmax(StepHessian) = factor, whatever depends on lr."""
-    low, high = 1e-6, 1e3
-    for _ in range(80):
-        lr = (low * high) ** 0.5
-        optimiser = make(list(problem.model.parameters()), lr)
-        frozen_state(optimiser, next(iter(problem.model.parameters())))
-        top = float(torch.linalg.eigvalsh(StepHessian(problem, optimiser).to_dense())[-1])
-        low, high = (lr, high) if top < threshold(optimiser).factor else (low, lr)
-    return low
-
-
-@pytest.mark.parametrize("name", MADE)
-def test_steps_shrink_below_the_threshold_and_grow_above_it(name):
-    make, factor = MADE[name]
-    problem = quadratic()
-    edge = lr_at_the_threshold(make, problem)
-    if factor is not None:
-        assert threshold(make(list(problem.model.parameters()), edge)).factor == pytest.approx(
-            factor, rel=1e-11
-        )
-    ratios = {}
-    for share in (0.98, 1.02):
-        model = copy.deepcopy(problem.model)
-        optimiser = make(list(model.parameters()), share * edge)
-        frozen_state(optimiser, model.theta)
-        moved = hs.Problem.from_closure(model, problem._closure, [()], count=lambda _: 1)
-        start, sizes = float(model.theta.detach().norm()), []
-        for _ in range(400):
-            optimiser.zero_grad()
-            model.theta.grad = moved.gradient()
-            optimiser.step()
-            sizes.append(float(model.theta.detach().norm()))
-            if sizes[-1] > 1e6 * start:
-                break
-        ratios[share] = sizes[-1] / start
-    assert ratios[0.98] < 1e-2
-    assert ratios[1.02] > 1e2
-
-
-def test_the_operator_is_symmetric_and_takes_each_groups_lr_and_decay():
-    problem, optimiser = trained(
-        lambda p: O.Adam([{"params": (ps := list(p))[:2], "lr": 0.1, "weight_decay": 0.2},
-                          {"params": ps[2:]}], lr=0.01)
-    )  # fmt: skip
-    A = StepHessian(problem, optimiser)
-    first = torch.arange(problem.n) < sum(p.numel() for p in problem.model[0].parameters())
-    lr = 0.01 + 0.09 * first.double()
-    P = hs.PreconditionedHessian(problem, optimiser).preconditioner()
-    H = hs.Hessian(problem).to_dense() + torch.diag(0.2 * first.double())
-    root = (lr / P).sqrt()
-    assert torch.allclose(A.to_dense(), root[:, None] * H * root, rtol=1e-11, atol=1e-13)
-    assert hs.check_operator(A).ok
-    assert threshold(optimiser).lr == (0.1, 0.01)
-    assert threshold(optimiser).weight_decay == (0.2, 0.0)
-
-
-def test_adagrads_own_decay_of_the_rate_is_counted():
-    _, optimiser = trained(STEPPED["Adagrad"], steps=3)
-    assert threshold(optimiser).lr == (pytest.approx(0.01 / 1.3),)
-
-
-def test_groups_that_differ_in_decoupled_decay_get_the_safe_side():
-    w = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    groups = [{"params": w[:1], "weight_decay": 0.0}, {"params": w[1:], "weight_decay": 1.0}]
-    assert threshold(O.AdamW(groups, lr=0.1)).factor == pytest.approx(1.9 * 19)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda w: O.SGD(w, lr=0.1, maximize=True), "this optimiser maximises: it climbs, and no "
-         "step size makes that stable."),
-        (lambda w: O.NAdam(w), "no stability threshold is known for NAdam; SGD, RMSprop, Adagrad, "
-         "Adam(W) have one."),
-        (lambda w: O.SGD([{"params": w[:1]}, {"params": w[1:], "momentum": 0.5}], lr=0.1),
-         "the parameter groups of SGD differ in momentum, so no single factor holds; judge them "
-         "one by one: problem.block(names) with an optimiser that holds those alone."),
-    ],
-)  # fmt: skip
-def test_thresholds_that_are_not_known_are_refused(make, message):
-    w = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        threshold(make(w))

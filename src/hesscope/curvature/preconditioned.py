@@ -12,19 +12,29 @@ from hesscope.curvature.hessian import Hessian
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
-from hesscope.steps.preconditioner import diagonal_of
-from hesscope.steps.stability import coupled_decay, long_run_lr, threshold
+from hesscope.steps.held import Held, held
+from hesscope.steps.kinds import (
+    Kind,
+    furthest_state,
+    has_started,
+    has_stepped,
+    kind_of,
+    unwrapped,
+    with_thresholds,
+)
+from hesscope.steps.stability import threshold
 
 
 class PreconditionedHessian(SymmetricOperator):
     """P^-1/2 H P^-1/2, similar to P^-1 H, for the optimiser's step θ ← θ - lr P^-1 (momentum of g).
 
-    P is diagonal, per parameter: 1 for SGD with or without momentum, √v + eps for RMSProp and
-    Adagrad, and (√(v/(1 - β₂ᵗ)) + eps) (1 - β₁ᵗ) for Adam and AdamW, which apply the bias
+    P is diagonal, per parameter: 1 for SGD, with or without momentum, and ASGD; √v + eps for
+    RMSprop and Adagrad; (√(v/(1 - β₂ᵗ)) + eps) (1 - β₁ᵗ) for Adam and AdamW, which apply the bias
     correction of the first moment to the step (Cohen et al. 2022, "Adaptive gradient methods at
-    the edge of stability", section 3). The learning rate is not part of P: multiply eigenvalues
-    with it. P is read at every product, so it follows the optimiser; parameter groups may differ
-    in eps and betas. Costs one product of H.
+    the edge of stability", section 3); that of the last step likewise for Adadelta, Adamax, NAdam
+    and RAdam (`hesscope.steps.preconditioner`). The learning rate is not part of P: multiply
+    eigenvalues with it. P is read at every product, so it follows the optimiser; parameter groups
+    may differ in eps and betas. Costs one product of H.
 
     Raises:
         ValueError: if the optimiser is of another kind, has made no step yet, or does not hold
@@ -40,7 +50,9 @@ class PreconditionedHessian(SymmetricOperator):
 
     def __init__(self, problem: Problem, optimizer: Optimizer) -> None:
         super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
-        self.problem, self.optimizer, self.hessian = problem, optimizer, Hessian(problem)
+        self.optimizer = unwrapped(optimizer)
+        self.problem, self.hessian = problem, Hessian(problem)
+        self.kind = _readable(self.optimizer)
         self.preconditioner()
 
     def preconditioner(self) -> Tensor:
@@ -49,17 +61,8 @@ class PreconditionedHessian(SymmetricOperator):
         Raises:
             ValueError: as for the class.
         """
-        groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
-        pieces = []
-        for name, leaf in zip(self.problem.layout.names, self._own_parameters(), strict=True):
-            if id(leaf) not in groups:
-                msg = f"the optimiser does not hold parameter {name}; give the one that trains it."
-                raise ValueError(msg)
-            state = self.optimizer.state.get(leaf, {})
-            if not state and any(self.optimizer.state.values()):
-                pieces.append(torch.ones_like(leaf))  # torch skips what the loss does not use
-                continue
-            pieces.append(diagonal_of(self.optimizer, groups[id(leaf)], state, leaf, name))
+        started = has_started(self.optimizer)
+        pieces = [self._diagonal(p, started) for p in held(self.problem, self.optimizer)]
         return flatten(pieces).to(self.dtype)
 
     def matmat(self, V: Tensor) -> Tensor:
@@ -72,9 +75,23 @@ class PreconditionedHessian(SymmetricOperator):
         optimizer = type(self.optimizer).__name__
         return {**self.hessian.facts(), **super().facts(), "optimizer": optimizer}
 
-    def _own_parameters(self) -> list[Tensor]:
-        own = dict(self.problem.model.named_parameters())
-        return [own[name] for name in self.problem.layout.names]
+    def _diagonal(self, p: Held, started: bool) -> Tensor:
+        """P on one parameter; 1 where the optimiser has made steps, but not of this one.
+
+        torch skips what the loss does not use.
+
+        Raises:
+            ValueError: if the optimiser has made no step.
+        """
+        if self.kind.preconditioner is None or (started and not has_stepped(p.state)):
+            return torch.ones_like(p.parameter)
+        if not started:
+            msg = (
+                f"{self.kind.name} has no state for {p.name} yet; make at least one optimiser step "
+                "first."
+            )
+            raise ValueError(msg)
+        return self.kind.preconditioner(p.group, p.state)
 
 
 class StepHessian(SymmetricOperator):
@@ -85,6 +102,13 @@ class StepHessian(SymmetricOperator):
     stable when λmax < `threshold(optimizer).factor`. Decoupled decay is not added (it is in the
     factor). Read at every product, so it follows the optimiser. Costs one product of H.
 
+    Args:
+        problem: whose parameters the optimiser moves.
+        optimizer: one whose threshold is known; a learning rate of zero makes zeros.
+        lr: in place of the largest of the groups' learning rates; the others keep their ratio to
+            it. Where all are zero (the first step of a warm-up), their ratio is that of the
+            `initial_lr` which schedulers write down, or else one.
+
     Raises:
         ValueError: as for `PreconditionedHessian` and `threshold`.
 
@@ -94,12 +118,12 @@ class StepHessian(SymmetricOperator):
     tensor([[1.5000]], dtype=torch.float64)
     """
 
-    def __init__(self, problem: Problem, optimizer: Optimizer) -> None:
+    def __init__(self, problem: Problem, optimizer: Optimizer, *, lr: float | None = None) -> None:
         super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
         threshold(optimizer)
-        self.hessian = Hessian(problem)
-        self.problem, self.optimizer = problem, optimizer
         self.preconditioned = PreconditionedHessian(problem, optimizer)
+        self.problem, self.optimizer = problem, self.preconditioned.optimizer
+        self.hessian, self.lr = self.preconditioned.hessian, lr
 
     def matmat(self, V: Tensor) -> Tensor:
         """lr^1/2 P^-1/2 (H + weight_decay I) P^-1/2 lr^1/2 V."""
@@ -110,17 +134,43 @@ class StepHessian(SymmetricOperator):
 
     def facts(self) -> dict[str, Any]:
         """The facts of the Hessian, and the optimiser."""
-        optimizer = type(self.optimizer).__name__
-        return {**self.hessian.facts(), **super().facts(), "optimizer": optimizer}
+        return {**self.preconditioned.facts(), **super().facts()}
 
     def _per_parameter(self) -> tuple[Tensor, Tensor]:
         """The learning rate and the coupled weight decay of each parameter, (n,) both."""
-        groups = {id(p): group for group in self.optimizer.param_groups for p in group["params"]}
-        own, kind = dict(self.problem.model.named_parameters()), type(self.optimizer).__name__
+        kind = self.preconditioned.kind
+        rates = self._rates(kind)
         lr = torch.empty(self.n, dtype=self.dtype, device=self.device)
         decay = torch.empty_like(lr)
-        for name, place in self.problem.layout.slices().items():
-            group = groups[id(own[name])]
-            lr[place] = long_run_lr(self.optimizer, group)
-            decay[place] = coupled_decay(kind, group)
+        places = self.problem.layout.slices()
+        for p in held(self.problem, self.optimizer):
+            lr[places[p.name]] = rates[id(p.group)]
+            decay[places[p.name]] = kind.coupled_decay(p.group)
         return lr, decay
+
+    def _rates(self, kind: Kind) -> dict[int, float]:
+        """The learning rate of each group, by its id."""
+        groups = self.optimizer.param_groups
+        rates = [kind.rate(group, furthest_state(self.optimizer, group)) for group in groups]
+        if self.lr is not None:
+            if max(rates) == 0:
+                rates = [float(group.get("initial_lr", 1.0)) for group in groups]
+            largest = max(rates) or 1.0
+            rates = [self.lr * rate / largest for rate in rates]
+        return {id(group): rate for group, rate in zip(groups, rates, strict=True)}
+
+
+def _readable(optimizer: Optimizer) -> Kind:
+    """The kind of an optimiser whose P is known.
+
+    Raises:
+        ValueError: if it is of none.
+    """
+    kind = kind_of(optimizer)
+    if kind is None or kind.gain is None:
+        msg = (
+            f"the preconditioner of {type(optimizer).__name__} is not known; those of "
+            f"{with_thresholds()} are."
+        )
+        raise ValueError(msg)
+    return kind

@@ -67,7 +67,7 @@ def _conditioning(look: Measurements) -> Verdict:
         look["conditioning"],
         look.get("gradient_in_top", math.nan),
         (len(look["eigenpairs"]) + 1) // 2,
-        lr=None if step is None or step.adaptive else step.lr,
+        lr=None if step is None or step.adaptive else step.lr or None,  # 0 says nothing
         gradient_curvature=math.nan if flat else step.g_dot_Hg / step.g_dot_g,
         feature_ratio=look.get("feature_ratio", math.nan),
     )

@@ -24,7 +24,8 @@ from hesscope.results.descent import Descent
 from hesscope.results.landscape import Escape
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
-from hesscope.steps.stability import threshold
+from hesscope.steps.kinds import has_started, is_adaptive
+from hesscope.steps.stability import threshold, why_unknown
 from hesscope.steps.update import update
 
 ROUNDING = 10  # times eps: of a gradient relative to λmax‖θ‖, and of a loss relative to itself
@@ -84,23 +85,28 @@ def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any
     run of its own, and is given relative to the largest learning rate. Before the first step
     of an adaptive optimiser there is no P, and nothing is known.
     """
+    name = type(optimizer).__name__
+    why = why_unknown(optimizer)
+    if why:
+        lr = max(float(group["lr"]) for group in optimizer.param_groups)
+        unknown = f"is not known ({why.rstrip('.')})"
+        return {"lr": lr, "factor": math.nan, "optimizer": name, "unknown": unknown}
     limit = threshold(optimizer)
-    lr = max(limit.lr)
     known: dict[str, Any] = {
-        "lr": lr,
+        "lr": max(limit.lr),
         "factor": limit.factor,
         "formula": f"({limit.formula})/λmax",
-        "optimizer": type(optimizer).__name__,
-        "adaptive": type(optimizer).__name__ != "SGD",
+        "optimizer": name,
+        "adaptive": is_adaptive(optimizer),
         "source": limit.source,
     }
     alike = len(set(limit.lr)) == 1 and len(set(limit.weight_decay)) == 1
-    if type(optimizer).__name__ == "SGD" and alike:
+    if not is_adaptive(optimizer) and alike:
         return {**known, "sharpness": lambda_max + limit.weight_decay[0]}
-    if not _started(optimizer):
+    if not has_started(optimizer):
         return {**known, "factor": math.nan}
     top = eigsh(
-        StepHessian(look.problem, optimizer),
+        StepHessian(look.problem, optimizer, lr=1.0),
         1,
         verify=False,
         tol=1e-2,
@@ -109,7 +115,7 @@ def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any
     )
     look.spend(top.num_matvecs)
     known["formula"] = f"({limit.formula})/λmax of P⁻¹H"
-    return {**known, "sharpness": float(top.eigenvalues[0]) / lr}
+    return {**known, "sharpness": float(top.eigenvalues[0])}
 
 
 def escape(look: Look) -> Escape | None:
@@ -212,11 +218,6 @@ def _running_statistics(problem: Problem) -> bool:
         isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
         for m in problem.model.modules()
     )
-
-
-def _started(optimizer: Optimizer) -> bool:
-    """Whether the optimiser has made a step; plain SGD has no state to tell, and needs none."""
-    return type(optimizer).__name__ == "SGD" or any(optimizer.state.values())
 
 
 def _eps(problem: Problem) -> float:

@@ -8,8 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from hesscope.examination.efforts import EFFORTS, Effort, EffortName, Spending, spending
-
-ADAPTIVE = ("Adam", "AdamW", "RMSprop", "Adagrad")
+from hesscope.steps.kinds import is_adaptive, unwrapped
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ def asked(
     if effort not in EFFORTS:
         msg = f"effort={effort!r}; choose {', '.join(map(repr, EFFORTS))}."
         raise ValueError(msg)
+    optimizer = None if optimizer is None else unwrapped(optimizer)
     parts = spending(
         EFFORTS[effort],
         max_matvecs,
         updated=optimizer is not None,
-        adaptive=type(optimizer).__name__ in ADAPTIVE,
+        adaptive=optimizer is not None and is_adaptive(optimizer),
     )
     return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, seed, delta)

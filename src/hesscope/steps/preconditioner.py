@@ -1,52 +1,85 @@
-"""The diagonal preconditioner of an optimiser, read from its live state."""
+"""The diagonal preconditioners P of torch's optimisers, read from their live state.
+
+Each formula is P on one parameter tensor, exactly as the last step divided by it: the options of
+the parameter's group and its state in, a tensor of its shape out.
+"""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
+
+from hesscope.steps.gains import Group, State
 
 
-def diagonal_of(
-    optimizer: Optimizer, group: dict[str, Any], state: dict[str, Any], leaf: Tensor, name: str
-) -> Tensor:
-    """P on one parameter tensor, exactly as torch's optimisers apply it.
+def rmsprop(group: Group, state: State) -> Tensor:
+    """√E[g²] + eps, or with the variance E[g²] - E[g]² for the centred version."""
+    variance = _tensor(state["square_avg"])
+    if group["centered"]:
+        variance = variance - _tensor(state["grad_avg"]).square()
+    return variance.sqrt() + group["eps"]
 
-    Raises:
-        ValueError: if the optimiser is of another kind, or has no state yet.
+
+def adagrad(group: Group, state: State) -> Tensor:
+    """√(Σ g²) + eps."""
+    return _tensor(state["sum"]).sqrt() + group["eps"]
+
+
+def adadelta(group: Group, state: State) -> Tensor:
+    """√(E[g²] + eps) / √(E[d²] + eps), with d the past steps (Zeiler 2012).
+
+    E[d²] is that of the next step: the last one has used it before it was brought up to date.
     """
-    kind = type(optimizer).__name__
-    if kind == "SGD":
-        return torch.ones_like(leaf)
-    if kind not in ("RMSprop", "Adagrad", "Adam", "AdamW"):
-        msg = f"{kind} is not supported; SGD, RMSprop, Adagrad and Adam(W) are."
-        raise ValueError(msg)
-    if not state:
-        msg = f"{kind} has no state for {name} yet; make at least one optimiser step first."
-        raise ValueError(msg)
-    if kind == "Adagrad":
-        return state["sum"].sqrt() + group["eps"]
-    if kind == "RMSprop":
-        return _rmsprop_variance(group, state).sqrt() + group["eps"]
-    return _adam(group, state)
+    past = (_tensor(state["acc_delta"]) + group["eps"]).sqrt()
+    return (_tensor(state["square_avg"]) + group["eps"]).sqrt() / past
 
 
-def _rmsprop_variance(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    """E[g²], or the variance E[g²] - E[g]² of the centred version."""
-    if not group["centered"]:
-        return _tensor(state["square_avg"])
-    return _tensor(state["square_avg"]) - _tensor(state["grad_avg"]).square()
-
-
-def _adam(group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+def adam(group: Group, state: State) -> Tensor:
     """The step is lr m/(1 - β₁ᵗ) / (√(v/(1 - β₂ᵗ)) + eps), with the largest v for AMSGrad."""
-    beta1, beta2 = (float(beta) for beta in group["betas"])
-    t = float(state["step"])
+    beta1, _, t = _betas(group, state)
     v = _tensor(state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"])
-    return (v.sqrt() / math.sqrt(1 - beta2**t) + group["eps"]) * (1 - beta1**t)
+    return _corrected(group, state, v) * (1 - beta1**t)
+
+
+def nadam(group: Group, state: State) -> Tensor:
+    """√(v/(1 - β₂ᵗ)) + eps; the bias of m is corrected with that of g: see `gains.nadam`."""
+    return _corrected(group, state, _tensor(state["exp_avg_sq"]))
+
+
+def radam(group: Group, state: State) -> Tensor:
+    """Adam's with a step that is r times as long; without v while too few gradients are averaged.
+
+    The average of v behaves as one of ρ = ρ∞ - 2tβ₂ᵗ/(1 - β₂ᵗ) gradients, ρ∞ = 2/(1 - β₂) - 1.
+    From ρ > 5 on, r² = (ρ - 4)(ρ - 2)ρ∞ / ((ρ∞ - 4)(ρ∞ - 2)ρ); before, the step is lr m/(1 - β₁ᵗ)
+    (Liu et al. 2020, "On the variance of the adaptive learning rate and beyond", algorithm 2).
+    """
+    beta1, beta2, t = _betas(group, state)
+    v = _tensor(state["exp_avg_sq"])
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    if length <= 5:
+        return v.new_full(v.shape, 1 - beta1**t)
+    r2 = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    return (v.sqrt() + group["eps"]) * (1 - beta1**t) / math.sqrt(r2 * (1 - beta2**t))
+
+
+def adamax(group: Group, state: State) -> Tensor:
+    """u (1 - β₁ᵗ), u the decaying maximum of |g| + eps (Kingma and Ba 2015, section 7.1)."""
+    beta1, _, t = _betas(group, state)
+    return _tensor(state["exp_inf"]) * (1 - beta1**t)
+
+
+def _corrected(group: Group, state: State, v: Tensor) -> Tensor:
+    """√(v/(1 - β₂ᵗ)) + eps."""
+    _, beta2, t = _betas(group, state)
+    return v.sqrt() / math.sqrt(1 - beta2**t) + group["eps"]
+
+
+def _betas(group: Group, state: State) -> tuple[float, float, float]:
+    """β₁, β₂ and the number t of steps made."""
+    return float(group["betas"][0]), float(group["betas"][1]), float(state["step"])
 
 
 def _tensor(value: Any) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch.optim import Optimizer
 
-COHEN_2021 = "Cohen, Kaur, Li, Kolter and Talwalkar 2021, appendix B"
-
-
-COHEN_2022 = "Cohen, Ghorbani, Krishnan et al. 2022, section 3"
+from hesscope.steps.gains import Group, State
+from hesscope.steps.kinds import (
+    Kind,
+    furthest_state,
+    kind_of,
+    parent_of,
+    unwrapped,
+    with_thresholds,
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,19 @@ def threshold(optimizer: Optimizer) -> Threshold:
     """The factor that λmax(lr P^-1 (H + weight_decay I)) must stay below for stable steps.
 
     On a quadratic with P held fixed the fastest eigendirection starts to oscillate with growing
-    size exactly there (the recurrence has a root at -1): 2 for gradient descent, RMSprop and
-    Adagrad; 2 + 2β with heavy-ball momentum β; (2 + 2β)/(1 + 2β) with Nesterov's; and
-    (2 + 2β₁)/(1 - β₁) for Adam, whose momentum is an average and whose P is that of
-    `PreconditionedHessian`, bias corrections included. Decoupled weight decay (AdamW) makes the
-    first 2 of Adam's a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, Adagrad's lr decay is
-    counted in, and decay that is part of the gradient adds to H: see `Threshold`.
+    size exactly there (the recurrence has a root at -1): 2 for gradient descent, ASGD, RMSprop,
+    Adagrad and Adadelta; 2 + 2β with heavy-ball momentum β; (2 + 2β)/(1 + 2β) with Nesterov's;
+    (2 + 2β₁)/(1 - β₁) for Adam, RAdam and Adamax, whose momentum is an average and whose P is that
+    of `PreconditionedHessian`, bias corrections included; 2/(a + b(1 - β₁)/(1 + β₁)) for NAdam,
+    which gives the gradient the weight a and the average b. Decoupled weight decay (AdamW) makes
+    the first 2 a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, the lr decay of Adagrad and
+    ASGD is counted in, and decay that is part of the gradient adds to H: see `Threshold`. A
+    learning rate of zero is one like any other.
 
     Parameter groups may differ in lr and weight decay, not in what makes the factor.
 
     Raises:
-        ValueError: if the optimiser maximises, is of another kind, or its groups differ in factor.
+        ValueError: if no threshold is known; `why_unknown` says so without an error.
 
     >>> import torch
     >>> w = [torch.nn.Parameter(torch.zeros(2))]
@@ -51,74 +57,72 @@ def threshold(optimizer: Optimizer) -> Threshold:
     >>> threshold(torch.optim.SGD(w, lr=0.1, momentum=0.9)).formula
     '2 + 2β'
     """
-    kind = type(optimizer).__name__
-    groups = [group for group in optimizer.param_groups if group["params"]]
-    if any(group.get("maximize") for group in groups):
-        msg = "this optimiser maximises: it climbs, and no step size makes that stable."
-        raise ValueError(msg)
-    rules = [_rule(kind, group) for group in groups]
-    momenta = {float(group.get("momentum", group.get("betas", (0,))[0])) for group in groups}
-    if len({formula for _, formula, _ in rules}) > 1 or len(momenta) > 1:
-        msg = (
-            f"the parameter groups of {kind} differ in momentum, so no single factor holds; judge "
-            "them one by one: problem.block(names) with an optimiser that holds those alone."
-        )
-        raise ValueError(msg)
-    factor, formula, source = min(rules)  # groups differ in decoupled decay at most
+    optimizer = unwrapped(optimizer)
+    cause, kind = why_unknown(optimizer), kind_of(optimizer)
+    if cause or kind is None:
+        raise ValueError(cause)
+    groups = [(group, furthest_state(optimizer, group)) for group in _groups(optimizer)]
+    # Groups differ in decoupled decay at most, and in time for NAdam: the least is on the safe side
+    factor, formula = min(_factor(kind, group, state) for group, state in groups)
     return Threshold(
         factor=float(f"{factor:.12g}"),
         formula=formula,
-        source=source,
-        lr=tuple(long_run_lr(optimizer, group) for group in groups),
-        weight_decay=tuple(coupled_decay(kind, group) for group in groups),
+        source=kind.source,
+        lr=tuple(kind.rate(group, state) for group, state in groups),
+        weight_decay=tuple(kind.coupled_decay(group) for group, _ in groups),
     )
 
 
-def _rule(kind: str, group: Mapping[str, Any]) -> tuple[float, str, str]:
-    """(factor, formula, source) of one parameter group.
+def why_unknown(optimizer: Optimizer) -> str:
+    """Why no stability threshold is known for an optimiser; empty where one is.
 
     Raises:
-        ValueError: if the kind is not one whose threshold is known.
+        ValueError: if it is no optimiser.
+
+    >>> import torch
+    >>> w = [torch.nn.Parameter(torch.zeros(2, 2))]
+    >>> why_unknown(torch.optim.NAdam(w))
+    ''
+    >>> print(why_unknown(torch.optim.Rprop(w)))
+    no stability threshold is known for Rprop: it steps by the sign of the gradient, so that its
+    steps do not shrink with it.
     """
-    if kind in ("Adam", "AdamW"):
-        beta = float(group["betas"][0])
-        if group.get("decoupled_weight_decay", kind == "AdamW"):
-            shrink = float(group["lr"]) * float(group["weight_decay"])
-            return (
-                (2 - shrink) * (1 + beta) / (1 - beta),
-                "(2 - lr·wd)(1 + β₁)/(1 - β₁)",
-                COHEN_2022,
-            )
-        return (2 + 2 * beta) / (1 - beta), "(2 + 2β₁)/(1 - β₁)", COHEN_2022
-    if kind == "Adagrad":
-        return 2.0, "2", COHEN_2022
-    if kind not in ("SGD", "RMSprop"):
-        msg = (
-            f"no stability threshold is known for {kind}; SGD, RMSprop, Adagrad, Adam(W) have one."
+    optimizer = unwrapped(optimizer)
+    kind, name = kind_of(optimizer), type(optimizer).__name__
+    groups = _groups(optimizer)
+    if any(group.get("maximize") for group in groups):
+        return "this optimiser maximises: it climbs, and no step size makes that stable."
+    if kind is None:
+        return _of_no_kind(optimizer)
+    if kind.gain is None:
+        return f"no stability threshold is known for {name}: {kind.unknown}."
+    rules = {(_factor(kind, group, {})[1], kind.gain(group, {}).momentum) for group in groups}
+    if len(rules) > 1:
+        return (
+            f"the parameter groups of {name} differ in momentum, so no single factor holds; judge "
+            "them one by one: problem.block(names) with an optimiser that holds those alone."
         )
-        raise ValueError(msg)
-    beta, source = float(group["momentum"]), COHEN_2021 if kind == "SGD" else COHEN_2022
-    if beta == 0:
-        return 2.0, "2", source
-    if group.get("nesterov"):
-        return (2 + 2 * beta) / (1 + 2 * beta), "(2 + 2β)/(1 + 2β)", source
-    return 2 + 2 * beta, "2 + 2β", source
+    return ""
 
 
-def long_run_lr(optimizer: Optimizer, group: Mapping[str, Any]) -> float:
-    """The lr that multiplies the gradient in the long run: dampened, or decayed by Adagrad."""
-    lr = float(group["lr"])
-    if float(group.get("momentum", 0)) != 0:
-        lr *= 1 - float(group.get("dampening", 0))
-    if group.get("lr_decay"):
-        states = (optimizer.state.get(p, {}) for p in group["params"])
-        steps = max((float(state["step"]) for state in states if "step" in state), default=0.0)
-        lr /= 1 + steps * float(group["lr_decay"])
-    return lr
+def _of_no_kind(optimizer: Optimizer) -> str:
+    name, parent = type(optimizer).__name__, parent_of(optimizer)
+    if parent is not None:
+        return (
+            f"no stability threshold is known for {name}: it overrides the step of {parent.name}, "
+            "so its steps need not be those."
+        )
+    return f"no stability threshold is known for {name}; {with_thresholds()} have one."
 
 
-def coupled_decay(kind: str, group: Mapping[str, Any]) -> float:
-    """The weight decay that is added to the gradient, λ θ; 0 where it is decoupled."""
-    if group.get("decoupled_weight_decay", kind == "AdamW"):
-        return 0.0
-    return float(group.get("weight_decay", 0.0))
+def _factor(kind: Kind, group: Group, state: State) -> tuple[float, str]:
+    """The threshold of one group, (2 - s) times the gain of its momentum, and its formula."""
+    assert kind.gain is not None
+    gain = kind.gain(group, state)
+    if not kind.is_decoupled(group):
+        return 2 * gain.value, gain.formula
+    return (2 - float(group["lr"]) * kind.decay(group)) * gain.value, gain.decoupled
+
+
+def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
+    return [group for group in optimizer.param_groups if group["params"]]

@@ -13,19 +13,16 @@ from torch.optim import Optimizer
 
 from hesscope.problem.adapters import unwrap
 from hesscope.problem.checkpoints import read_plain
+from hesscope.steps.kinds import KINDS, Kind
 
 _NESTED = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "optimizer_state")
-_SIGNS = {  # what only this kind has among torch's optimisers
-    "Adam": {"betas", "eps", "amsgrad"},
-    "SGD": {"momentum", "dampening", "nesterov"},
-    "RMSprop": {"alpha", "centered"},
-    "Adagrad": {"lr_decay", "eps"},
-}
 _BY_SCHEDULERS = {  # options that schedulers write into the groups of any optimiser
     "initial_lr", "max_lr", "min_lr", "base_lr", "max_momentum", "min_momentum", "base_momentum",
     "swa_lr", "params", "param_names",
 }  # fmt: skip
 _LATER = {"decoupled_weight_decay", "fused", "foreach", "maximize", "capturable", "differentiable"}
+_REBUILT = tuple(kind for kind in KINDS if kind.signs)
+_NAMES = ", ".join(kind.name for kind in _REBUILT)
 _CURE = (
     "Rebuild the optimiser as in training, call its load_state_dict, and pass the optimiser itself."
 )
@@ -61,11 +58,11 @@ def load_optimizer(model: nn.Module, path: str | Path) -> Optimizer:
 def optimizer_from_state(model: nn.Module, state_dict: Mapping[str, Any]) -> Optimizer:
     """A torch optimiser on the model's own parameters with the options and the state of a dict.
 
-    A state dict names no class: SGD, RMSprop, Adagrad, Adam and AdamW are told apart by the options
-    of their groups, and other options than theirs are refused. It numbers parameters: by the names
-    that newer versions of torch record if the optimiser was given named parameters; else in the
-    order of `model.parameters()`, all or those that require gradients, and the shapes of the state
-    must agree. Model and dict are not changed.
+    A state dict names no class: SGD, ASGD, RMSprop, Adagrad, Adadelta, Adam, AdamW, NAdam, RAdam
+    and Rprop are told apart by the options of their groups, and other options than theirs are
+    refused. It numbers parameters: by the names that newer versions of torch record if the
+    optimiser was given named parameters; else in the order of `model.parameters()`, all or those
+    that require gradients, and the shapes of the state must agree. Model and dict are not changed.
 
     Raises:
         ValueError: if this is no state dict of those classes, or does not fit the model.
@@ -118,24 +115,29 @@ def _class_of(groups: list[dict[str, Any]]) -> Any:
         ValueError: if there is none, or the options leave it open.
     """
     options = set().union(*groups)
-    names = [name for name, signs in _SIGNS.items() if signs <= options]
-    if len(names) != 1:
+    looks = [kind for kind in _REBUILT if options.issuperset(kind.signs)]
+    if not looks:
         msg = (
             f"the options {', '.join(sorted(options - _BY_SCHEDULERS - _LATER))} are not those of "
-            f"SGD, RMSprop, Adagrad or Adam(W). {_CURE}"
+            f"{_NAMES} or AdamW. {_CURE}"
         )
         raise ValueError(msg)
-    make: Any = getattr(torch.optim, names[0])
-    known = set(make([torch.zeros(1)], lr=0.0).defaults) | _BY_SCHEDULERS | _LATER
     labels = {key for group in groups for key, value in group.items() if isinstance(value, str)}
-    foreign = sorted(options - known - labels)
+    kind = min(looks, key=lambda one: len(_foreign(options, one)))
+    foreign = sorted(_foreign(options, kind) - labels)
     if foreign:
         msg = (
-            f"this looks like {names[0]}, but {', '.join(foreign[:3])} is no option of torch's: "
+            f"this looks like {kind.name}, but {', '.join(foreign[:3])} is no option of torch's: "
             f"another class may have saved it. {_CURE}"
         )
         raise ValueError(msg)
-    return _adam(groups) if names[0] == "Adam" else make
+    return _adam(groups) if kind.optimizer is torch.optim.Adam else kind.optimizer
+
+
+def _foreign(options: set[str], kind: Kind) -> set[str]:
+    """The options that a kind does not have."""
+    make: Any = kind.optimizer
+    return options - set(make([torch.zeros(1)], lr=0.0).defaults) - _BY_SCHEDULERS - _LATER
 
 
 def _adam(groups: list[dict[str, Any]]) -> Any:

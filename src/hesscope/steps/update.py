@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
+from hesscope.steps.held import held
+from hesscope.steps.kinds import kind_of, unwrapped
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def update(problem: Problem, optimizer: Optimizer, gradient: Tensor) -> Update:
 
     Args:
         problem: whose parameters move; for `problem.at(theta)` they start at theta.
-        optimizer: any of torch.optim that steps without a closure, or one built like them.
+        optimizer: any of torch.optim that steps without a closure, or one built like them, or a
+            wrapper that holds one as `optimizer`.
         gradient: (n,), such as `problem.gradient()`; clip it first if training does.
 
     Raises:
@@ -52,23 +55,42 @@ def update(problem: Problem, optimizer: Optimizer, gradient: Tensor) -> Update:
     >>> update(p, sgd, p.gradient()).step
     tensor([-0.5000, -0.5000], dtype=torch.float64)
     """
+    optimizer = unwrapped(optimizer)
     _refuse_unusual(optimizer)
     if not bool(torch.isfinite(gradient).all()):
         msg = "the gradient is NaN or infinite, and so would be the step; look at problem.loss()."
         raise ValueError(msg)
     pieces = problem.layout.split(gradient.detach())
-    own = dict(problem.model.named_parameters())
     clones: dict[int, Tensor] = {}
-    for name, leaf, piece in zip(problem.layout.names, problem.leaves(), pieces, strict=True):
+    for p, leaf, piece in zip(held(problem, optimizer), problem.leaves(), pieces, strict=True):
         clone = nn.Parameter(leaf.detach().clone())
         clone.grad = piece.to(clone.device, clone.dtype).clone()
-        clones[id(own[name])] = clone
-    _refuse_missing(problem, optimizer)
-    _shadow(optimizer, clones).step()
+        clones[id(p.parameter)] = clone
+    _make_step(_shadow(optimizer, clones))
     start = problem.theta
     after = flatten([clone.detach() for clone in clones.values()])
     rounding = float(torch.finfo(problem.dtype).eps) / 2 * float(start.norm())
     return Update(after - start, type(optimizer).__name__, rounding)
+
+
+def _make_step(shadow: Optimizer) -> None:
+    """One step; what goes wrong in a class of the user's own is told as that.
+
+    Raises:
+        ValueError: if the class needs more than gradients, as SAM needs a closure.
+    """
+    if kind_of(shadow) is not None:
+        shadow.step()
+        return
+    try:
+        shadow.step()
+    except Exception as error:
+        kind = type(shadow).__name__
+        msg = (
+            f"one gradient does not tell the next step of {kind}: on a copy of it, {kind}.step() "
+            f"raised {type(error).__name__}: {error}"
+        )
+        raise ValueError(msg) from error
 
 
 def _refuse_unusual(optimizer: Optimizer) -> None:
@@ -84,26 +106,8 @@ def _refuse_unusual(optimizer: Optimizer) -> None:
             f"{kind} evaluates the loss during its step (a closure), so one gradient is too little."
         )
         raise ValueError(msg)
-    if kind == "SparseAdam":
+    if isinstance(optimizer, torch.optim.SparseAdam):
         msg = "SparseAdam steps from sparse gradients; use Adam to see its step."
-        raise ValueError(msg)
-
-
-def _refuse_missing(problem: Problem, optimizer: Optimizer) -> None:
-    """Every parameter of the problem must be the optimiser's.
-
-    Raises:
-        ValueError: naming the first ones that are not.
-    """
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    own = dict(problem.model.named_parameters())
-    missing = [name for name in problem.layout.names if id(own[name]) not in held]
-    if missing:
-        msg = (
-            f"the optimiser does not hold {', '.join(missing[:3])} ({len(missing)} of "
-            f"{len(problem.layout.names)} parameters); give the one that trains them, or look at "
-            "the others alone with problem.block(names)."
-        )
         raise ValueError(msg)
 
 
