@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, hessian
 from torch.nn import functional as F
 
 from hesscope import ensemble
-from hesscope.ensemble.networks import ACTIVATIONS
+from hesscope.derivatives.activations import ACTIVATIONS
 from hesscope.system import memory, progress
 
 NUM, N = 3, 7
@@ -292,7 +292,7 @@ def test_hessians_that_do_not_fit_the_memory_are_refused(monkeypatch):
 
 E23 = ensemble.initialise((2, 3), 4, seed=0)
 X, LABELS, VALUES = torch.zeros(5, 2), torch.zeros(5, dtype=torch.long), torch.zeros(5, 3)
-KNOWN = "identity, relu, leaky_relu, tanh, sigmoid, softplus, gelu"
+KNOWN = "identity, relu, leaky_relu, tanh, sigmoid, softplus, gelu, silu"
 
 
 def train(**options):

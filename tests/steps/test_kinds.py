@@ -140,7 +140,7 @@ def test_wrappers_are_seen_through(name):
     assert torch.equal(step.step, update(problem, optimiser, gradient).step)
     expected = StepHessian(problem, optimiser).to_dense()
     assert torch.equal(StepHessian(problem, wrapped).to_dense(), expected)
-    seen, own = (hs.diagnose(problem, o, level="quick", check=False) for o in (wrapped, optimiser))
+    seen, own = (hs.diagnose(problem, o, effort="quick", check=False) for o in (wrapped, optimiser))
     assert seen.verdict("step size").claim == own.verdict("step size").claim
 
 
@@ -164,14 +164,14 @@ def test_what_is_no_optimiser_is_refused(given):
 def test_diagnose_refuses_what_is_no_optimiser_before_it_measures(given):
     problem = hs.Problem(network(5, 7, 3), F.cross_entropy, (X, Y))
     with pytest.raises(ValueError, match="is no optimiser of torch; give the object"):
-        hs.diagnose(problem, given, level="quick")
+        hs.diagnose(problem, given, effort="quick")
 
 
 @pytest.mark.parametrize("name", ["momentum", "Adam", "AdamW", "RMSprop"])
 def test_a_learning_rate_of_zero_is_judged_like_any_other(name):
     problem, optimiser = trained(STEPPED[name])
     optimiser.param_groups[0]["lr"] = 0.0
-    verdict = hs.diagnose(problem, optimiser, level="quick", check=False).verdict("step size")
+    verdict = hs.diagnose(problem, optimiser, effort="quick", check=False).verdict("step size")
     assert verdict.claim.startswith("lr 0 is fine: unstable above ")
     assert not verdict.finding
 
@@ -180,5 +180,5 @@ def test_before_the_first_step_of_adagrad_nothing_is_known_of_its_preconditioner
     problem, optimiser = trained(STEPPED["Adagrad"], steps=0)
     with pytest.raises(ValueError, match=r"^Adagrad has no state for 0\.weight yet; make at least"):
         hs.PreconditionedHessian(problem, optimiser)
-    verdict = hs.diagnose(problem, optimiser, level="quick", check=False).verdict("step size")
+    verdict = hs.diagnose(problem, optimiser, effort="quick", check=False).verdict("step size")
     assert verdict.claim.endswith("is known once Adagrad has made steps")

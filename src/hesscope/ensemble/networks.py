@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -11,53 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-aten = torch.ops.aten
+from hesscope.derivatives.activations import ACTIVATIONS
+
 _STREAM = 1 << 63  # keeps the streams of initial points apart from those of hesscope.probes
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation φ, entry by entry: φ(z), (g, z) -> g φ'(z), and φ''(z) where it is not zero."""
-
-    module: Callable[[], nn.Module]
-    value: Callable[[Tensor], Tensor]
-    backward: Callable[[Tensor, Tensor], Tensor]
-    second: Callable[[Tensor], Tensor] | None = None
-
-
-ACTIVATIONS = {
-    "identity": Activation(nn.Identity, lambda z: z, lambda g, _: g),
-    "relu": Activation(nn.ReLU, torch.relu, lambda g, z: aten.threshold_backward(g, z, 0)),
-    "leaky_relu": Activation(
-        nn.LeakyReLU,
-        nn.functional.leaky_relu,
-        lambda g, z: aten.leaky_relu_backward(g, z, 0.01, False),
-    ),
-    "tanh": Activation(
-        nn.Tanh,
-        torch.tanh,
-        lambda g, z: g * (1 - z.tanh().square()),
-        lambda z: -2 * z.tanh() * (1 - z.tanh().square()),
-    ),
-    "sigmoid": Activation(
-        nn.Sigmoid,
-        torch.sigmoid,
-        lambda g, z: g * z.sigmoid() * (-z).sigmoid(),
-        lambda z: z.sigmoid() * (-z).sigmoid() * (1 - 2 * z.sigmoid()),
-    ),
-    "softplus": Activation(
-        nn.Softplus,
-        nn.functional.softplus,
-        lambda g, z: aten.softplus_backward(g, z, 1, 20),
-        lambda z: torch.where(z > 20, 0.0, z.sigmoid() * (-z).sigmoid()),  # linear above, as torch
-    ),
-    "gelu": Activation(
-        nn.GELU,
-        nn.functional.gelu,
-        lambda g, z: aten.gelu_backward(g, z),
-        lambda z: torch.exp(z.square() * -0.5) * (2 - z.square()) / math.sqrt(2 * math.pi),
-    ),
-}
 
 
 @dataclass(frozen=True)

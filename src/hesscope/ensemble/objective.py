@@ -13,6 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope.derivatives.losses import (
+    softmax_gradient,
+    softmax_hessian,
+    squared_error_gradient,
+)
 from hesscope.ensemble.networks import Ensemble
 
 
@@ -41,14 +46,11 @@ class CrossEntropy(Loss):
 
     def gradient(self, z: Tensor, t: Tensor) -> Tensor:
         """(p - t) / N."""
-        return z.softmax(1).sub_(t).div_(z.shape[2])
+        return softmax_gradient(z, t).div_(z.shape[2])
 
     def hessian(self, z: Tensor) -> Tensor:
         """(diag p - p p') / N."""
-        p = z.softmax(1)
-        H = -p[:, :, None] * p[:, None]
-        H.diagonal(dim1=1, dim2=2).add_(p.mT)
-        return H.div_(z.shape[2])
+        return softmax_hessian(z.softmax(1)).div_(z.shape[2])
 
 
 class SquaredError(Loss):
@@ -60,7 +62,7 @@ class SquaredError(Loss):
 
     def gradient(self, z: Tensor, t: Tensor) -> Tensor:
         """2 (z - t) / (C N)."""
-        return (z - t).mul_(2 / z[0].numel())
+        return squared_error_gradient(z, t).div_(z.shape[2])
 
     def hessian(self, z: Tensor) -> Tensor:
         """2 I / (C N)."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hesscope.ensemble.networks import ACTIVATIONS, Activation, Ensemble, weights
+from hesscope.derivatives.activations import ACTIVATIONS, Activation
+from hesscope.ensemble.networks import Ensemble, weights
 from hesscope.ensemble.objective import Objective
 
 # Of intermediate results. On a core with 1 MB of second-level cache, 74 parameters and N = 200 the

@@ -30,8 +30,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hesscope.derivatives.by_autograd import slope_and_curvature
 from hesscope.perceptron.mlp import MLP, Examples, forward
 
 Pair = tuple[int, int]
@@ -73,7 +74,8 @@ def levels(mlp: MLP, batch: Examples) -> list[Level]:
     """
     _, steps = forward(mlp, batch.inputs)
     slopes = [
-        _derivatives(layer.activation, z) for layer, (_, z) in zip(mlp.layers, steps, strict=True)
+        slope_and_curvature(layer.activation, z)
+        for layer, (_, z) in zip(mlp.layers, steps, strict=True)
     ]
     counted = (batch.gradients != 0).any(1) | (batch.hessians != 0).any(2).any(1)
     live = []
@@ -136,17 +138,6 @@ def _jacobians(mlp: MLP, above: list[Level], first: int) -> dict[Pair, Tensor]:
             jacobians[k, m] = torch.cat([T, T.new_zeros(len(T), 1, T.shape[2])], 1)
             T = above[m].slope[:, :, None] * (mlp.layers[m].linear.weight.detach() @ T)
     return jacobians
-
-
-def _derivatives(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
-    """φ'(z) and φ''(z) as autograd has them, so that kinks are treated as everywhere else."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(activation(z * 1.0).sum(), z, create_graph=True)
-        if not slope.requires_grad:
-            return slope.detach(), torch.zeros_like(z)
-        (second,) = torch.autograd.grad(slope.sum(), z, allow_unused=True, materialize_grads=True)
-    return slope.detach(), second
 
 
 def _with_bias(a: Tensor) -> Tensor:

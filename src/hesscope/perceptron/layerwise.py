@@ -9,8 +9,9 @@ therefore Σ_l (d·d')(a·a' + 1): products of matrices with M = N r rows and as
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hesscope.derivatives.by_autograd import slope
 from hesscope.perceptron.assembly import columns_in_theta
 from hesscope.perceptron.mlp import MLP, Examples, examples, forward
 
@@ -42,7 +43,7 @@ def _pulled_back(mlp: MLP, batch: Examples, rank: int) -> list[tuple[Tensor, Ten
     _, levels = forward(mlp, batch.inputs)
     signal, found = root.transpose(1, 2), []
     for layer, (a, z) in zip(reversed(mlp.layers), reversed(levels), strict=True):
-        signal = signal * _slope(layer.activation, z)[:, None, :]
+        signal = signal * slope(layer.activation, z)[:, None, :]
         found.append((a, signal))
         signal = signal @ layer.linear.weight.detach()
     return found[::-1]
@@ -56,9 +57,3 @@ def _of_layer(mlp: MLP, k: int, a: Tensor, d: Tensor) -> Tensor:
     rows = d.reshape(num * rank, -1)
     gram = (rows @ rows.T).view(num, rank, num, rank)
     return gram.mul_(inner[:, None, :, None]).view(num * rank, num * rank)
-
-
-def _slope(activation: nn.Module, z: Tensor) -> Tensor:
-    with torch.enable_grad():
-        point = z.detach().requires_grad_()
-        return torch.autograd.grad(activation(point.clone()).sum(), point)[0]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from hesscope.derivatives.by_autograd import hessian_blocks, hessian_product
 from hesscope.problem.data import Batch, seed_generators
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
@@ -113,7 +114,8 @@ def examples(mlp: MLP) -> Iterator[Examples]:
             inputs, outputs, targets = run
             point, loss = _loss(problem, batch, outputs, targets)
             (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
-            gradients, hessians = gradient.detach(), _output_hessians(gradient, point)
+            # Autograd, rather than closed forms, takes class weights, smoothing and any loss alike
+            gradients, hessians = gradient.detach(), hessian_blocks(gradient, point)
             weight = batch.count / problem.count
             yield Examples(inputs, outputs, weight * gradients, weight * hessians)
 
@@ -265,31 +267,11 @@ def _loss(problem: Problem, batch: Batch, outputs: Tensor, targets: Any) -> tupl
         return point, problem.loss_fn(point * 1.0, targets)  # not a leaf: it may work in place
 
 
-def _output_hessians(gradient: Tensor, point: Tensor) -> Tensor:
-    """∂²ℓ/∂z² (N, C, C) of a loss of separate examples, from its gradient; C backward passes.
-
-    The gradient of Σ_n ∂ℓ/∂z_nc is column c of all N Hessians at once. Autograd, rather than the
-    closed forms of `losses.py`, takes class weights, smoothing and any other loss alike.
-    """
-    unit = torch.eye(point.shape[1], dtype=point.dtype, device=point.device)
-    return torch.stack([_hessian_product(gradient, point, e) for e in unit], 2)
-
-
-def _hessian_product(gradient: Tensor, point: Tensor, u: Tensor) -> Tensor:
-    """∂²ℓ/∂z² u of the whole batch, for u of shape (C,), the same for all examples, or (N, C)."""
-    if not gradient.requires_grad:
-        return torch.zeros_like(point)
-    (product,) = torch.autograd.grad(
-        (gradient * u).sum(), point, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return product
-
-
 def _is_separate(loss: Tensor, point: Tensor) -> bool:
     """Whether the loss is a sum over examples: H u is blockwise for a u that differs in each."""
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point)
-    blockwise = torch.einsum("ncd,nd->nc", _output_hessians(gradient, point), u)
+    blockwise = torch.einsum("ncd,nd->nc", hessian_blocks(gradient, point), u)
     usual = 1 / len(point)  # of one in N examples; a saturated loss leaves rounding errors of that
-    return _close(blockwise, _hessian_product(gradient, point, u), usual)
+    return _close(blockwise, hessian_product(gradient, point, u), usual)

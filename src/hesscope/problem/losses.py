@@ -17,6 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hesscope.derivatives.by_autograd import hessian_product
+from hesscope.derivatives.losses import (
+    softmax_gradient,
+    softmax_product,
+    softmax_root,
+    squared_error_gradient,
+)
+
 if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
 
@@ -95,12 +103,12 @@ class CrossEntropy(OutputLoss):
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """m p - a."""
         a = self._target(outputs, targets)
-        return a.sum(1, keepdim=True) * self.rows(outputs).softmax(1) - a
+        return softmax_gradient(self.rows(outputs), a, a.sum(1, keepdim=True))
 
     def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """m (p∘u - p (p·u))."""
         p, mass = self.rows(outputs).softmax(1), self._target(outputs, targets).sum(1, keepdim=True)
-        return lambda U: mass * p * (U - (p * U).sum(1, keepdim=True))
+        return lambda U: mass * softmax_product(p, U)
 
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """p - e_y with y drawn from p."""
@@ -109,18 +117,9 @@ class CrossEntropy(OutputLoss):
         return p.scatter_add(1, labels, p.new_full(labels.shape, -1.0))
 
     def root(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """C - 1 columns: diag p - p pᵀ = R Rᵀ with R = diag(√p) Q, Q an orthonormal basis of √p^⊥.
-
-        Q are the last C - 1 columns of the Householder reflection that maps √p to a unit vector.
-        """
-        s = self.rows(outputs).softmax(1).sqrt()
-        v = s.clone()
-        v[:, 0] += 1.0  # √p is non-negative, so this sum never cancels
-        beta = 2.0 / v.square().sum(1)
-        unit = torch.eye(s.shape[1], dtype=s.dtype, device=s.device)
-        reflection = unit - beta[:, None, None] * v[:, :, None] * v[:, None, :]
+        """C - 1 columns: the root of diag p - p pᵀ, times that of the mass."""
         mass = self._target(outputs, targets).sum(1).clamp_min(0)
-        return (mass.sqrt()[:, None] * s)[:, :, None] * reflection[:, :, 1:]
+        return mass.sqrt()[:, None, None] * softmax_root(self.rows(outputs).softmax(1))
 
     def _own_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The class weight of each label, (items,); zero where the label is ignored."""
@@ -153,8 +152,7 @@ class SquaredError(OutputLoss):
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """2 (z - t) / C."""
-        rows = self.rows(outputs)
-        return 2 * (rows - self.rows(targets)) / rows.shape[1]
+        return squared_error_gradient(self.rows(outputs), self.rows(targets))
 
     def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
         """2 u / C."""
@@ -250,21 +248,7 @@ class Differentiated(OutputLoss):
     def _hessian_at(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
         point, gradient = self._gradient(outputs, targets)
         num = len(outputs)
-
-        def multiply(U: Tensor) -> Tensor:
-            if not gradient.requires_grad:
-                return torch.zeros_like(U)
-            (product,) = torch.autograd.grad(
-                gradient,
-                point,
-                self.outputs(U, point),
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            return self.rows(product) * num
-
-        return multiply
+        return lambda U: self.rows(hessian_product(gradient, point, self.outputs(U, point))) * num
 
     def _flat(self, multiply: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
         """Whether the output Hessian vanishes at this point, along one random vector."""

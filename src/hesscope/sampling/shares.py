@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.hessian import Hessian
+from hesscope.derivatives.by_autograd import hessian_product
 from hesscope.problem.data import Batch, num_examples, take
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import Shares
@@ -88,11 +89,7 @@ def _of_batch(problem: Problem, batch: Batch, leaves: list[Tensor], V: Tensor) -
     columns = []
     for v in V.unbind(1):
         first, second = _output_derivatives(J, problem.layout.split(v.contiguous()))
-        bent = torch.zeros_like(point)
-        if slope.requires_grad:
-            (bent,) = torch.autograd.grad(
-                slope, point, first, retain_graph=True, allow_unused=True, materialize_grads=True
-            )
+        bent = hessian_product(slope, point, first)
         terms = first.double() * bent.double() + slope.detach().double() * second.double()
         columns.append(weight * terms.reshape(len(terms), -1).sum(1))
     return torch.stack(columns, 1).cpu()

@@ -1,0 +1,67 @@
+"""Activations with their first and second derivatives in closed form, entry by entry.
+
+At a kink the derivative is that of the side below, as in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Activation:
+    """φ as torch computes it: φ(z), (g, z) -> g φ'(z), and φ''(z) where it is not zero."""
+
+    module: Callable[[], nn.Module]
+    value: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+    second: Callable[[Tensor], Tensor] | None = None
+
+
+def _gelu_second(z: Tensor) -> Tensor:
+    """(zΦ)'' = φ(z) (2 - z²), with φ and Φ the standard normal density and distribution."""
+    square = z * z
+    return torch.exp(square * -0.5) * (2 - square) / math.sqrt(2 * math.pi)
+
+
+def _silu_second(z: Tensor) -> Tensor:
+    """(zσ)'' = σ (1 - σ) (2 + z (1 - 2σ)), with σ the logistic function."""
+    s = torch.sigmoid(z)
+    return s * (1 - s) * (2 + z * (1 - 2 * s))
+
+
+ACTIVATIONS = {
+    "identity": Activation(nn.Identity, lambda z: z, lambda g, _: g),
+    "relu": Activation(nn.ReLU, torch.relu, lambda g, z: aten.threshold_backward(g, z, 0)),
+    "leaky_relu": Activation(
+        nn.LeakyReLU, F.leaky_relu, lambda g, z: aten.leaky_relu_backward(g, z, 0.01, False)
+    ),
+    "tanh": Activation(
+        nn.Tanh,
+        torch.tanh,
+        lambda g, z: g * (1 - z.tanh().square()),
+        lambda z: -2 * z.tanh() * (1 - z.tanh().square()),
+    ),
+    "sigmoid": Activation(
+        nn.Sigmoid,
+        torch.sigmoid,
+        lambda g, z: g * z.sigmoid() * (-z).sigmoid(),
+        lambda z: z.sigmoid() * (-z).sigmoid() * (1 - 2 * z.sigmoid()),
+    ),
+    "softplus": Activation(
+        nn.Softplus,
+        F.softplus,
+        lambda g, z: aten.softplus_backward(g, z, 1, 20),
+        lambda z: torch.where(z > 20, 0.0, z.sigmoid() * (-z).sigmoid()),  # linear above, as torch
+    ),
+    "gelu": Activation(nn.GELU, F.gelu, lambda g, z: aten.gelu_backward(g, z), _gelu_second),
+    "silu": Activation(nn.SiLU, F.silu, lambda g, z: aten.silu_backward(g, z), _silu_second),
+}
