@@ -136,3 +136,29 @@ def test_the_unit_of_the_loss_does_not_matter(scale):
 
 def test_a_problem_without_data_is_checked_too():
     assert hs.check_problem(hs.Problem.from_function(lambda t: t.pow(4).sum(), torch.ones(3))).ok
+
+
+@pytest.mark.parametrize("words", ["use_reentrant=False", "a Hessian needs a finite loss"])
+def test_the_words_of_an_error_do_not_decide_what_it_is(words):
+    def fails(output, targets):
+        raise RuntimeError(words)
+
+    check = hs.check_problem(hs.Problem(mlp(), fails, vectors()))
+    assert [finding.name for finding in check.faults] == ["loss_fails"]
+    assert words in check.faults[0].cause
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 8, 12])
+def test_too_little_memory_is_no_fault_of_the_model(after):
+    calls = 0
+
+    def full(output, targets):
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            msg = "out of memory"
+            raise torch.OutOfMemoryError(msg)
+        return F.cross_entropy(output, targets)
+
+    with pytest.raises(torch.OutOfMemoryError, match=r"^out of memory$"):
+        hs.check_problem(hs.Problem(mlp(), full, vectors(12)))

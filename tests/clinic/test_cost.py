@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import hesscope as hs
 from hesscope.demo import LEARNING_RATE, digits, trained_network
+from hesscope.problem.evaluation import Evaluation
 from hesscope.sampling import error as sampling
 
 smoothness = importlib.import_module("hesscope.landscape.smoothness")  # not the function
@@ -66,24 +67,24 @@ class Recorded:
         self.gradients: list[tuple[float, Tensor]] = []  # the share of the data, and θ
         self.losses: list[tuple[float, Tensor]] = []
         matmat, products_of = hs.Hessian.matmat, sampling.products_of
-        batch_gradient, loss = hs.Problem.batch_gradient, hs.Problem.loss
-        batch_loss, look = hs.Problem.batch_loss, smoothness._look
+        gradient, loss, loss_at = Evaluation.gradient, hs.Problem.loss, hs.Problem.loss_at
+        loss_of, look = Evaluation.loss, smoothness._look
 
         def multiplied(H, V):
             self.columns += list(V.detach().clone().unbind(1))
             return matmat(H, V)
 
-        def multiplied_in_parts(problem, part, leaves, V):
-            self.in_parts += V.shape[1] * part.count / problem.count
-            return products_of(problem, part, leaves, V)
+        def multiplied_in_parts(e, part, V):
+            self.in_parts += V.shape[1] * part.count / e.num_items
+            return products_of(e, part, V)
 
-        def gradient_taken(problem, batch, leaves):
-            self.gradients.append((batch.count / problem.count, problem.theta))
-            return batch_gradient(problem, batch, leaves)
+        def gradient_taken(e, batch):
+            self.gradients.append((batch.count / e.num_items, e.point.theta()))
+            return gradient(e, batch)
 
-        def passed(problem, batch, **options):
-            self.forward += batch.count / problem.count
-            return batch_loss(problem, batch, **options)
+        def passed(e, batch, **options):
+            self.forward += batch.count / e.num_items
+            return loss_of(e, batch, **options)
 
         def looked(problem, theta, v):
             self.looks += 1
@@ -93,11 +94,16 @@ class Recorded:
             self.losses.append((1.0, problem.theta))
             return loss(problem)
 
+        def loss_taken_at(problem, theta):
+            self.losses.append((1.0, theta))
+            return loss_at(problem, theta)
+
         monkeypatch.setattr(hs.Hessian, "matmat", multiplied)
         monkeypatch.setattr(sampling, "products_of", multiplied_in_parts)
-        monkeypatch.setattr(hs.Problem, "batch_gradient", gradient_taken)
+        monkeypatch.setattr(Evaluation, "gradient", gradient_taken)
         monkeypatch.setattr(hs.Problem, "loss", loss_taken)
-        monkeypatch.setattr(hs.Problem, "batch_loss", passed)
+        monkeypatch.setattr(hs.Problem, "loss_at", loss_taken_at)
+        monkeypatch.setattr(Evaluation, "loss", passed)
         monkeypatch.setattr(smoothness, "_look", looked)
 
 

@@ -175,7 +175,7 @@ def test_batches_that_count_nothing_are_skipped_whether_kept_or_not(cache_bytes)
         count=lambda y: (y != -100).sum(),
     )  # fmt: skip
     assert problem.batches.skipped == [0]
-    assert (len(problem.batches), problem.count) == (2, 6)
+    assert (len(problem.batches), problem.num_items) == (2, 6)
     expected = F.cross_entropy(problem.model(x[3:]), y[3:]).item()
     assert [problem.loss() for _ in range(2)] == pytest.approx([expected] * 2, rel=1e-6)
 

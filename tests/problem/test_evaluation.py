@@ -1,158 +1,109 @@
-"""A measurement leaves no trace, whatever happens inside it."""
+"""The engine room: losses and gradients batch by batch, inside of the evaluation alone."""
 
 from __future__ import annotations
 
-import random
+import dataclasses
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.problem.evaluation import twice_differentiable
-from tests.networks import Encoder, mlp, smooth, token_loss, tokens, vectors
+from hesscope.problem.calls import NonFiniteLossError
+from tests.networks import make, mlp, smooth, vectors
 from tests.state import state_of
 
 
-class Messy(nn.Module):
-    """BatchNorm, dropout, a counter buffer, frozen parts, mixed modes, gradients: all of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Dropout(), nn.Linear(5, 3))
-        self.register_buffer("calls", torch.zeros(()))
-        self.register_buffer("nothing", None)
-        self.body[3].bias.requires_grad_(False)
-        self.body[1].eval()
-        self.body[0].weight.grad = torch.ones(5, 4)
-
-    def forward(self, x):
-        self.calls += 1
-        random.random(), np.random.rand(), torch.rand(2)  # noqa: NPY002
-        return self.body(x)
+@pytest.mark.parametrize("name", ["mlp", "resnet_batchnorm", "gpt2", "tied", "frozen"])
+def test_means_of_batches_are_the_numbers_of_the_problem(name):
+    problem = smooth(name).problem(batch_size=3)
+    with problem.evaluation() as e:
+        weights = [batch.count / e.num_items for batch in e.batches]
+        losses = [float(e.loss(batch).detach()) for batch in e.batches]
+        gradients = [e.gradient(batch) for batch in e.batches]
+        again = e.mean(lambda batch: e.loss(batch).detach())
+    assert sum(weights) == pytest.approx(1, rel=1e-15)
+    expected = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+    assert problem.loss() == pytest.approx(expected, rel=1e-14)
+    assert float(again) == problem.loss()
+    mean = sum(w * g for w, g in zip(weights, gradients, strict=True))
+    assert torch.allclose(problem.gradient(), mean, rtol=1e-13, atol=1e-15)
 
 
-MEASUREMENTS = {
-    "loss": lambda p: p.loss(),
-    "gradient": lambda p: p.gradient(),
-    "product": lambda p: hs.Hessian(p) @ torch.ones(p.n),
-    "rebuilt product": lambda p: hs.Hessian(p, memory=0) @ torch.ones(p.n),
-    "forward mode": lambda p: hs.Hessian(p, "for") @ torch.ones(p.n),
-    "differences": lambda p: hs.Hessian(p, hs.CentralDifference(1e-3)) @ torch.ones(p.n),
-    "other parameters": lambda p: p.at(p.theta + 1).gradient(),
-    "block": lambda p: p.block("body.0").gradient(),
-    "subsample": lambda p: p.subsample(4).loss(),
-    "check": hs.check_problem,
-}
+def test_leaves_are_the_models_own_or_those_of_the_other_point():
+    problem = smooth("mlp").problem()
+    own = list(problem.model.parameters())
+    with problem.evaluation() as e:
+        assert all(leaf is p for leaf, p in zip(e.leaves, own, strict=True))
+        assert all(leaf.requires_grad for leaf in e.leaves)
+    moved = problem.at(problem.theta + 1)
+    with moved.evaluation() as e:
+        assert all(leaf is not p for leaf, p in zip(e.leaves, own, strict=True))
+        assert all(leaf.requires_grad for leaf in e.leaves)
+        assert not any(p.requires_grad for p in own)
+        assert torch.equal(torch.cat([leaf.detach().reshape(-1) for leaf in e.leaves]), moved.theta)
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("measure", MEASUREMENTS)
-def test_the_model_and_the_generators_are_what_they_were(measure, training):
-    model, data = Messy(), vectors(12)
-    before = state_of(model)
-    problem = hs.Problem(model, F.cross_entropy, data, training=training, batch_size=6)
-    MEASUREMENTS[measure](problem)
-    assert state_of(model) == before
-
-
-@pytest.mark.parametrize("measure", sorted(set(MEASUREMENTS) - {"check", "subsample"}))
-def test_the_model_is_what_it_was_after_an_error_in_the_second_batch(measure):
-    def explode(output, targets):
-        return F.cross_entropy(output, targets) + {0: 0.0}[int(targets[0])]
-
-    model, data = Messy(), (vectors(12)[0], torch.arange(12) // 6)
-    before = state_of(model)
-    problem = hs.Problem(model, explode, data, training=True, batch_size=6)
-    with pytest.raises(ValueError, match=r"^the model or the loss fails on batch 1 .*KeyError: 1$"):
-        MEASUREMENTS[measure](problem)
-    assert state_of(model) == before
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, StopAsyncIteration])
-def test_foreign_exceptions_pass_unchanged_and_leave_no_trace(error):
-    def explode(output, targets):
-        raise error
-
-    model, data = Messy(), vectors()
-    before = state_of(model)
-    with pytest.raises(error):
-        hs.Problem(model, explode, data).gradient()
-    assert state_of(model) == before
-
-
-def test_parameters_written_to_in_forward_get_their_values_back():
-    class Drifting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = mlp()
-
-        def forward(self, x):
-            self.body[0].weight.data.add_(1.0)
-            return self.body(x)
-
-    model, data = Drifting(), vectors()
-    before = state_of(model)
-    hs.Problem(model, F.cross_entropy, data).gradient()
-    assert state_of(model) == before
-
-
-def test_gradients_that_a_user_accumulated_are_kept_and_not_added_to():
+def test_outputs_and_targets_are_those_of_the_batch():
     case = smooth("mlp")
-    case.loss().backward()
-    kept = [(p.grad, p.grad.clone()) for p in case.model.parameters()]
-    numbers = case.problem().gradient()
-    hs.check_problem(case.problem())
-    for p, (grad, value) in zip(case.model.parameters(), kept, strict=True):
-        assert p.grad is grad
-        assert torch.equal(grad, value)
-    assert torch.allclose(numbers, torch.cat([value.flatten() for _, value in kept]))
+    with case.problem(batch_size=4).evaluation() as e:
+        found = [e.outputs(batch) for batch in e.batches]
+    z, y = (torch.cat(parts) for parts in zip(*found, strict=True))
+    assert torch.allclose(z, case.model(case.data[0]), rtol=1e-13, atol=0)
+    assert torch.equal(y, case.data[1])
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_inside_all_modules_are_in_one_mode(training):
-    problem = hs.Problem(Messy(), F.cross_entropy, vectors(), training=training)
-    with problem.evaluating():
-        assert {module.training for module in problem.model.modules()} == {training}
+def test_a_closure_has_no_outputs():
+    problem = hs.Problem.from_closure(
+        nn.Linear(1, 1), lambda model, batch: model(batch[0]).sum(), [(torch.ones(2, 1),)]
+    )
+    with (
+        problem.evaluation() as e,
+        pytest.raises(ValueError, match=r"^this problem was made from a"),
+    ):
+        e.predict(next(iter(e.batches)))
 
 
-def test_each_batch_sees_the_buffers_as_the_user_left_them():
-    class Counting(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = mlp()
-            self.register_buffer("calls", torch.ones(()))
-
-        def forward(self, x):
-            self.calls += 1
-            return self.body(x) * self.calls
-
-    model = Counting().double()
-    x, y = vectors()
-    data = (x.double(), y)
-    whole, split = (hs.Problem(model, F.cross_entropy, data, batch_size=b) for b in (7, 2))
-    assert split.loss() == pytest.approx(whole.loss(), rel=1e-14)
-    assert float(model.calls) == 1.0
-    assert hs.check_problem(split).ok
+@pytest.mark.parametrize("ask", ["loss", "finite_loss", "gradient", "outputs", "predict"])
+def test_outside_it_is_of_no_use(ask):
+    problem = smooth("mlp").problem()
+    before = state_of(problem.model)
+    with problem.evaluation() as e:
+        batch = next(iter(e.batches))
+    with pytest.raises(RuntimeError, match=r"^this evaluation is over, .*with problem.evaluation"):
+        getattr(e, ask)(batch)
+    assert state_of(problem.model) == before
 
 
-def test_the_switches_of_torch_are_on_inside_and_back_outside():
-    model = Encoder()
-    before = state_of(model)
-    with torch.no_grad(), twice_differentiable(model, torch.device("cpu")):
-        assert torch.is_grad_enabled()
-        assert not torch.backends.mha.get_fastpath_enabled()
-        assert not torch.backends.cuda.flash_sdp_enabled()
-        assert not torch.is_autocast_enabled("cpu")
-    assert state_of(model) == before
+def test_it_is_over_after_an_error_too():
+    problem = smooth("mlp").problem()
+    with pytest.raises(KeyError), problem.evaluation() as e:
+        raise KeyError
+    with pytest.raises(RuntimeError, match=r"^this evaluation is over"):
+        e.loss(next(iter(e.batches)))
 
 
-def test_a_fused_transformer_layer_has_a_second_derivative_inside():
-    x, y = tokens()
-    model = Encoder().double().eval()
-    H = hs.Hessian(hs.Problem(model, token_loss, (x, y)))
-    assert hs.check_operator(H).ok
-    torch.backends.mha.set_fastpath_enabled(True)
-    assert torch.backends.mha.get_fastpath_enabled()
+def test_it_is_frozen():
+    problem = smooth("mlp").problem()
+    with problem.evaluation() as e, pytest.raises(dataclasses.FrozenInstanceError):
+        e.leaves = []
+
+
+def test_graphs_outlive_it():
+    problem = make(lambda: (mlp(), F.cross_entropy, vectors())).problem()
+    with problem.evaluation() as e:
+        (batch,) = e.batches
+        loss = e.loss(batch)
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, e.leaves)])
+    assert torch.equal(gradient, problem.gradient())
+
+
+def test_only_what_is_differentiated_must_be_finite():
+    problem = hs.Problem.from_function(lambda t: t.log().sum(), torch.zeros(1))
+    with problem.evaluation() as e:
+        (batch,) = e.batches
+        assert e.loss(batch) == -torch.inf
+        for differentiate in (e.finite_loss, e.gradient):
+            with pytest.raises(NonFiniteLossError, match=r"^the loss of batch 0 is -inf; a Hess"):
+                differentiate(batch)

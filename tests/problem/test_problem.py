@@ -77,7 +77,7 @@ def test_a_mean_over_tokens_is_invariant_when_tokens_are_counted(batch_size):
     x, y = tokens()
     y = torch.where(torch.arange(5) > torch.arange(7)[:, None] - 1, -100, y)  # 0, 1, 2, ... left
     case = make(lambda: (Encoder(), token_loss, (x, y)), count=count_tokens)
-    assert case.problem().count == 0 + 1 + 2 + 3 + 4 + 5 + 5
+    assert case.problem().num_items == 0 + 1 + 2 + 3 + 4 + 5 + 5
     assert_same(numbers(case.problem(batch_size=batch_size)), numbers(case.problem()))
 
 
@@ -197,8 +197,8 @@ def test_a_subsample_draws_without_replacement_by_its_seed():
     assert drawn(10, 0).tolist() == x[:, 0].tolist()
     assert len(set(drawn(6, 0).tolist())) == 6
     assert drawn(6, 0).tolist() == drawn(6, 0).tolist() != drawn(6, 1).tolist()
-    assert problem.subsample(4).count == 4
-    assert problem.count == 10
+    assert problem.subsample(4).num_items == 4
+    assert problem.num_items == 10
 
 
 def test_the_mean_over_many_subsamples_is_unbiased():
@@ -225,7 +225,7 @@ def test_a_closure_gets_the_model_and_the_whole_batch():
         [dict(zip("xy", case.data, strict=True))],
     )  # fmt: skip
     assert_same(numbers(closure), numbers(case.problem()))
-    assert closure.count == 7
+    assert closure.num_items == 7
 
 
 def test_a_loss_with_derivatives_of_the_input_is_a_problem():
@@ -349,7 +349,7 @@ def _ddp_numbers(rank: int):
     problem = hs.Problem(model, case.loss_fn, data, batch_size=1)
     result = numbers(problem)
     check = hs.check_problem(problem)
-    return (*result, problem.count, problem.facts()["unwrapped"], check.ok)
+    return (*result, problem.num_items, problem.facts()["unwrapped"], check.ok)
 
 
 @pytest.mark.slow  # starting processes takes seconds

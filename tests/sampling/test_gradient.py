@@ -60,7 +60,7 @@ def test_parts_hold_every_example_once(num, batch_size):
     parts = list(parts_of(problem))
     assert torch.equal(torch.cat([part.content[0] for part in parts]).sort(0).values, x)
     assert min(num, 32) <= len(parts)
-    assert sum(part.count for part in parts) == problem.count
+    assert sum(part.count for part in parts) == problem.num_items
 
 
 def test_examples_that_cannot_be_told_apart_stay_in_one_part():

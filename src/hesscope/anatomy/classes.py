@@ -85,21 +85,21 @@ def _vectors(problem: Problem, loss: CrossEntropy) -> Iterator[tuple[Tensor, Ten
         ValueError: if the targets are no labels.
     """
     done = 0
-    with problem.evaluating() as leaves:
-        for batch in problem.batches:
-            outputs, targets = problem.batch_output(batch)
+    with problem.evaluation() as e:
+        for batch in e.batches:
+            outputs, targets = e.outputs(batch)
             if targets.is_floating_point():
                 msg = "class_decomposition needs integer labels; these targets are distributions."
                 raise ValueError(msg)
             z = outputs.detach()
             p = loss.rows(z).softmax(1)
-            weights = loss.weights(z, targets) * batch.count / problem.count
+            weights = loss.weights(z, targets) * batch.count / e.num_items
             for i in torch.nonzero(weights).flatten().tolist():
                 cotangents = torch.zeros(p.shape[1], *p.shape, dtype=p.dtype, device=p.device)
                 cotangents[:, i] = torch.eye(p.shape[1], dtype=p.dtype, device=p.device) - p[i]
                 pulled = torch.autograd.grad(
                     outputs,
-                    leaves,
+                    e.leaves,
                     torch.stack([loss.outputs(rows, outputs) for rows in cotangents]),
                     is_grads_batched=True,
                     retain_graph=True,
@@ -174,6 +174,6 @@ def num_classes(problem: Problem) -> int | None:
         return None
     if not isinstance(loss, CrossEntropy):
         return None
-    with problem.evaluating():
-        outputs, _ = problem.batch_output(next(iter(problem.batches)))
+    with problem.evaluation() as e:
+        outputs, _ = e.outputs(next(iter(e.batches)))
     return int(outputs.shape[1])

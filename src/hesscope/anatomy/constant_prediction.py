@@ -44,12 +44,12 @@ def constant_loss(problem: Problem) -> float | None:
     shapes: list[torch.Size] = []
     mean: Tensor | None = None
     targets, weights = [], []
-    with problem.evaluating(), torch.no_grad():
+    with problem.evaluation() as e, torch.no_grad():
         for batch in problem.batches:
-            outputs, target = problem.batch_output(batch)
+            outputs, target = e.outputs(batch)
             if outputs.ndim == 0 or (shapes and outputs.shape[1:] != shapes[0][1:]):
                 return None
-            w = batch.count / problem.count
+            w = batch.count / problem.num_items
             part = w * outputs.double().mean(0)
             mean = part if mean is None else mean + part
             shapes.append(outputs.shape)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
 
@@ -48,13 +47,11 @@ def feature_scales(problem: Problem) -> Tensor:
         counts = (x != 0).double().sum(0)
         sums.append(torch.stack([x.square().sum(0), counts, torch.full_like(counts, len(x))]))
 
-    def look(batch: Batch) -> Tensor:
-        return problem.batch_loss(batch).detach()
-
     handle = problem.model.register_forward_pre_hook(note)
     try:
-        with problem.evaluating():
-            problem.mean(look)
+        with problem.evaluation() as e:
+            for batch in e.batches:
+                e.finite_loss(batch)
     finally:
         handle.remove()
     if other or not sums or len({s.shape for s in sums}) > 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.anatomy.activity import Activity, count_always_on, count_far, watched
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem, layer_slices
 from hesscope.results.layers import LayerStatistics, UnitStatistics
 from hesscope.system import collectives
@@ -49,9 +50,9 @@ def layer_statistics(
     shares = None if top_vector is None else _shares(problem, top_vector)
     places = layer_slices(problem)
     modules = layers_of(problem.model)
-    with problem.evaluating(), watched(problem.model, modules) as activity:
-        unused = _forward(problem, activity)
-        weights = dict(zip(problem.layout.names, problem.leaves(), strict=True))
+    with problem.evaluation() as e, watched(problem.model, modules) as activity:
+        unused = _forward(e, activity)
+        weights = dict(zip(problem.layout.names, e.leaves, strict=True))
         weights = {name: weight.detach() for name, weight in weights.items()}
         sizes = tuple(sum(place.stop - place.start for place in p) for p in places.values())
         num_inputs, dead_inputs = activity.dead_inputs()
@@ -78,16 +79,15 @@ def layer_statistics(
         )
 
 
-def _forward(problem: Problem, activity: Activity) -> tuple[str, ...]:
+def _forward(e: Evaluation, activity: Activity) -> tuple[str, ...]:
     """One pass over the data; the names of the parameters in no batch's graph."""
-    leaves = problem.leaves()
-    used = torch.zeros(len(leaves), dtype=torch.float64, device=problem.device)
-    for batch in problem.batches:
+    used = torch.zeros(len(e.leaves), dtype=torch.float64, device=e.point.device)
+    for batch in e.batches:
         activity.begin()
-        reached = _variables(problem.batch_loss(batch))
-        used += torch.tensor([float(id(leaf) in reached) for leaf in leaves]).to(used)
+        reached = _variables(e.finite_loss(batch))
+        used += torch.tensor([float(id(leaf) in reached) for leaf in e.leaves]).to(used)
     used = collectives.sum_over_processes(used)
-    return tuple(name for name, u in zip(problem.layout.names, used, strict=True) if not u)
+    return tuple(name for name, u in zip(e.point.layout.names, used, strict=True) if not u)
 
 
 def _variables(loss: Tensor) -> set[int]:
@@ -202,7 +202,7 @@ def _silent_units(
             silent &= ~rows[1].bool()
         by_unit = columns[0].movedim(1, 0).reshape(units, -1)  # a flattened channel feeds several
         silent &= ~by_unit.any(1)
-        found.append(_silent(name, silent, activity.outputs(name), problem.count))
+        found.append(_silent(name, silent, activity.outputs(name), problem.num_items))
     return found
 
 

@@ -36,8 +36,8 @@ def signals(problem: Problem) -> dict[str, tuple[float, float, float]] | None:
     """
     modules = {name: m for name, (m, matrix) in layers_of(problem.model).items() if matrix}
     batch = next(iter(problem.batches))
-    with problem.evaluating(), _first_outputs(modules) as seen:
-        loss = problem.batch_loss(batch)
+    with problem.evaluation() as e, _first_outputs(modules) as seen:
+        loss = e.finite_loss(batch)
         outputs = [output for output in seen.values() if output.requires_grad]
         gradients = torch.autograd.grad(loss, outputs, allow_unused=True) if outputs else ()
         names = [name for name, output in seen.items() if output.requires_grad]

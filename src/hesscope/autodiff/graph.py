@@ -6,11 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
-
-from hesscope.problem.data import Batch
-from hesscope.problem.problem import Problem
 
 _BROKEN = {
     "torch::autograd::Error": (
@@ -99,14 +95,3 @@ def _saved(node: Any) -> Iterator[Tensor]:
 
 
 KINKS = ("Relu", "Threshold", "MaxPool", "Abs", "Clamp", "Hardtanh", "Hardswish", "Topk")
-
-
-def gradient_graph(problem: Problem, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
-    """The gradient of one batch with its graph."""
-    return torch.autograd.grad(
-        problem.batch_loss(batch),
-        leaves,
-        create_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )

@@ -17,9 +17,10 @@ from torch import Tensor
 from hesscope.autodiff.graph import kept_bytes
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.problem.data import Batch, num_examples, take
-from hesscope.problem.evaluation import calls_of
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
+from hesscope.problem.surroundings import calls_of
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,18 @@ def single_examples(problem: Problem) -> Problem:
     )
 
 
-def output_jacobian(problem: Problem, batch: Batch, leaves: list[Tensor]) -> Jacobian:
-    """The Jacobian of a batch; call it inside `problem.evaluating()`."""
+def output_jacobian(e: Evaluation, batch: Batch) -> Jacobian:
+    """The Jacobian of a batch, whose graphs outlive the evaluation."""
     with fast_second_derivatives():
-        outputs, targets = problem.batch_output(batch)
+        outputs, targets = e.outputs(batch)
     cotangent = torch.zeros_like(outputs, requires_grad=True)
-    with calls_of(problem.model) as calls:
+    with calls_of(e.model) as calls:
         pulled_back = torch.autograd.grad(
-            outputs, leaves, cotangent, create_graph=True, materialize_grads=True, allow_unused=True
+            outputs,
+            e.leaves,
+            cotangent,
+            create_graph=True,
+            materialize_grads=True,
+            allow_unused=True,
         )
-    return Jacobian(outputs, targets, leaves, cotangent, pulled_back, calls)
+    return Jacobian(outputs, targets, e.leaves, cotangent, pulled_back, calls)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem.data import Batch
-from hesscope.problem.evaluation import twice_differentiable
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
+from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
 from hesscope.system.memory import available_bytes
 
@@ -30,7 +31,7 @@ class KeptGraphs(Generic[Graph]):
     def __init__(
         self,
         problem: Problem,
-        build: Callable[[Batch, list[Tensor]], Graph],
+        build: Callable[[Evaluation, Batch], Graph],
         size_of: Callable[[Graph], int],
         memory: int | None = None,
     ) -> None:
@@ -50,9 +51,9 @@ class KeptGraphs(Generic[Graph]):
             with self._surroundings():
                 yield from self._kept
             return
-        with self.problem.evaluating() as leaves:
-            for batch in self.problem.batches:
-                yield batch, self.build(batch, leaves)
+        with self.problem.evaluation() as e:
+            for batch in e.batches:
+                yield batch, self.build(e, batch)
 
     def note_calls(self, calls: Sized) -> None:
         """Tells that a backward pass has called the model: checkpointing, which runs it again."""
@@ -62,7 +63,7 @@ class KeptGraphs(Generic[Graph]):
         """The mean over batches and processes of what `apply` makes of each graph."""
         total: Tensor | None = None
         for batch, graph in self.each():
-            weight, part = batch.count / self.problem.count, apply(graph)
+            weight, part = batch.count / self.problem.num_items, apply(graph)
             total = part * weight if total is None else total.add_(part, alpha=weight)
         assert total is not None
         return collectives.sum_over_processes(total)
@@ -75,7 +76,7 @@ class KeptGraphs(Generic[Graph]):
     def _surroundings(self) -> AbstractContextManager[Any]:
         """All that a forward pass needs, but only where a kept graph runs the model again."""
         if self._recomputes:
-            return self.problem.evaluating()
+            return self.problem.evaluation()
         return twice_differentiable(self.problem.model, self.problem.device)
 
     def _build_all(self) -> None:
@@ -85,16 +86,16 @@ class KeptGraphs(Generic[Graph]):
         self.keep = batches.cached
         budget = KEPT_SHARE * available_bytes(self.problem.device)
         budget = budget if self.memory is None else self.memory
-        with self.problem.evaluating() as leaves:
+        with self.problem.evaluation() as e:
             for batch in batches:
-                graph = self.build(batch, leaves)
+                graph = self.build(e, batch)
                 self.graph_bytes += self.size_of(graph)
                 expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
                 if not batches.cached or expected > budget:
                     self._kept, self.keep = [], False
                     return
                 self._kept.append((batch, graph))
-        watched = self.problem.watched()
+        watched = self.problem.point.watched()
         self._state = [tensor.detach().clone() for tensor in watched]
         self._versions = _parameter_versions(watched)
 
@@ -103,7 +104,7 @@ class KeptGraphs(Generic[Graph]):
 
         Autograd also refuses parameters that were written to and then got their old values back.
         """
-        watched = self.problem.watched()
+        watched = self.problem.point.watched()
         if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
             return False
         pairs = zip(watched, self._state, strict=True)

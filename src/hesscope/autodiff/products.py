@@ -20,9 +20,10 @@ from hesscope.autodiff.graph import broken_nodes, kept_bytes
 from hesscope.autodiff.kept import KeptGraphs
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.problem.data import Batch
-from hesscope.problem.evaluation import calls_of
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.problem import Problem
+from hesscope.problem.surroundings import calls_of
 
 
 class Engine(ABC):
@@ -64,19 +65,17 @@ class ReverseOverReverse(Engine):
         """The engine, whether its graphs are kept, and their size."""
         return {"product": self.name, **self.graphs.facts()}
 
-    def _build(self, batch: Batch, leaves: list[Tensor]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
         with fast_second_derivatives():
-            loss = self.problem.batch_loss(batch)
-        with calls_of(self.problem.model) as calls:
-            gradient = torch.autograd.grad(
-                loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            loss = e.finite_loss(batch)
+        with calls_of(e.model) as calls:
+            gradient = e.derivatives(loss, create_graph=True)
         self.graphs.note_calls(calls)
         if not self._scanned:
             refuse_broken(gradient)
             self._scanned = True
-        return leaves, gradient
+        return e.leaves, gradient
 
     def _apply(self, gradient: tuple[Tensor, ...], leaves: list[Tensor], V: Tensor) -> Tensor:
         """Σ_i v_i ∂gradient_i/∂theta for every column v; gradients that are constant add zero."""
@@ -99,18 +98,17 @@ class ForwardOverReverse(Engine):
 
     def products(self, V: Tensor) -> Tensor:
         """H V, one Jacobian-vector product of the gradient per column and batch."""
-        with self.problem.evaluating() as leaves:
-            points = tuple(leaf.detach() for leaf in leaves)
-            return self.problem.mean(
-                lambda batch: torch.stack([self._product(batch, points, v) for v in V.unbind(1)], 1)
+        with self.problem.evaluation() as e:
+            return e.mean(
+                lambda batch: torch.stack([self._product(e, batch, v) for v in V.unbind(1)], 1)
             )
 
-    def _product(self, batch: Batch, points: tuple[Tensor, ...], v: Tensor) -> Tensor:
-        names = self.problem.layout.names
+    def _product(self, e: Evaluation, batch: Batch, v: Tensor) -> Tensor:
+        names, points = self.problem.layout.names, tuple(leaf.detach() for leaf in e.leaves)
 
         def loss(*tensors: Tensor) -> Tensor:
-            with substituted(self.problem.model, dict(zip(names, tensors, strict=True))):
-                return self.problem.batch_loss(batch)
+            with substituted(e.model, dict(zip(names, tensors, strict=True))):
+                return e.finite_loss(batch)
 
         gradient = torch.func.grad(loss, argnums=tuple(range(len(points))))
         tangents = tuple(self.problem.layout.split(v.contiguous()))

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.autodiff.graph import broken_nodes
 from hesscope.checks.state import State
+from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import fingerprint, num_examples, take
 from hesscope.results.check import Finding
 
@@ -16,12 +18,12 @@ from hesscope.results.check import Finding
 def parameters_are_finite(state: State) -> Finding | None:
     """No parameter is NaN or infinite."""
     problem = state.problem
-    leaves = dict(zip(problem.layout.names, problem.leaves(), strict=True))
-    bad = [name for name, leaf in leaves.items() if not bool(torch.isfinite(leaf).all())]
+    pieces = dict(zip(problem.layout.names, problem.layout.split(problem.theta), strict=True))
+    bad = [name for name, piece in pieces.items() if not bool(torch.isfinite(piece).all())]
     if bad:
         return Finding(
             "parameters_not_finite",
-            f"{len(bad)} of {len(leaves)} parameter tensors hold NaN or infinity: "
+            f"{len(bad)} of {len(pieces)} parameter tensors hold NaN or infinity: "
             f"{', '.join(bad[:4])}.",
             "load a checkpoint from before the run diverged.",
         )
@@ -101,12 +103,20 @@ def _same_examples(state: State) -> bool:
 
 
 def loss_is_finite(state: State) -> Finding | None:
-    """The loss and every entry of its gradient are finite, over all data."""
+    """The loss and every entry of its gradient are finite, over all data.
+
+    Raises:
+        OutOfMemoryError: if memory runs out, which says nothing about the loss.
+    """
     problem = state.problem
     try:
         gradient = problem.gradient()
+    except torch.OutOfMemoryError:
+        raise
+    except NonFiniteLossError as error:
+        return Finding("loss_not_finite", str(error), _SAME_ERROR)
     except (ValueError, RuntimeError) as error:
-        return _why_the_gradient_fails(str(error))
+        return _why_the_gradient_fails(state, error)
     bad = [
         name
         for name, piece in zip(problem.layout.names, problem.layout.split(gradient), strict=True)
@@ -123,8 +133,11 @@ def loss_is_finite(state: State) -> Finding | None:
     return None
 
 
-def _why_the_gradient_fails(message: str) -> Finding:
-    if "use_reentrant" in message:
+_SAME_ERROR = "see the cause; `problem.gradient()` raises the same error."
+
+
+def _why_the_gradient_fails(state: State, error: Exception) -> Finding:
+    if isinstance(error, RuntimeError) and _checkpoints_reentrantly(state):
         return Finding(
             "reentrant_checkpoint",
             "the model checkpoints activations with use_reentrant=True, which has no second "
@@ -132,16 +145,21 @@ def _why_the_gradient_fails(message: str) -> Finding:
             "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; for a Hugging Face "
             "model: gradient_checkpointing_kwargs={'use_reentrant': False}.",
         )
-    name = "loss_not_finite" if "needs a finite loss" in message else "loss_fails"
-    return Finding(name, message, "see the cause; `problem.gradient()` raises the same error.")
+    return Finding("loss_fails", str(error), _SAME_ERROR)
+
+
+def _checkpoints_reentrantly(state: State) -> bool:
+    """Whether the graph of the loss holds a checkpoint that torch differentiates in no such way."""
+    with state.problem.evaluation() as e:
+        nodes = broken_nodes([e.loss(state.first_batch())])
+    return any(node.name == "reentrant_checkpoint" for node in nodes)
 
 
 def _note_unused(state: State, gradient: Tensor) -> None:
     problem = state.problem
-    with problem.evaluating() as leaves:
-        pieces = torch.autograd.grad(
-            problem.batch_loss(state.first_batch()), leaves, allow_unused=True
-        )
+    with problem.evaluation() as e:
+        loss = e.finite_loss(state.first_batch())
+        pieces = torch.autograd.grad(loss, e.leaves, allow_unused=True)
     unused = [n for n, g in zip(problem.layout.names, pieces, strict=True) if g is None]
     places = problem.layout.slices()
     flat = [n for n in places if n not in unused and not bool(gradient[places[n]].any())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from hesscope.autodiff.graph import broken_nodes, gradient_graph
+from hesscope.autodiff.graph import broken_nodes
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.checks.differences import (
     beside,
@@ -20,10 +20,9 @@ from hesscope.results.check import Finding
 
 def graph_is_differentiable_again(state: State) -> Finding | None:
     """No node of the gradient's graph lacks a trustworthy derivative of its own."""
-    problem = state.problem
-    with problem.evaluating() as leaves:
-        gradient = gradient_graph(problem, state.first_batch(), leaves)
-        nodes = broken_nodes(gradient)
+    with state.problem.evaluation() as e:
+        loss = e.finite_loss(state.first_batch())
+        nodes = broken_nodes(e.derivatives(loss, create_graph=True))
     if not nodes:
         return None
     node = nodes[0]
@@ -31,12 +30,18 @@ def graph_is_differentiable_again(state: State) -> Finding | None:
 
 
 def hessian_is_symmetric(state: State) -> Finding | None:
-    """|u'Hv - v'Hu| against its typical size ‖u‖‖Hv‖/√n."""
+    """|u'Hv - v'Hu| against its typical size ‖u‖‖Hv‖/√n.
+
+    Raises:
+        OutOfMemoryError: if memory runs out, which says nothing about the derivative.
+    """
     sample = small_problem(state.problem)
     engine = ReverseOverReverse(sample.problem)
     u, v = (direction(sample.problem, seed) for seed in (0, 1))
     try:
         Hu, Hv = engine.products(torch.stack([u, v], 1)).unbind(1)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         return Finding(
             "not_differentiable_twice",

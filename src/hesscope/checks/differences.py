@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope import probes
-from hesscope.autodiff.graph import KINKS, gradient_graph, node_names
+from hesscope.autodiff.graph import KINKS, node_names
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.problem.data import num_examples, take
 from hesscope.problem.problem import Problem
@@ -45,11 +45,10 @@ def small_problem(problem: Problem) -> Sample:
         sample, double = problem.with_batches([small]), False
     if problem.dtype == torch.float64:
         double = _loss_dtype(sample) == torch.float64
-    with sample.evaluating() as leaves:
-        batch = next(iter(sample.batches))
-        kinks = any(
-            k in n for n in node_names(gradient_graph(sample, batch, leaves)) for k in KINKS
-        )
+    with sample.evaluation() as e:
+        loss = e.finite_loss(next(iter(e.batches)))
+        names = node_names(e.derivatives(loss, create_graph=True))
+    kinks = any(k in name for name in names for k in KINKS)
     if double:
         fine = (1e-3, 1e-4, 1e-5, 1e-6)
         return Sample(sample, True, kinks, fine, (*fine[1:], 1e-7, 1e-8), 1e-4, 1e-3, 1e-4)
@@ -65,8 +64,8 @@ def _few(content: Any) -> Any:
 
 
 def _loss_dtype(problem: Problem) -> torch.dtype:
-    with problem.evaluating():
-        return problem.batch_loss(next(iter(problem.batches))).dtype
+    with problem.evaluation() as e:
+        return e.finite_loss(next(iter(e.batches))).dtype
 
 
 def direction(problem: Problem, seed: int) -> Tensor:
@@ -77,8 +76,8 @@ def direction(problem: Problem, seed: int) -> Tensor:
         if name in problem.layout.names:
             directions[problem.layout.names.index(name)][row] = 0
     pieces = [
-        d * (leaf.detach().norm() + 1e-2 * leaf.numel() ** 0.5) / d.norm().clamp_min(1e-30)
-        for d, leaf in zip(directions, problem.leaves(), strict=True)
+        d * (own.norm() + 1e-2 * own.numel() ** 0.5) / d.norm().clamp_min(1e-30)
+        for d, own in zip(directions, problem.layout.split(problem.theta), strict=True)
     ]
     return torch.cat([piece.reshape(-1) for piece in pieces])
 

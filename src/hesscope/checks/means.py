@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from hesscope.checks.differences import direction
 from hesscope.checks.state import State
 from hesscope.problem.data import Batch, num_examples, take, tensors_in
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
 
@@ -18,8 +20,9 @@ from hesscope.results.check import Finding
 def loss_is_repeatable(state: State) -> Finding | None:
     """One batch has one loss, under one random seed and under another."""
     problem, batch = state.problem, state.first_batch()
-    with problem.evaluating():
-        once, again, other = (float(problem.batch_loss(batch, seed=s).detach()) for s in (1, 1, 2))
+    with problem.evaluation() as e:
+        losses = (e.finite_loss(batch, seed=seed) for seed in (1, 1, 2))
+        once, again, other = (float(loss.detach()) for loss in losses)
     if once != again and not _close(once, again, _rounding(problem)):
         return Finding(
             "stateful_loss",
@@ -53,8 +56,8 @@ def loss_is_a_mean(state: State) -> Finding | None:
     checked = 0
     for batch in islice(problem.batches, 3):
         for parts in _two_parts(problem, batch):
-            with problem.evaluating():
-                whole, one, two = (_value(problem, b) for b in (batch, *parts))
+            with problem.evaluation() as e:
+                whole, one, two = (_value(e, b) for b in (batch, *parts))
             if whole is None or one is None or two is None:
                 continue
             checked += 1
@@ -71,17 +74,16 @@ def loss_is_a_mean(state: State) -> Finding | None:
     return None
 
 
-def _value(problem: Problem, batch: Batch) -> float | None:
+def _value(e: Evaluation, batch: Batch) -> float | None:
     """The loss of a batch or part, NaN where it averages over nothing, None where it fails.
 
     A model or loss may refuse a batch of one example, which says nothing about the mean.
     """
     try:
-        return float(problem.batch_loss(batch).detach())
-    except RuntimeError:
-        return float("nan")
+        loss = float(e.loss(batch).detach())
     except ValueError:
         return None
+    return loss if math.isfinite(loss) else math.nan
 
 
 def _why_not_a_mean(
@@ -179,8 +181,8 @@ def _same_loss(problem: Problem, batch: Batch, a: float, b: float) -> bool:
         return True
     theta = problem.theta + _rounding(problem) * direction(problem, seed=8)
     moved = problem.at(theta)
-    with moved.evaluating():
-        value = _value(moved, batch)
+    with moved.evaluation() as e:
+        value = _value(e, batch)
     return value is not None and abs(a - b) <= 10 * abs(value - a)
 
 

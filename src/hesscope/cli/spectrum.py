@@ -51,7 +51,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> dict[str, Any]:
 def _outliers(problem: hs.Problem, pairs: hs.Eigenpairs) -> hs.Outliers:
     """With the classes, and their mean gradients where that is affordable."""
     num = num_classes(problem)
-    if num is None or problem.count > CLASSES_UP_TO:
+    if num is None or problem.num_items > CLASSES_UP_TO:
         return hs.outliers(pairs, num)
     try:
         return hs.outliers(pairs, num, classes=hs.class_decomposition(problem, pairs))

@@ -18,6 +18,7 @@ from hesscope.autodiff.kept import KeptGraphs
 from hesscope.curvature.square_root import gram_matrix, num_square_root_rows
 from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.losses import Differentiated, known_loss
 from hesscope.problem.problem import Problem
 
@@ -57,8 +58,8 @@ class OutputMetricOperator(SymmetricOperator):
             **self.graphs.facts(),
         }
 
-    def _build(self, batch: Batch, leaves: list[Tensor]) -> tuple[Jacobian, Metric]:
-        J = output_jacobian(self.problem, batch, leaves)
+    def _build(self, e: Evaluation, batch: Batch) -> tuple[Jacobian, Metric]:
+        J = output_jacobian(e, batch)
         self.graphs.note_calls(J.calls)
         z = J.outputs.detach()
         metric = self.metric(z, J.targets, batch)

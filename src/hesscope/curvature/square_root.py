@@ -13,6 +13,7 @@ from hesscope.autodiff.jacobian import single_examples
 from hesscope.perceptron.layerwise import layerwise_gram
 from hesscope.perceptron.mlp import recognise
 from hesscope.problem.data import Batch, num_examples
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
 from hesscope.problem.problem import Problem
 from hesscope.system import progress
@@ -40,9 +41,9 @@ def num_square_root_rows(problem: Problem) -> int:
     """M: items times C - 1 for softmax cross-entropy, times C for other losses; a forward pass."""
     loss = known_loss(problem, "the Gram matrix")
     total = 0
-    with problem.evaluating():
-        for batch in problem.batches:
-            outputs, targets = problem.batch_output(batch)
+    with problem.evaluation() as e:
+        for batch in e.batches:
+            outputs, targets = e.outputs(batch)
             z = outputs.detach()
             counted = int((loss.weights(z, targets) > 0).sum())
             total += counted * (loss.rows(z).shape[1] - isinstance(loss, CrossEntropy))
@@ -60,20 +61,20 @@ def square_root_rows(problem: Problem) -> Tensor:
     loss = known_loss(problem, "the Gram matrix")
     single = single_examples(problem)
     blocks: list[Tensor] = []
-    with single.evaluating() as leaves:
-        for batch in single.batches:
-            blocks.append(_rows_of_one(single, loss, batch, leaves))
+    with single.evaluation() as e:
+        for batch in e.batches:
+            blocks.append(_rows_of_one(e, loss, batch))
             if len(blocks) == 1:
                 _refuse_too_large(len(blocks[0]) * len(single.batches), problem)
             progress.report("Jacobian rows: examples", len(blocks), len(single.batches))
     return torch.cat(blocks)
 
 
-def _rows_of_one(problem: Problem, loss: OutputLoss, batch: Batch, leaves: list[Tensor]) -> Tensor:
+def _rows_of_one(e: Evaluation, loss: OutputLoss, batch: Batch) -> Tensor:
     """(items that count x r, n) rows of one example."""
-    outputs, targets = problem.batch_output(batch)
+    outputs, targets = e.outputs(batch)
     z = outputs.detach()
-    weights = (loss.weights(z, targets) * batch.count / problem.count).sqrt()
+    weights = (loss.weights(z, targets) * batch.count / e.num_items).sqrt()
     root = loss.root(z, targets) * weights[:, None, None]  # (items, C, r)
     items, _, rank = root.shape
     cotangents = [
@@ -83,7 +84,7 @@ def _rows_of_one(problem: Problem, loss: OutputLoss, batch: Batch, leaves: list[
     ]
     pulled = torch.autograd.grad(
         outputs,
-        leaves,
+        e.leaves,
         torch.stack(cotangents),
         is_grads_batched=True,
         allow_unused=True,

@@ -12,6 +12,7 @@ from hesscope.curvature.square_root import num_square_root_rows
 from hesscope.dense.spectrum import spectrum
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.spectrum import Spectrum
 
@@ -45,8 +46,8 @@ class TangentKernel(SymmetricOperator):
         """J (Jᵀ V): the vector of parameters is summed over all batches in between."""
         return torch.stack([self._product(v) for v in V.unbind(1)], 1)
 
-    def _build(self, batch: Batch, leaves: list[Tensor]) -> Jacobian:
-        J = output_jacobian(self.problem, batch, leaves)
+    def _build(self, e: Evaluation, batch: Batch) -> Jacobian:
+        J = output_jacobian(e, batch)
         self.graphs.note_calls(J.calls)
         return J
 

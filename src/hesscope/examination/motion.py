@@ -68,7 +68,7 @@ def step(look: Look) -> Step:
         found,
         slope=look.dot(look.of(gradient), way.d),
         curvature=look.dot(way.d, way.product),
-        change=_loss_after(look.problem, way.d) - before,
+        change=look.problem.loss_at(look.problem.theta + way.d) - before,
         rounding=ROUNDING * _eps(look.problem) * abs(before),
         loss=before,
         running_statistics=_running_statistics(look.problem),
@@ -202,14 +202,6 @@ def _progress(look: Look) -> float:
         return -taken.slope / before if taken.slope < 0 else math.nan
     g_dot_g, g_dot_Hg, _ = look.of(along_gradient)
     return g_dot_g**2 / (2 * g_dot_Hg) / before if g_dot_Hg > 0 else math.nan
-
-
-def _loss_after(problem: Problem, d: Tensor) -> float:
-    """L(θ + d), infinite where the step leaves the finite losses."""
-    try:
-        return problem.at(problem.theta + d).loss()
-    except RuntimeError:
-        return math.inf
 
 
 def _running_statistics(problem: Problem) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from hesscope import probes
 from hesscope.curvature.hessian import Hessian
@@ -64,7 +65,7 @@ def negative_curvature_probes(
         progress.report("points looked at", i, num_points)
         u = probes.gaussian(problem.n, seed + i, device=problem.device)
         u *= distance / u.norm()
-        end, middle = _loss(problem.at(theta + u)), _loss(problem.at(theta + u / 2))
+        end, middle = _loss_at(problem, theta + u), _loss_at(problem, theta + u / 2)
         sags.append((middle - (here + end) / 2, ROUNDING * eps * _largest(here, middle, end)))
         found, cost = UNKNOWN, 0
         if math.isfinite(end):
@@ -97,18 +98,10 @@ def _ends(
     return (lowest, density.lower, highest, density.rounding), density.num_matvecs
 
 
-def _loss(problem: Problem) -> float:
-    """The mean loss, NaN where it is not finite.
-
-    Raises:
-        torch.OutOfMemoryError: if memory runs out.
-    """
-    try:
-        return problem.loss()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # the loss at θ is finite, so it is this point
-        return math.nan
+def _loss_at(problem: Problem, theta: Tensor) -> float:
+    """The mean loss, NaN where it is not finite."""
+    loss = problem.loss_at(theta)
+    return loss if math.isfinite(loss) else math.nan
 
 
 def _largest(*losses: float) -> float:

@@ -12,6 +12,7 @@ from hesscope import probes
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.search import NOISE
+from hesscope.landscape.height import height
 from hesscope.landscape.slices import ROUNDING
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Escape
@@ -34,12 +35,8 @@ def escape(
     section 3.4). The line search is `_descend`. Costs one gradient, at most `max_matvecs` products
     and usually 5 to 30 losses over all data, twice that for both signs.
 
-    The model is left as it was. `problem.at(e.theta)` measures at the new parameters, and this
-    writes them into the model:
-
-        with torch.no_grad():
-            for p, new in zip(problem.leaves(), problem.layout.split(e.theta)):
-                p.copy_(new)
+    The model is left as it was. `problem.at(e.theta)` measures at the new parameters, and
+    `problem.write(e.theta)` writes them into the model.
 
     Args:
         problem: at the parameters to get away from.
@@ -107,8 +104,8 @@ def kick(problem: Problem, radius: float, seed: int = 0) -> Tensor:
     This is the noise that lets gradient descent leave strict saddles (Ge, Huang, Jin and Yuan 2015,
     algorithm 1). Jin et al. 2017 draw from the ball instead, which differs little: in n dimensions
     the length of such a kick is within radius/n of the radius on average. The direction depends on
-    the seed alone, not on dtype, device or the number of processes. The model is left as it was:
-    see `escape` for how to write the result into it. Costs nothing.
+    the seed alone, not on dtype, device or the number of processes. The model is left as it was;
+    `problem.write(hs.kick(problem, radius))` moves it. Costs nothing.
 
     Raises:
         ValueError: if the radius is not positive, or so small that rounding swallows the kick.
@@ -193,18 +190,9 @@ class _Line:
         return self.theta + t * self.v if t else self.theta
 
     def loss(self, t: float) -> float:
-        """L(θ + t v), infinite where it is not finite.
-
-        Raises:
-            OutOfMemoryError: if there is too little memory for the loss.
-        """
+        """L(θ + t v), infinite where it is not finite."""
         if t not in self.losses:
-            try:
-                self.losses[t] = self.problem.at(self.point(t)).loss()
-            except torch.OutOfMemoryError:
-                raise
-            except RuntimeError:  # beyond the finite losses
-                self.losses[t] = math.inf
+            self.losses[t] = height(self.problem, self.point(t))
             progress.report("line search: losses", len(self.losses))
         return self.losses[t]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from itertools import takewhile
 
 import torch
 from torch import Tensor
 
+from hesscope.landscape.height import height
 from hesscope.problem.problem import Problem
 
 LENGTHS = tuple(10.0**-k for k in range(5))  # relative to ‖θ‖, or to 1 where that is zero
@@ -48,19 +48,10 @@ def fall_along(problem: Problem, v: Tensor, loss: float, slope: float) -> float:
         changes = []
         for length in reversed(LENGTHS):
             t = sign * length * scale
-            change = _loss(problem, theta + t * v) - loss
+            change = height(problem, theta + t * v) - loss
             if abs(change) > rounding + 2 * slope * abs(t):
                 changes.append(change)
         run = list(takewhile(lambda change: change < 0, changes))
         if len(run) >= 2:
             falls.append(-min(run))
     return max(falls)
-
-
-def _loss(problem: Problem, theta: Tensor) -> float:
-    try:
-        return problem.at(theta).loss()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # beyond the finite losses
-        return math.inf

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hesscope.problem.data import Batch
+from hesscope.problem.parameters import finite_vector
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Path
 from hesscope.system import progress
@@ -42,18 +42,21 @@ def interpolate(problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: 
     >>> import torch, hesscope as hs
     >>> start = torch.zeros(1).double()
     >>> wells = hs.Problem.from_function(lambda x: (x**2 - 1).square().sum(), start)
-    >>> path = hs.interpolate(wells, torch.tensor([-1.0]), torch.tensor([1.0]))
-    >>> path.barrier, path.barrier_at  # (x² - 1)² between its minima ± 1
+    >>> line = hs.interpolate(wells, torch.tensor([-1.0]), torch.tensor([1.0]))
+    >>> line.barrier, line.barrier_at  # (x² - 1)² between its minima ± 1
     (1.0, 0.5)
     """
-    start, end = _point(problem, theta_a, "theta_a"), _point(problem, theta_b, "theta_b")
+    start, end = (
+        finite_vector(theta, problem.n, problem.dtype, problem.device, name)
+        for theta, name in ((theta_a, "theta_a"), (theta_b, "theta_b"))
+    )
     if isinstance(num_points, bool) or not isinstance(num_points, int) or num_points < 3:
         msg = f"num_points={num_points}; a line needs both ends and a point between: 3 or more."
         raise ValueError(msg)
     points = torch.linspace(0, 1, num_points, dtype=torch.float64)
     losses = torch.empty_like(points)
     for i, t in enumerate(points.tolist()):
-        losses[i] = _loss(problem.at(torch.lerp(start, end, t)))  # lerp is exact at both ends
+        losses[i] = problem.loss_at(torch.lerp(start, end, t))  # lerp is exact at both ends
         progress.report("loss along a line", i + 1, num_points)
     barrier, where, missed = _barrier(points, losses)
     largest = float(losses[losses.isfinite()].abs().max()) if bool(losses.isfinite().any()) else 0.0
@@ -68,45 +71,6 @@ def interpolate(problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: 
         num_evaluations=num_points,
         facts=problem.facts(),
     )
-
-
-def _point(problem: Problem, theta: Tensor, name: str) -> Tensor:
-    """A theta in the dtype and on the device of the problem.
-
-    Raises:
-        ValueError: if it is no finite vector of length n.
-    """
-    theta = torch.as_tensor(theta)
-    if theta.shape != (problem.n,):
-        msg = (
-            f"{name} has shape {tuple(theta.shape)}; this problem has n={problem.n} parameters, so "
-            f"give a tensor of shape ({problem.n},), such as problem.theta of a trained model."
-        )
-        raise ValueError(msg)
-    theta = theta.detach().to(problem.device, problem.dtype)
-    bad = int((~theta.isfinite()).sum())
-    if bad:
-        msg = (
-            f"{name} has {bad} entries that are NaN or infinite in {problem.dtype}; that run has "
-            "diverged: take an earlier checkpoint."
-        )
-        raise ValueError(msg)
-    return theta
-
-
-def _loss(problem: Problem) -> float:
-    """The mean loss, whatever it is: `Problem.loss` refuses one that is not finite."""
-
-    def value(batch: Batch) -> Tensor:
-        try:
-            return problem.batch_loss(batch).detach()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError:  # not finite: inf, -inf or NaN?
-            return problem._run(problem._closure, batch).detach()
-
-    with problem.evaluating():
-        return float(problem.mean(value))
 
 
 def _barrier(points: Tensor, losses: Tensor) -> tuple[float, float, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.autodiff.graph import KINKS, node_names
 from hesscope.curvature.hessian import Hessian
+from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
@@ -106,39 +107,35 @@ class _Sight:
 
 
 def _look(problem: Problem, theta: Tensor, v: Tensor) -> _Sight:
-    """Loss, slope along v and gradient at theta; one gradient."""
+    """Loss, slope along v and gradient at theta; one gradient.
+
+    Raises:
+        NonFiniteLossError: if the loss is not finite there.
+    """
 
     def both(batch: Batch) -> Tensor:
-        loss = problem_there.batch_loss(batch)
-        gradient = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-        return torch.cat([loss.detach().reshape(1), flatten(gradient)])
+        loss = e.finite_loss(batch)
+        return torch.cat([loss.detach().reshape(1), flatten(e.derivatives(loss))])
 
-    problem_there = problem.at(theta)
-    with problem_there.evaluating() as leaves:
-        found = problem_there.mean(both).double()
+    with problem.at(theta).evaluation() as e:
+        found = e.mean(both).double()
     return _Sight(float(found[0]), float(found[1:] @ v), found[1:])
 
 
 def _kinks(problem: Problem) -> tuple[str, ...]:
     """The operations with kinks behind the loss of the first batch; one forward pass."""
-    with problem.evaluating():
-        names = node_names([problem.batch_loss(next(iter(problem.batches)))])
+    with problem.evaluation() as e:
+        names = node_names([e.finite_loss(next(iter(e.batches)))])
     found = {name.partition("Backward")[0] for name in names if any(k in name for k in KINKS)}
     return tuple(sorted(found))
 
 
 def _along(problem: Problem, here: _Sight, v: Tensor, h: float) -> tuple[float, float]:
-    """L(θ+hv) - L(θ) and (g(θ+hv) - g(θ-hv))·v; NaN where the loss is not finite.
-
-    Raises:
-        torch.OutOfMemoryError: if memory runs out.
-    """
+    """L(θ+hv) - L(θ) and (g(θ+hv) - g(θ-hv))·v; NaN where the loss is not finite."""
     theta = problem.theta.double()
     try:
         ahead, behind = (_look(problem, theta + sign * h * v, v) for sign in (1, -1))
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:  # the loss at θ is finite, so what fails is this far away
+    except NonFiniteLossError:
         return math.nan, math.nan
     return ahead.loss - here.loss, ahead.slope - behind.slope
 

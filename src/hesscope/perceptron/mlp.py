@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from hesscope.derivatives.by_autograd import hessian_blocks, hessian_product
 from hesscope.problem.data import Batch, seed_generators
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
 
@@ -105,18 +106,18 @@ def recognise(problem: Problem) -> MLP | None:
 
 
 def examples(mlp: MLP) -> Iterator[Examples]:
-    """The examples of each batch, inside `problem.evaluating()`."""
+    """The examples of each batch, inside an evaluation."""
     problem = mlp.problem
-    with problem.evaluating():
-        for batch in problem.batches:
-            run = _run(mlp, batch)
+    with problem.evaluation() as e:
+        for batch in e.batches:
+            run = _run(mlp, e, batch)
             assert run is not None  # recognised before
             inputs, outputs, targets = run
             point, loss = _loss(problem, batch, outputs, targets)
             (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
             # Autograd, rather than closed forms, takes class weights, smoothing and any loss alike
             gradients, hessians = gradient.detach(), hessian_blocks(gradient, point)
-            weight = batch.count / problem.count
+            weight = batch.count / e.num_items
             yield Examples(inputs, outputs, weight * gradients, weight * hessians)
 
 
@@ -204,14 +205,14 @@ def _is_identity(module: nn.Module, *, training: bool) -> bool:
 def _behaves(mlp: MLP) -> bool:
     """Whether every batch runs as the stack says, through a loss of separate examples."""
     try:
-        with mlp.problem.evaluating() as leaves:
-            return all(_fits(mlp, batch, leaves) for batch in mlp.problem.batches)
+        with mlp.problem.evaluation() as e:
+            return all(_fits(mlp, e, batch) for batch in e.batches)
     except (ValueError, RuntimeError):  # whoever measures otherwise will be told why
         return False
 
 
-def _fits(mlp: MLP, batch: Batch, leaves: list[Tensor]) -> bool:
-    run = _run(mlp, batch)
+def _fits(mlp: MLP, e: Evaluation, batch: Batch) -> bool:
+    run = _run(mlp, e, batch)
     if run is None:
         return False
     inputs, outputs, targets = run
@@ -220,10 +221,10 @@ def _fits(mlp: MLP, batch: Batch, leaves: list[Tensor]) -> bool:
     point, loss = _loss(mlp.problem, batch, outputs, targets)
     if loss.numel() != 1 or not loss.requires_grad:
         return False
-    outside = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+    outside = torch.autograd.grad(loss, e.leaves, retain_graph=True, allow_unused=True)
     if any(gradient is not None for gradient in outside):  # a penalty on the weights, say
         return False
-    whole = mlp.problem.batch_loss(batch).detach()
+    whole = e.finite_loss(batch).detach()
     return _close(loss.detach().reshape(()), whole.reshape(())) and _is_separate(loss, point)
 
 
@@ -235,7 +236,7 @@ def _close(found: Tensor, expected: Tensor, size: float = 0.0) -> bool:
     return bool(error <= 1e3 * torch.finfo(found.dtype).eps * expected.abs().max().clamp_min(size))
 
 
-def _run(mlp: MLP, batch: Batch) -> tuple[Tensor, Tensor, Any] | None:
+def _run(mlp: MLP, e: Evaluation, batch: Batch) -> tuple[Tensor, Tensor, Any] | None:
     """(inputs of the first layer, outputs, targets), or None if the core is not run plainly.
 
     Plainly: once, on something that does not depend on theta, its output being the model's.
@@ -247,7 +248,7 @@ def _run(mlp: MLP, batch: Batch) -> tuple[Tensor, Tensor, Any] | None:
         mlp.core.register_forward_hook(lambda *call: found.append(call[-1])),
     )
     try:
-        outputs, targets = mlp.problem.batch_output(batch)
+        outputs, targets = e.outputs(batch)
     finally:
         for hook in hooks:
             hook.remove()
@@ -261,7 +262,7 @@ def _run(mlp: MLP, batch: Batch) -> tuple[Tensor, Tensor, Any] | None:
 def _loss(problem: Problem, batch: Batch, outputs: Tensor, targets: Any) -> tuple[Tensor, Tensor]:
     """(outputs, loss of the batch as a function of them)."""
     assert problem.loss_fn is not None  # recognised before
-    seed_generators(batch.index)  # as in `Problem.batch_loss`
+    seed_generators(batch.index)  # as in `Evaluation.loss`
     with torch.enable_grad():
         point = outputs.clone().requires_grad_()
         return point, problem.loss_fn(point * 1.0, targets)  # not a leaf: it may work in place

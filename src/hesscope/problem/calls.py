@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem.data import Batch, describe
+from hesscope.problem.point import Point
 
 _USER_ERRORS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
@@ -16,22 +17,20 @@ _USER_ERRORS = (
 )  # fmt: skip
 
 
-def call(
-    function: Callable[[nn.Module, Any], Any], model: nn.Module, batch: Batch, setting: str
-) -> Any:
+def call(function: Callable[[nn.Module, Any], Any], point: Point, batch: Batch) -> Any:
     """The user's code on one batch.
 
     Raises:
-        ValueError: if it fails; the message describes the batch and the setting.
+        ValueError: if it fails; the message describes the batch and the parameters.
     """
     try:
-        return function(model, batch.content)
+        return function(point.model, batch.content)
     except _USER_ERRORS as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         msg = (
             f"the model or the loss fails on batch {batch.index} ({describe(batch.content)}) "
-            f"with {setting}: {type(error).__name__}: {error}"
+            f"with parameters in {point.dtype} on {point.device}: {type(error).__name__}: {error}"
         )
         raise ValueError(msg) from error
 
@@ -51,12 +50,29 @@ def check_outputs(outputs: Any) -> None:
         raise ValueError(msg)
 
 
+class NonFiniteLossError(RuntimeError):
+    """The loss of a batch is NaN or infinite where derivatives of it are wanted."""
+
+
+def check_finite(loss: Tensor, index: int) -> None:
+    """Refuses a loss without derivatives.
+
+    Raises:
+        NonFiniteLossError: if it is NaN or infinite.
+    """
+    if not torch.isfinite(loss):
+        msg = (
+            f"the loss of batch {index} is {loss.item()}; a Hessian needs a finite loss. Look for "
+            "NaN in the data or the parameters, log(0), or a run that has diverged."
+        )
+        raise NonFiniteLossError(msg)
+
+
 def check_loss(loss: Any, index: int) -> None:
-    """Refuses what is no finite scalar with a graph.
+    """Refuses what is no scalar with a graph; whether it is finite is another question.
 
     Raises:
         ValueError: if it is no scalar tensor, or has no graph.
-        RuntimeError: if it is not finite.
     """
     if not isinstance(loss, Tensor):
         msg = (
@@ -83,9 +99,3 @@ def check_loss(loss: Any, index: int) -> None:
             "model or the loss."
         )
         raise ValueError(msg)
-    if not torch.isfinite(loss):
-        msg = (
-            f"the loss of batch {index} is {loss.item()}; a Hessian needs a finite loss. Look for "
-            "NaN in the data or the parameters, log(0), or a run that has diverged."
-        )
-        raise RuntimeError(msg)

@@ -1,129 +1,169 @@
-"""The surroundings of a forward pass: differentiable twice, repeatable, and leaving no trace."""
+"""The engine room of a problem: batches meet the user's model and loss here, and nowhere else."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hesscope.problem.data import preserved_rng
+from hesscope.problem.calls import call, check_finite, check_loss, check_outputs
+from hesscope.problem.data import Batch, Batches, seed_generators
+from hesscope.problem.parameters import flatten, substituted
+from hesscope.problem.point import Point
+from hesscope.problem.surroundings import twice_differentiable, untouched
+from hesscope.system import collectives
 
-ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
+Closure = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss
+Predict = Callable[[nn.Module, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
 
 
-@contextmanager
-def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, torch uses only kernels whose gradient can be differentiated again.
+@dataclass
+class _Stay:
+    """Whether the surroundings of an evaluation still hold."""
 
-    Stock attention kernels, the fast path of multi-head attention, cuDNN's recurrent layers and
-    compiled code have no second derivative, and autocast makes products asymmetric by 1 %
-    (bfloat16).
+    over: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `with problem.evaluation() as e` gives; of use inside of it only.
+
+    Losses, outputs and gradients of single batches at one point, and their mean over all of them.
+    This is the one place that averages. A batch counts by the items that its loss averages over,
+    the sum is divided once, over all processes, so any split of the same data gives the same
+    numbers.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if _needs_cudnn_off(model, device):
-            stack.enter_context(_cudnn_off())
-        if _compiler_is_loaded():  # a compiled layer, loss or forward inside the model
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast_path)
 
+    point: Point
+    leaves: list[Tensor]  # what theta is made of: the tensors that are differentiated
+    batches: Batches
+    num_items: float  # of all processes together
+    _closure: Closure
+    _predict: Predict | None
+    _stay: _Stay = field(default_factory=_Stay)
 
-def switched(model: nn.Module, device: torch.device) -> list[str]:
-    """What `twice_differentiable` switches for this model, in words."""
-    cudnn = ["cuDNN RNN off"] if _needs_cudnn_off(model, device) else []
-    compiler = ["torch.compile off"] if _compiler_is_loaded() else []
-    return [*ALWAYS_SWITCHED, *cudnn, *compiler]
+    @property
+    def model(self) -> nn.Module:
+        """The user's model, in its mode for this evaluation."""
+        return self.point.model
 
+    def loss(self, batch: Batch, *, seed: int | None = None) -> Tensor:
+        """The mean loss of one batch with its graph, be it finite or not.
 
-def _needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:
-    """Whether the model holds a recurrent layer that would run in cuDNN."""
-    return device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules())
+        Random layers draw from a seed per batch. The forward pass works on copies of the buffers:
+        every batch sees them as they were, in whatever order, and running statistics written to
+        cannot spoil a kept graph.
 
+        Raises:
+            ValueError: if the loss cannot be computed, is no scalar tensor or has no graph.
+        """
+        loss: Tensor = self._run(self._closure, batch, seed)
+        if self.point.is_block and isinstance(loss, Tensor) and not loss.requires_grad:
+            own = dict(self.model.named_parameters())
+            loss = loss + 0 * own[self.point.layout.names[0]].sum()  # unused: the gradient is zero
+        check_loss(loss, batch.index)
+        return loss
 
-def _compiler_is_loaded() -> bool:
-    """Whether torch.compile can have been used: only then is it worth its slow import."""
-    return "torch._dynamo" in sys.modules
+    def finite_loss(self, batch: Batch, *, seed: int | None = None) -> Tensor:
+        """The mean loss of one batch with its graph, where it has derivatives.
+
+        Raises:
+            ValueError: as for `loss`.
+            NonFiniteLossError: if it is NaN or infinite.
+        """
+        loss = self.loss(batch, seed=seed)
+        check_finite(loss, batch.index)
+        return loss
+
+    def predict(self, batch: Batch) -> tuple[Any, Any]:
+        """What the model makes of one batch, with its graph, and the targets, whatever they are.
+
+        Raises:
+            ValueError: if they are not known (a closure), or cannot be computed.
+        """
+        if self._predict is None:
+            msg = "this problem was made from a closure, which does not tell outputs from the loss."
+            raise ValueError(msg)
+        outputs, targets = self._run(self._predict, batch)
+        return outputs, targets
+
+    def outputs(self, batch: Batch) -> tuple[Tensor, Any]:
+        """The model's outputs on one batch, with their graph, and the targets.
+
+        Raises:
+            ValueError: as for `predict`, or if the outputs are no floating tensor.
+        """
+        outputs, targets = self.predict(batch)
+        check_outputs(outputs)
+        return outputs, targets
+
+    def derivatives(self, loss: Tensor, *, create_graph: bool = False) -> tuple[Tensor, ...]:
+        """∂loss/∂leaf for each leaf; zeros for parameters that are not used."""
+        return torch.autograd.grad(
+            loss, self.leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+
+    def gradient(self, batch: Batch) -> Tensor:
+        """The gradient of the mean loss of one batch, (n,).
+
+        Raises:
+            ValueError: as for `loss`.
+            NonFiniteLossError: if the loss is NaN or infinite.
+        """
+        return flatten(self.derivatives(self.finite_loss(batch)))
+
+    def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
+        """The mean of f(batch) over all batches and processes, each weighted by its count."""
+        total: Tensor | None = None
+        for batch in self.batches:
+            part = (batch.count / self.num_items) * f(batch)
+            total = part if total is None else total + part
+        assert total is not None  # Batches refuses empty data
+        return collectives.sum_over_processes(total)
+
+    def _run(
+        self, function: Callable[[nn.Module, Any], Any], batch: Batch, seed: int | None = None
+    ) -> Any:
+        """The user's code on one batch, with copies of the buffers and its own random seed.
+
+        Raises:
+            RuntimeError: if the evaluation is over.
+        """
+        if self._stay.over:
+            msg = (
+                "this evaluation is over, and the model is no longer as it needs it; enter another "
+                "one: with problem.evaluation() as e."
+            )
+            raise RuntimeError(msg)
+        seed_generators(batch.index if seed is None else seed)
+        buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
+        with substituted(self.model, buffers):
+            return call(function, self.point, batch)
 
 
 @contextmanager
-def _cudnn_off() -> Iterator[None]:
-    """cuDNN off and nothing else changed (`torch.backends.cudnn.flags` would reset four flags)."""
-    was = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = was
-
-
-@contextmanager
-def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
-    """Inside, the model is in evaluation (or training) mode; on exit it is what it was.
-
-    Restored bit for bit, also when an exception passes: parameters, buffers, `.grad`, training
-    flags and the random number generators.
-    """
-    flags = [(module, module.training) for module in model.modules()]
-    parameters = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
-    buffers = [
-        (module._buffers, name, buffer, None if buffer is None else buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-    ]
-    with preserved_rng():
-        try:
-            model.train(training)
-            for parameter, _, _, _ in parameters:
-                parameter.grad = None
-            yield
-        finally:
-            for parameter, value, grad, requires_grad in parameters:
-                _restore(parameter, value)
-                parameter.requires_grad_(requires_grad)
-                parameter.grad = grad
-            for store, name, buffer, content in buffers:
-                store[name] = buffer
-                if buffer is not None and content is not None:
-                    _restore(buffer, content)
-            for module, flag in flags:
-                module.training = flag
-
-
-def _restore(tensor: Tensor, value: Tensor) -> None:
-    """Writes `value` back only where something has changed, so that kept graphs stay valid."""
-    same = torch.equal(tensor.detach(), value) or (
-        tensor.is_floating_point()
-        and bool(((tensor.detach() == value) | (tensor.detach().isnan() & value.isnan())).all())
-    )
-    if not same:
-        with torch.no_grad():
-            tensor.copy_(value)
-
-
-@contextmanager
-def calls_of(model: nn.Module) -> Iterator[list[str]]:
-    """Notes which kinds of modules run inside: during a backward pass, only checkpointing does."""
-    calls: list[str] = []
-
-    def note(module: nn.Module, _: object) -> None:
-        calls.append(type(module).__name__)
-
-    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+def evaluating(
+    point: Point,
+    closure: Closure,
+    predict: Predict | None,
+    batches: Batches,
+    num_items: float,
+    *,
+    training: bool,
+) -> Iterator[Evaluation]:
+    """Enters the surroundings in which a model can be run at a point, and leaves no trace."""
+    with untouched(point.model, training=training):
+        leaves = point.differentiated()
+        with (
+            substituted(point.model, point.substitutes),
+            twice_differentiable(point.model, point.device),
+        ):
+            e = Evaluation(point, leaves, batches, num_items, closure, predict)
+            try:
+                yield e
+            finally:
+                e._stay.over = True

@@ -25,6 +25,11 @@ class Layout:
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
 
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> Layout:
+        """That of these tensors in this order."""
+        return cls(tuple(named), tuple(tensor.shape for tensor in named.values()))
+
     @property
     def n(self) -> int:
         """The length of the parameter vector."""
@@ -61,6 +66,32 @@ class Layout:
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """The entries of all tensors in one vector."""
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def finite_vector(
+    given: Tensor, n: int, dtype: torch.dtype, device: torch.device, name: str
+) -> Tensor:
+    """A parameter vector that a user gave, in this dtype and on this device, without its graph.
+
+    Raises:
+        ValueError: if it is no finite vector of length n.
+    """
+    vector = torch.as_tensor(given)
+    if vector.shape != (n,):
+        msg = (
+            f"{name} has shape {tuple(vector.shape)}; this problem has n={n} parameters, so "
+            f"give a tensor of shape ({n},), such as problem.theta of a trained model."
+        )
+        raise ValueError(msg)
+    vector = vector.detach().to(device, dtype)
+    bad = int((~vector.isfinite()).sum())
+    if bad:
+        msg = (
+            f"{name} has {bad} entries that are NaN or infinite in {dtype}; that run has "
+            "diverged: take an earlier checkpoint."
+        )
+        raise ValueError(msg)
+    return vector
 
 
 def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tensor]:

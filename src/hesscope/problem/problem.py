@@ -1,36 +1,22 @@
-"""A Problem: the model, loss and data whose mean loss is minimised, as a function of theta.
-
-This is the one place that averages. A batch counts by the items that its loss averages over, the
-sum is divided once, over all processes, so any split of the same data gives the same numbers.
-"""
+"""A Problem: the model, loss and data whose mean loss is minimised, as a function of theta."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hesscope.problem import adapters
-from hesscope.problem.calls import call, check_loss, check_outputs
-from hesscope.problem.data import (
-    DEFAULT_CACHE,
-    Batch,
-    Batches,
-    map_tensors,
-    num_examples,
-    seed_generators,
-    take,
-)
-from hesscope.problem.evaluation import switched, twice_differentiable, untouched
-from hesscope.problem.parameters import Layout, Selection, flatten, select, substituted
+from hesscope.problem.data import DEFAULT_CACHE, Batches, map_tensors, num_examples, take
+from hesscope.problem.evaluation import Closure, Evaluation, Predict, evaluating
+from hesscope.problem.parameters import Layout, Selection
+from hesscope.problem.point import Point, double
+from hesscope.problem.surroundings import switched
 from hesscope.system import collectives
-
-Closure = Callable[[nn.Module, Any], Tensor]
-Predict = Callable[[nn.Module, Any], tuple[Any, Any]]
 
 
 class Problem:
@@ -158,12 +144,12 @@ class Problem:
             kind = theta.dtype if isinstance(theta, Tensor) else type(theta).__name__
             msg = f"theta is {kind}; give a floating tensor such as torch.zeros(2)."
             raise ValueError(msg)
-        point = _Point(theta)
+        model = _Parameter(theta)
 
         def closure(model: Any, _: Any) -> Tensor:
             return f(model.theta)
 
-        return cls.from_closure(point, closure, [()], count=lambda _: 1)
+        return cls.from_closure(model, closure, [()], count=lambda _: 1)
 
     def _build(
         self,
@@ -179,16 +165,13 @@ class Problem:
                 "of the parameters use Problem.from_function(f, theta)."
             )
             raise ValueError(msg)
-        self.model, self.unwrapped = adapters.unwrap(model)
-        chosen = select(dict(self.model.named_parameters()), params)
-        first = next(iter(chosen.values()))
-        self.device, self.dtype, self.training = first.device, first.dtype, training
-        self.layout = Layout(tuple(chosen), tuple(p.shape for p in chosen.values()))
-        self._closure = closure
-        self._substitutes: dict[str, Tensor] = {}
-        self._is_block = False
-        self.batches = make_batches(self.device, self.dtype)
-        self._total = collectives.sum_of_number(self.batches.total)
+        inner, self.unwrapped = adapters.unwrap(model)
+        self.point, self.training, self._closure = Point.of(inner, params), training, closure
+        self._read(make_batches(self.device, self.dtype))
+
+    def _read(self, batches: Batches) -> None:
+        self.batches = batches
+        self._num_items = collectives.sum_of_number(batches.total)
 
     @property
     def n(self) -> int:
@@ -196,15 +179,34 @@ class Problem:
         return self.layout.n
 
     @property
-    def count(self) -> float:
+    def num_items(self) -> float:
         """How many items the mean loss averages over, in all processes together."""
-        return self._total
+        return self._num_items
 
     @property
     def theta(self) -> Tensor:
         """A copy of the parameter vector (n,)."""
-        with torch.inference_mode(mode=False):
-            return flatten([leaf.detach() for leaf in self.leaves()]).clone()
+        return self.point.theta()
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's network, without wrappers."""
+        return self.point.model
+
+    @property
+    def layout(self) -> Layout:
+        """Which tensors theta is made of, and where each one lies in it."""
+        return self.point.layout
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of theta."""
+        return self.point.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where theta lies, and batches are brought to."""
+        return self.point.device
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -212,31 +214,13 @@ class Problem:
         inside = set(self.layout.names)
         return tuple(name for name, _ in self.model.named_parameters() if name not in inside)
 
-    def leaves(self) -> list[Tensor]:
-        """The tensors that are differentiated: the model's own, or those of `at(theta)`."""
-        own = dict(self.model.named_parameters())
-        return [self._substitutes.get(name, own[name]) for name in self.layout.names]
-
-    def watched(self) -> list[Tensor]:
-        """Every tensor that the loss depends on: parameters, frozen ones too, then buffers."""
-        own = [*self.model.named_parameters(), *self.model.named_buffers()]
-        return [self._substitutes.get(name, tensor) for name, tensor in own]
-
     def at(self, theta: Tensor) -> Problem:
         """The same problem at other parameters theta (n,), which stay fixed; the model is not used.
 
         Raises:
             ValueError: if theta does not have length n.
         """
-        with torch.inference_mode(mode=False):
-            theta = torch.as_tensor(theta).to(self.device, self.dtype).detach().clone()
-            leaves = [piece.clone().requires_grad_() for piece in self.layout.split(theta)]
-        moved = copy.copy(self)
-        moved._substitutes = {
-            **self._substitutes,
-            **dict(zip(self.layout.names, leaves, strict=True)),
-        }
-        return moved
+        return self._standing_at(self.point.moved_to(theta))
 
     def block(self, pattern: Selection) -> Problem:
         """The same loss as a function of the parameters that match; the others are held fixed.
@@ -246,11 +230,7 @@ class Problem:
         Raises:
             ValueError: if nothing matches.
         """
-        chosen = select(dict(zip(self.layout.names, self.leaves(), strict=True)), pattern)
-        part = copy.copy(self)
-        part._is_block = True
-        part.layout = Layout(tuple(chosen), tuple(p.shape for p in chosen.values()))
-        return part
+        return self._standing_at(self.point.block(pattern))
 
     def blocks(self) -> dict[str, Problem]:
         """One problem per module that owns parameters, by the module's name."""
@@ -283,30 +263,24 @@ class Problem:
     def with_batches(self, contents: list[Any]) -> Problem:
         """The same problem on other batches, given as the contents of a list."""
         other = copy.copy(self)
-        other.batches = Batches(
-            contents, device=self.device, dtype=self.dtype, count_of=self.batches.count_of
+        other._read(
+            Batches(contents, device=self.device, dtype=self.dtype, count_of=self.batches.count_of)
         )
-        other._total = collectives.sum_of_number(other.batches.total)
         return other
 
     def in_double(self, contents: list[Any]) -> Problem:
         """The same problem in float64 on the given batches: parameters, buffers and data."""
-
-        def double(tensor: Tensor) -> Tensor:
-            return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
-
-        own = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        with torch.inference_mode(mode=False):
-            tensors = {n: double(self._substitutes.get(n, t)).clone() for n, t in own.items()}
-            for name in self.layout.names:
-                tensors[name].requires_grad_()
-        other = copy.copy(self)
-        other.dtype, other._substitutes = torch.float64, tensors
+        other = self._standing_at(self.point.in_double())
         if isinstance(self.loss_fn, nn.Module) and self.predict is not None:  # class weights
             loss_fn, predict = copy.deepcopy(self.loss_fn).double(), self.predict
             other.loss_fn = loss_fn
             other._closure = lambda model, content: loss_fn(*predict(model, content))
         return other.with_batches([map_tensors(content, double) for content in contents])
+
+    def _standing_at(self, point: Point) -> Problem:
+        other = copy.copy(self)
+        other.point = point
+        return other
 
     def loss(self) -> float:
         """The mean loss over all data.
@@ -314,8 +288,27 @@ class Problem:
         Raises:
             RuntimeError: if it is NaN or infinite; the message names the first such batch.
         """
-        with self.evaluating():
-            return float(self.mean(lambda batch: self.batch_loss(batch).detach()))
+        with self.evaluation() as e:
+            return float(e.mean(lambda batch: e.finite_loss(batch).detach()))
+
+    def loss_at(self, theta: Tensor) -> float:
+        """The mean loss at other parameters theta (n,), whatever it is: inf, -inf and NaN, too.
+
+        The same number as `at(theta).loss()` where that is finite, and NaN also where some batches
+        have inf and others -inf. What else goes wrong away from where the model stands (memory,
+        data that changes between passes, the user's code) is an error as it is there. The model is
+        not used. Costs one loss over all data.
+
+        Raises:
+            ValueError: if theta does not have length n.
+
+        >>> import torch, hesscope as hs
+        >>> root = hs.Problem.from_function(lambda t: t.sqrt().sum(), torch.ones(1))
+        >>> root.loss_at(torch.tensor([4.0])), root.loss_at(torch.tensor([-1.0]))
+        (2.0, nan)
+        """
+        with self.at(theta).evaluation() as e:
+            return float(e.mean(lambda batch: e.loss(batch).detach()))
 
     def gradient(self) -> Tensor:
         """The gradient of the mean loss, (n,).
@@ -323,74 +316,51 @@ class Problem:
         Raises:
             RuntimeError: if the loss is NaN or infinite.
         """
-        with self.evaluating() as leaves:
-            return self.mean(lambda batch: flatten(self.batch_gradient(batch, leaves)))
+        with self.evaluation() as e:
+            return e.mean(e.gradient)
 
-    def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
-        """The mean of f(batch) over all batches and processes, each weighted by its count."""
-        total: Tensor | None = None
-        for batch in self.batches:
-            part = (batch.count / self._total) * f(batch)
-            total = part if total is None else total + part
-        assert total is not None  # Batches refuses empty data
-        return collectives.sum_over_processes(total)
+    def write(self, theta: Tensor) -> None:
+        """Writes theta (n,) into the model's own parameters, in place: the model moves there.
 
-    @contextmanager
-    def evaluating(self) -> Iterator[list[Tensor]]:
-        """The surroundings in which `batch_loss` may be called; yields the leaves."""
-        with untouched(self.model, training=self.training):
-            inside = set(self.layout.names)
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(name in inside and name not in self._substitutes)
-            with (
-                substituted(self.model, self._substitutes),
-                twice_differentiable(self.model, self.device),
-            ):
-                yield self.leaves()
-
-    def batch_loss(self, batch: Batch, *, seed: int | None = None) -> Tensor:
-        """The mean loss of one batch, with its graph; random layers draw from a seed per batch.
-
-        The forward pass works on copies of the buffers: every batch sees them as they were, in
-        whatever order, and running statistics written to cannot spoil a kept graph.
+        In the dtype and on the device that they have. Frozen parameters, those outside a block,
+        buffers and `.grad` stay as they are; a tied parameter is one. Whatever was measured before
+        belongs to the old parameters; operators notice and measure anew.
 
         Raises:
-            ValueError: if the loss cannot be computed, is no scalar tensor or has no graph.
-            RuntimeError: if it is not finite.
+            ValueError: if theta is not finite or not of length n, or if this problem stays at
+                parameters of its own, `at(theta)`. Then nothing is written.
+
+        >>> import torch, hesscope as hs
+        >>> model = torch.nn.Linear(2, 1, bias=False)
+        >>> problem = hs.Problem(model, torch.nn.MSELoss(), (torch.eye(2), torch.ones(2, 1)))
+        >>> problem.write(torch.tensor([3.0, 4.0]))
+        >>> model.weight.tolist(), problem.loss()
+        ([[3.0, 4.0]], 6.5)
         """
-        loss: Tensor = self._run(self._closure, batch, seed)
-        if self._is_block and isinstance(loss, Tensor) and not loss.requires_grad:
-            own = dict(self.model.named_parameters())
-            loss = loss + 0 * own[self.layout.names[0]].sum()  # unused: the gradient is zero
-        check_loss(loss, batch.index)
-        return loss
+        self.point.write(theta)
 
-    def batch_output(self, batch: Batch) -> tuple[Tensor, Any]:
-        """The model's outputs on one batch, with their graph, and the targets.
+    def evaluation(self) -> AbstractContextManager[Evaluation]:
+        """The engine room, for measurements of one's own: losses and gradients batch by batch.
 
-        Raises:
-            ValueError: if there are none (a closure), or the outputs are no floating tensor.
+        Inside, the model is in one mode and differentiable twice, and on exit what it was, bit for
+        bit, also when an error passes.
+
+        >>> import torch, hesscope as hs
+        >>> x = torch.tensor([[1.0], [3.0]])
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> problem = hs.Problem(model, torch.nn.MSELoss(), (x, 2 * x))
+        >>> problem.write(torch.zeros(1))
+        >>> with problem.evaluation() as e:
+        ...     [e.gradient(batch).tolist() for batch in e.batches]  # -2 mean(x y)
+        [[-20.0]]
         """
-        if self.predict is None:
-            msg = "this problem was made from a closure, which does not tell outputs from the loss."
-            raise ValueError(msg)
-        outputs, targets = self._run(self.predict, batch)
-        check_outputs(outputs)
-        return outputs, targets
-
-    def _run(
-        self, function: Callable[[nn.Module, Any], Any], batch: Batch, seed: int | None = None
-    ) -> Any:
-        """The user's code on one batch, with copies of the buffers and its own random seed."""
-        seed_generators(batch.index if seed is None else seed)
-        with substituted(self.model, _copies(self.model.named_buffers())):
-            setting = f"parameters in {self.dtype} on {self.device}"
-            return call(function, self.model, batch, setting)
-
-    def batch_gradient(self, batch: Batch, leaves: list[Tensor]) -> tuple[Tensor, ...]:
-        """The gradient of the mean loss of one batch; zeros for parameters that are not used."""
-        return torch.autograd.grad(
-            self.batch_loss(batch), leaves, allow_unused=True, materialize_grads=True
+        return evaluating(
+            self.point,
+            self._closure,
+            self.predict,
+            self.batches,
+            self._num_items,
+            training=self.training,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -398,7 +368,7 @@ class Problem:
         return {
             "model": type(self.model).__name__,
             "n": self.n,
-            "items": self.count,
+            "items": self.num_items,
             "batches": len(self.batches),
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": str(self.device),
@@ -410,12 +380,12 @@ class Problem:
 
     def __repr__(self) -> str:
         return (
-            f"Problem({type(self.model).__name__}, n={self.n}, items={self.count:g}, "
+            f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )
 
 
-class _Point(nn.Module):
+class _Parameter(nn.Module):
     """A parameter tensor as a model, for `Problem.from_function`."""
 
     def __init__(self, theta: Tensor) -> None:
@@ -426,10 +396,6 @@ class _Point(nn.Module):
 def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
     inside = set(names)
     return lambda name, _: name in inside
-
-
-def _copies(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in named}
 
 
 def layer_slices(problem: Problem) -> dict[str, list[slice]]:

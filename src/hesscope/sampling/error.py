@@ -107,10 +107,10 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
     rest, combination = torch.zeros_like(first[0]), torch.zeros_like(V)
     weights, num_parts, num_examples = 0.0, 0.0, 0.0
     along: list[float] = []
-    with problem.evaluating() as leaves:
+    with problem.evaluation() as e:
         for part in parts_of(problem):
-            w = part.count / problem.count
-            D = products_of(problem, part, leaves, V) - V * values.to(V.dtype)
+            w = part.count / e.num_items
+            D = products_of(e, part, V) - V * values.to(V.dtype)
             C = V.T @ D
             outside = D - V @ C
             combination += random_sign(part, seed) * w * outside

@@ -7,7 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.sampling.parts import parts_of
 from hesscope.system import collectives
@@ -32,10 +31,10 @@ def gradient_with_noise(problem: Problem) -> tuple[Tensor, float]:
     total = torch.zeros(problem.n, dtype=problem.dtype, device=problem.device)
     weighted = torch.zeros_like(total)
     squares, weights, num_parts = 0.0, 0.0, 0.0
-    with problem.evaluating() as leaves:
+    with problem.evaluation() as e:
         for part in parts_of(problem):
-            w = part.count / problem.count
-            g = flatten(problem.batch_gradient(part, leaves))
+            w = part.count / e.num_items
+            g = e.gradient(part)
             total += w * g
             weighted += w**2 * g
             squares += w**2 * float(g.double().square().sum())

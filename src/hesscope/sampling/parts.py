@@ -12,6 +12,7 @@ from torch import Tensor
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.autodiff.products import refuse_broken
 from hesscope.problem.data import Batch, fingerprint, num_examples, take
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
@@ -56,25 +57,21 @@ def random_sign(part: Batch, seed: int) -> int:
     return random.Random(fingerprint(part.content) + seed).choice((-1, 1))
 
 
-def products_of(problem: Problem, part: Batch, leaves: list[Tensor], V: Tensor) -> Tensor:
+def products_of(e: Evaluation, part: Batch, V: Tensor) -> Tensor:
     """H_b V, (n, k), from one graph of the part's gradient, dropped afterwards.
 
     Raises:
         RuntimeError: if the model has no trustworthy second derivative.
     """
     with fast_second_derivatives():
-        loss = problem.batch_loss(part)
-    gradient = flatten(
-        torch.autograd.grad(
-            loss, leaves, create_graph=True, allow_unused=True, materialize_grads=True
-        )
-    )
+        loss = e.finite_loss(part)
+    gradient = flatten(e.derivatives(loss, create_graph=True))
     if not gradient.requires_grad:
         return torch.zeros_like(V)
     refuse_broken((gradient,))
     columns = [
         torch.autograd.grad(
-            gradient, leaves, v, retain_graph=True, allow_unused=True, materialize_grads=True
+            gradient, e.leaves, v, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         for v in V.unbind(1)
     ]

@@ -21,6 +21,7 @@ from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.hessian import Hessian
 from hesscope.derivatives.by_autograd import hessian_product
 from hesscope.problem.data import Batch, num_examples, take
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import Shares
 from hesscope.sampling.parts import products_of
@@ -69,23 +70,23 @@ def _all_at_once(problem: Problem, V: Tensor) -> Tensor | None:
     parts: list[Tensor] = []
     failed = False
     try:
-        with problem.evaluating() as leaves:
-            for batch in problem.batches:
-                parts.append(_of_batch(problem, batch, leaves, V))
+        with problem.evaluation() as e:
+            for batch in e.batches:
+                parts.append(_of_batch(problem, e, batch, V))
                 progress.report("shares: batches", len(parts), len(problem.batches))
     except (RuntimeError, ValueError):  # no outputs, no third derivative, or no memory for it
         failed = True
     return None if collectives.sum_of_number(float(failed)) else torch.cat(parts)
 
 
-def _of_batch(problem: Problem, batch: Batch, leaves: list[Tensor], V: Tensor) -> Tensor:
+def _of_batch(problem: Problem, e: Evaluation, batch: Batch, V: Tensor) -> Tensor:
     """(rows of the outputs, k)."""
-    J = output_jacobian(problem, batch, leaves)
+    J = output_jacobian(e, batch)
     assert problem.loss_fn is not None
     point = J.outputs.detach().requires_grad_()
     loss = problem.loss_fn(point, J.targets)
     (slope,) = torch.autograd.grad(loss, point, create_graph=True)
-    weight = batch.count / problem.count
+    weight = batch.count / e.num_items
     columns = []
     for v in V.unbind(1):
         first, second = _output_derivatives(J, problem.layout.split(v.contiguous()))
@@ -122,17 +123,17 @@ def _dot(tensors: tuple[Tensor, ...], pieces: list[Tensor]) -> Tensor | None:
 
 def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
     """(1, k) for each example, as a batch of its own."""
-    with problem.evaluating() as leaves:
-        for batch in problem.batches:
+    with problem.evaluation() as e:
+        for batch in e.batches:
             for i in range(num_examples(batch.content)):
                 content = take(batch.content, slice(i, i + 1))
                 count = float(problem.batches.count_of(content))
                 share = torch.zeros(1, V.shape[1], dtype=torch.float64)
                 if count > 0:
                     example = Batch(batch.index, content, count)
-                    product = products_of(problem, example, leaves, V)
+                    product = products_of(e, example, V)
                     share[0] = (V.double() * product.double()).sum(0).cpu()
-                yield count / problem.count * share
+                yield count / e.num_items * share
 
 
 def _adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
@@ -165,9 +166,9 @@ def _labels(problem: Problem) -> tuple[Tensor, int]:
     found, num = [], 0
     if problem.predict is None:
         return _NO_LABELS, 0
-    with problem.evaluating(), torch.no_grad():
-        for batch in problem.batches:
-            outputs, targets = problem.predict(problem.model, batch.content)
+    with problem.evaluation() as e, torch.no_grad():
+        for batch in e.batches:
+            outputs, targets = e.predict(batch)
             if not isinstance(targets, Tensor) or targets.ndim != 1 or targets.is_floating_point():
                 return _NO_LABELS, 0
             if isinstance(outputs, Tensor) and outputs.ndim > 1:

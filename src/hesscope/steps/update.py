@@ -62,7 +62,9 @@ def update(problem: Problem, optimizer: Optimizer, gradient: Tensor) -> Update:
         raise ValueError(msg)
     pieces = problem.layout.split(gradient.detach())
     clones: dict[int, Tensor] = {}
-    for p, leaf, piece in zip(held(problem, optimizer), problem.leaves(), pieces, strict=True):
+    for p, leaf, piece in zip(
+        held(problem, optimizer), problem.point.leaves(), pieces, strict=True
+    ):
         clone = nn.Parameter(leaf.detach().clone())
         clone.grad = piece.to(clone.device, clone.dtype).clone()
         clones[id(p.parameter)] = clone

@@ -1,0 +1,112 @@
+"""A point in parameter space: the tensors at which a model is looked at, its own or others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from hesscope.problem.parameters import Layout, Selection, finite_vector, flatten, select
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A model, which of its parameters make up theta, and the tensors that stand in for its own."""
+
+    model: nn.Module
+    layout: Layout
+    dtype: torch.dtype  # of theta
+    device: torch.device
+    substitutes: Mapping[str, Tensor] = field(default_factory=dict)
+    is_block: bool = False  # some of theta was chosen: the loss may use nothing of it
+
+    @classmethod
+    def of(cls, model: nn.Module, selection: Selection) -> Point:
+        """Where the model stands, theta being its trainable parameters that match.
+
+        Raises:
+            ValueError: if nothing matches, or what matches is no vector of one dtype and device.
+        """
+        chosen = select(dict(model.named_parameters()), selection)
+        first = next(iter(chosen.values()))
+        return cls(model, Layout.of(chosen), first.dtype, first.device)
+
+    def leaves(self) -> list[Tensor]:
+        """The tensors that make up theta: the model's own, or those of `moved_to`."""
+        return self._among(dict(self.model.named_parameters()))
+
+    def differentiated(self) -> list[Tensor]:
+        """The leaves, after asking for gradients of them and of no other parameter of the model."""
+        own, inside = dict(self.model.named_parameters()), set(self.layout.names)
+        for name, parameter in own.items():
+            parameter.requires_grad_(name in inside and name not in self.substitutes)
+        return self._among(own)
+
+    def _among(self, own: Mapping[str, Tensor]) -> list[Tensor]:
+        return [self.substitutes.get(name, own[name]) for name in self.layout.names]
+
+    def watched(self) -> list[Tensor]:
+        """Every tensor that the loss depends on: parameters, frozen ones too, then buffers."""
+        own = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return [self.substitutes.get(name, tensor) for name, tensor in own]
+
+    def theta(self) -> Tensor:
+        """A copy of the parameter vector (n,)."""
+        with torch.inference_mode(mode=False):
+            return flatten([leaf.detach() for leaf in self.leaves()]).clone()
+
+    def moved_to(self, theta: Tensor) -> Point:
+        """The point theta (n,), in tensors of its own.
+
+        Raises:
+            ValueError: if theta does not have length n.
+        """
+        with torch.inference_mode(mode=False):
+            theta = torch.as_tensor(theta).to(self.device, self.dtype).detach().clone()
+            leaves = [piece.clone().requires_grad_() for piece in self.layout.split(theta)]
+        there = dict(zip(self.layout.names, leaves, strict=True))
+        return replace(self, substitutes={**self.substitutes, **there})
+
+    def block(self, selection: Selection) -> Point:
+        """The same point, theta being the part of it that matches.
+
+        Raises:
+            ValueError: if nothing matches.
+        """
+        chosen = select(dict(zip(self.layout.names, self.leaves(), strict=True)), selection)
+        return replace(self, layout=Layout.of(chosen), is_block=True)
+
+    def in_double(self) -> Point:
+        """The same point in float64: copies of all parameters and buffers."""
+        own = [*self.model.named_parameters(), *self.model.named_buffers()]
+        with torch.inference_mode(mode=False):
+            tensors = {n: double(self.substitutes.get(n, t)).clone() for n, t in own}
+            for name in self.layout.names:
+                tensors[name].requires_grad_()
+        return replace(self, dtype=torch.float64, substitutes=tensors)
+
+    def write(self, theta: Tensor) -> None:
+        """Writes theta (n,) into the model's own parameters.
+
+        Raises:
+            ValueError: if theta is not finite or not of length n, or this is not where the model
+                stands.
+        """
+        if self.substitutes:
+            msg = (
+                "this problem stays at parameters of its own, for it was made with "
+                "`problem.at(theta)`, and never touches those of its model. Write into the model "
+                "through the problem that it was made from: problem.write(theta)."
+            )
+            raise ValueError(msg)
+        theta = finite_vector(theta, self.layout.n, self.dtype, self.device, "theta")
+        with torch.inference_mode(mode=False), torch.no_grad():
+            for leaf, piece in zip(self.leaves(), self.layout.split(theta), strict=True):
+                leaf.copy_(piece)
+
+
+def double(tensor: Tensor) -> Tensor:
+    """The tensor without its graph, in float64 if it is a floating one."""
+    return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()

@@ -1,0 +1,129 @@
+"""The surroundings of a forward pass: differentiable twice, repeatable, and leaving no trace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hesscope.problem.data import preserved_rng
+
+ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
+
+
+@contextmanager
+def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Inside, torch uses only kernels whose gradient can be differentiated again.
+
+    Stock attention kernels, the fast path of multi-head attention, cuDNN's recurrent layers and
+    compiled code have no second derivative, and autocast makes products asymmetric by 1 %
+    (bfloat16).
+    """
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if _needs_cudnn_off(model, device):
+            stack.enter_context(_cudnn_off())
+        if _compiler_is_loaded():  # a compiled layer, loss or forward inside the model
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def switched(model: nn.Module, device: torch.device) -> list[str]:
+    """What `twice_differentiable` switches for this model, in words."""
+    cudnn = ["cuDNN RNN off"] if _needs_cudnn_off(model, device) else []
+    compiler = ["torch.compile off"] if _compiler_is_loaded() else []
+    return [*ALWAYS_SWITCHED, *cudnn, *compiler]
+
+
+def _needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:
+    """Whether the model holds a recurrent layer that would run in cuDNN."""
+    return device.type == "cuda" and any(isinstance(m, nn.RNNBase) for m in model.modules())
+
+
+def _compiler_is_loaded() -> bool:
+    """Whether torch.compile can have been used: only then is it worth its slow import."""
+    return "torch._dynamo" in sys.modules
+
+
+@contextmanager
+def _cudnn_off() -> Iterator[None]:
+    """cuDNN off and nothing else changed (`torch.backends.cudnn.flags` would reset four flags)."""
+    was = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = was
+
+
+@contextmanager
+def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Inside, the model is in evaluation (or training) mode; on exit it is what it was.
+
+    Restored bit for bit, also when an exception passes: parameters, buffers, `.grad`, training
+    flags and the random number generators.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    parameters = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
+    buffers = [
+        (module._buffers, name, buffer, None if buffer is None else buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+    ]
+    with preserved_rng():
+        try:
+            model.train(training)
+            for parameter, _, _, _ in parameters:
+                parameter.grad = None
+            yield
+        finally:
+            for parameter, value, grad, requires_grad in parameters:
+                _restore(parameter, value)
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = grad
+            for store, name, buffer, content in buffers:
+                store[name] = buffer
+                if buffer is not None and content is not None:
+                    _restore(buffer, content)
+            for module, flag in flags:
+                module.training = flag
+
+
+def _restore(tensor: Tensor, value: Tensor) -> None:
+    """Writes `value` back only where something has changed, so that kept graphs stay valid."""
+    same = torch.equal(tensor.detach(), value) or (
+        tensor.is_floating_point()
+        and bool(((tensor.detach() == value) | (tensor.detach().isnan() & value.isnan())).all())
+    )
+    if not same:
+        with torch.no_grad():
+            tensor.copy_(value)
+
+
+@contextmanager
+def calls_of(model: nn.Module) -> Iterator[list[str]]:
+    """Notes which kinds of modules run inside: during a backward pass, only checkpointing does."""
+    calls: list[str] = []
+
+    def note(module: nn.Module, _: object) -> None:
+        calls.append(type(module).__name__)
+
+    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
