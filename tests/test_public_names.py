@@ -16,7 +16,7 @@ import hesscope as hs
 
 RESULTS = (  # made by hesscope, not by its users
     "Certificate", "Check", "Conditioning", "Eigenpairs", "Escape", "Examination", "Finding",
-    "Forecast", "Interval", "Outliers", "Path", "SamplingError", "SpectralDensity", "Spectrum",
+    "Forecast", "Interval", "LossLine", "Outliers", "SamplingError", "SpectralDensity", "Spectrum",
     "Verdict",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]

@@ -67,7 +67,7 @@ def _sgd(e: hs.ensemble.Ensemble, X: Tensor, y: Tensor, s: Lines, seed: int) -> 
     return torch.stack(kept, 1)
 
 
-def _path(c: Context, s: Lines, runs: Arrays, kind: str, seed: int, r: int) -> hs.Path:
+def _path(c: Context, s: Lines, runs: Arrays, kind: str, seed: int, r: int) -> hs.LossLine:
     """The line between two runs of one seed after one number of steps."""
     a, b = ENDS[kind]
     e = hs.ensemble.Ensemble(c.layers(s.width), "relu", runs[a][[seed], r])
@@ -100,7 +100,7 @@ def draw(m: dict[str, Any]) -> Figure:
     return figure
 
 
-def _depth(ax: Any, paths: list[hs.Path]) -> None:
+def _depth(ax: Any, paths: list[hs.LossLine]) -> None:
     """Loss over t, one line behind the other by the distance between the runs."""
     distances = [path.distance for path in paths]
     for path in paths:

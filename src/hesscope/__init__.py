@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from hesscope.results.estimate import Estimate as Estimate
     from hesscope.results.estimate import Interval as Interval
     from hesscope.results.landscape import Escape as Escape
-    from hesscope.results.landscape import Path as Path
+    from hesscope.results.landscape import LossLine as LossLine
     from hesscope.results.outliers import Outliers as Outliers
     from hesscope.results.record import load as load
     from hesscope.results.record import save as save
@@ -93,7 +93,7 @@ _HOMES = {
     "results.conditioning": ("Conditioning",),
     "results.density": ("SpectralDensity",),
     "results.estimate": ("Estimate", "Interval"),
-    "results.landscape": ("Escape", "Path"),
+    "results.landscape": ("Escape", "LossLine"),
     "results.outliers": ("Outliers",),
     "results.record": ("load", "save"),
     "results.sampling": ("SamplingError",),

@@ -14,7 +14,7 @@ T = torch.linspace(0, 1, 5).double()
 
 def path(losses, barrier=0.0, at=0.0, rounding=0.0):
     losses = torch.tensor(losses, dtype=torch.float64)
-    return hs.Path(T, losses, barrier, at, 0.1, rounding, 1.0, 5)
+    return hs.LossLine(T, losses, barrier, at, 0.1, rounding, 1.0, 5)
 
 
 HILL = path([1.0, 2.0, 5.0, 2.0, 3.0], barrier=3.0, at=0.5, rounding=0.1)
@@ -83,16 +83,16 @@ def test_a_line_of_nothing_but_infinities_can_be_drawn():
 
 
 @pytest.mark.parametrize(
-    ("paths", "labels", "message"),
+    ("lines", "labels", "message"),
     [
         ([], None, "there is no line to draw; give results of hs.interpolate(problem, theta_a, "
          "theta_b)."),
         ([HILL, 3], None, "the list holds a int; give results of hs.interpolate(problem, theta_a, "
          "theta_b)."),
-        ([HILL] * 30, None, "30 lines cannot be told apart; draw one of 3, paths[::3]."),
+        ([HILL] * 30, None, "30 lines cannot be told apart; draw one of 3, lines[::3]."),
         ([HILL] * 2, ["a"], "1 labels for 2 lines; give one for each."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_drawn_is_refused(paths, labels, message):
+def test_what_cannot_be_drawn_is_refused(lines, labels, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        hs.plots.interpolation(paths, labels=labels)
+        hs.plots.interpolation(lines, labels=labels)

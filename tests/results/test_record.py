@@ -79,7 +79,9 @@ RESULTS = {
         7,
         {"n": 6},
     ),
-    "path": hs.Path(AWKWARD, AWKWARD.flip(0), math.inf, 0.5, math.nan, 0.0, 2.0, 6, {"n": 3}),
+    "loss line": hs.LossLine(
+        AWKWARD, AWKWARD.flip(0), math.inf, 0.5, math.nan, 0.0, 2.0, 6, {"n": 3}
+    ),
     "outliers": hs.outliers(torch.tensor([9.0, 8.0, 2.0, 1.9, -0.1]), 3, classes=torch.ones(2)),
     "index curve": IndexCurve(AWKWARD, AWKWARD.flip(0), 0.5, math.inf, 2.0, 1e-9, 0.0, math.nan),
     "verdict": hs.Verdict("step size", "large", {"2/λ": 0.1, "nan": math.nan}, ("a",), "proven"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hesscope.problem.parameters import finite_vector
 from hesscope.problem.problem import Problem
-from hesscope.results.landscape import Path
+from hesscope.results.landscape import LossLine
 from hesscope.system import progress
 
 ROUNDING = (
@@ -17,7 +17,9 @@ ROUNDING = (
 )
 
 
-def interpolate(problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: int = 51) -> Path:
+def interpolate(
+    problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: int = 51
+) -> LossLine:
     """The mean loss at theta_a + t (theta_b - theta_a), t = 0 to 1 in equal steps, and its barrier.
 
     The barrier is max_t L(t) - [(1 - t) L(0) + t L(1)] over the points (Entezari et al. 2022,
@@ -60,7 +62,7 @@ def interpolate(problem: Problem, theta_a: Tensor, theta_b: Tensor, num_points: 
         progress.report("loss along a line", i + 1, num_points)
     barrier, where, missed = _barrier(points, losses)
     largest = float(losses[losses.isfinite()].abs().max()) if bool(losses.isfinite().any()) else 0.0
-    return Path(
+    return LossLine(
         points=points,
         losses=losses,
         barrier=barrier,

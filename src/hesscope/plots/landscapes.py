@@ -10,17 +10,17 @@ import numpy as np
 
 from hesscope.plots.colours import LINE, sequence
 from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet
-from hesscope.results.landscape import Path
+from hesscope.results.landscape import LossLine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDE = 100  # ratio of losses of several lines from which their axis is logarithmic
-MOST_PATHS = 12  # lines that a legend can tell apart
+MOST_LINES = 12  # lines that a legend can tell apart
 
 
 def interpolation(
-    path_or_paths: Path | Sequence[Path],
+    line_or_lines: LossLine | Sequence[LossLine],
     *,
     ax: Axes | None = None,
     labels: Sequence[str] | None = None,
@@ -34,7 +34,7 @@ def interpolation(
     losses; where a loss is NaN the line has a gap.
 
     Args:
-        path_or_paths: results of `hs.interpolate`, up to 12.
+        line_or_lines: results of `hs.interpolate`, up to 12.
         ax: where to draw; by default a new figure.
         labels: one for each line, such as the steps of training.
 
@@ -42,21 +42,21 @@ def interpolation(
         ValueError: if there is nothing to draw or too much, or the labels do not fit the lines.
         RuntimeError: if matplotlib is not installed.
     """
-    paths = [path_or_paths] if isinstance(path_or_paths, Path) else list(path_or_paths)
-    _check(paths, labels)
+    lines = [line_or_lines] if isinstance(line_or_lines, LossLine) else list(line_or_lines)
+    _check(lines, labels)
     ax = new_axes(ax, (5.6, 3.4))
-    colours = [POSITIVE] if len(paths) == 1 else sequence(len(paths))
-    names = labels or [f"line {i + 1}" for i in range(len(paths))]
-    for path, colour, name in zip(paths, colours, names, strict=True):
-        _line(ax, path, colour, f"{name}: {_height(path)}" if len(paths) > 1 else name)
-        (_barrier_arrow if len(paths) == 1 else _barrier_stroke)(ax, path, colour)
-    if len(paths) > 1 or labels:
+    colours = [POSITIVE] if len(lines) == 1 else sequence(len(lines))
+    names = labels or [f"line {i + 1}" for i in range(len(lines))]
+    for line, colour, name in zip(lines, colours, names, strict=True):
+        _line(ax, line, colour, f"{name}: {_height(line)}" if len(lines) > 1 else name)
+        (_barrier_arrow if len(lines) == 1 else _barrier_stroke)(ax, line, colour)
+    if len(lines) > 1 or labels:
         ax.legend(
             loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8, frameon=False,
             handlelength=1.2, columnspacing=1.2, borderaxespad=0.2, alignment="left",
-            title="barrier over the dashed chord" if len(paths) > 1 else None, title_fontsize=8,
+            title="barrier over the dashed chord" if len(lines) > 1 else None, title_fontsize=8,
         )  # fmt: skip
-    if len(paths) > 1 and _is_wide(paths):
+    if len(lines) > 1 and _is_wide(lines):
         ax.set_yscale("log")
     ax.set_xlim(-0.03, 1.03)
     ax.set_xticks(np.linspace(0, 1, 5), ["0\n$θ_a$", "0.25", "0.5", "0.75", "1\n$θ_b$"])
@@ -66,37 +66,37 @@ def interpolation(
     return ax
 
 
-def _check(paths: list[Path], labels: Sequence[str] | None) -> None:
+def _check(lines: list[LossLine], labels: Sequence[str] | None) -> None:
     """Can these be drawn in one figure?
 
     Raises:
         ValueError: if not.
     """
-    others = [type(path).__name__ for path in paths if not isinstance(path, Path)]
-    if not paths or others:
+    others = [type(line).__name__ for line in lines if not isinstance(line, LossLine)]
+    if not lines or others:
         given = f"the list holds a {others[0]}" if others else "there is no line to draw"
         msg = f"{given}; give results of hs.interpolate(problem, theta_a, theta_b)."
         raise ValueError(msg)
-    if len(paths) > MOST_PATHS:
-        every = -(-len(paths) // MOST_PATHS)
-        msg = f"{len(paths)} lines cannot be told apart; draw one of {every}, paths[::{every}]."
+    if len(lines) > MOST_LINES:
+        every = -(-len(lines) // MOST_LINES)
+        msg = f"{len(lines)} lines cannot be told apart; draw one of {every}, lines[::{every}]."
         raise ValueError(msg)
-    if labels is not None and len(labels) != len(paths):
-        msg = f"{len(labels)} labels for {len(paths)} lines; give one for each."
+    if labels is not None and len(labels) != len(lines):
+        msg = f"{len(labels)} labels for {len(lines)} lines; give one for each."
         raise ValueError(msg)
 
 
-def _height(path: Path) -> str:
-    if math.isnan(path.barrier):
+def _height(line: LossLine) -> str:
+    if math.isnan(line.barrier):
         return "unknown"
-    if path.barrier <= path.rounding:
+    if line.barrier <= line.rounding:
         return "none"
-    return "∞" if math.isinf(path.barrier) else f"{path.barrier:.3g}"
+    return "∞" if math.isinf(line.barrier) else f"{line.barrier:.3g}"
 
 
-def _line(ax: Axes, path: Path, colour: object, label: str) -> None:
+def _line(ax: Axes, line: LossLine, colour: object, label: str) -> None:
     """Losses, ends, chord and infinities of one line."""
-    t, losses, chord = path.points.numpy(), path.losses.numpy().copy(), path.chord.numpy()
+    t, losses, chord = line.points.numpy(), line.losses.numpy().copy(), line.chord.numpy()
     infinite = np.isposinf(losses)
     losses[~np.isfinite(losses)] = np.nan
     ax.plot(t, losses, color=colour, linewidth=1.6, label=label)
@@ -108,20 +108,20 @@ def _line(ax: Axes, path: Path, colour: object, label: str) -> None:
         ax.plot(t[infinite], top, "^", color=NEGATIVE, ms=4, transform=ax.get_xaxis_transform())
 
 
-def _barrier_stroke(ax: Axes, path: Path, colour: object) -> None:
+def _barrier_stroke(ax: Axes, line: LossLine, colour: object) -> None:
     """The barrier as a thin line from the chord to the loss."""
-    if path.rounding < path.barrier < math.inf:
-        ax.vlines(path.barrier_at, *_ends(path), color=colour, linewidth=0.9)
+    if line.rounding < line.barrier < math.inf:
+        ax.vlines(line.barrier_at, *_ends(line), color=colour, linewidth=0.9)
 
 
-def _barrier_arrow(ax: Axes, path: Path, _: object) -> None:
+def _barrier_arrow(ax: Axes, line: LossLine, _: object) -> None:
     """The barrier as an arrow from the chord to the loss, with its height."""
-    text = f"barrier: {_height(path)}"
-    if not path.rounding < path.barrier < math.inf:
-        infinite = "  (▲ infinite loss)" if bool(path.losses.isposinf().any()) else ""
+    text = f"barrier: {_height(line)}"
+    if not line.rounding < line.barrier < math.inf:
+        infinite = "  (▲ infinite loss)" if bool(line.losses.isposinf().any()) else ""
         ax.set_title(text + infinite, fontsize=9, loc="right", color=LINE)
         return
-    t, (low, high) = path.barrier_at, _ends(path)
+    t, (low, high) = line.barrier_at, _ends(line)
     arrow = {"arrowstyle": "<->", "color": NEGATIVE, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.2}
     ax.annotate("", (t, high), (t, low), arrowprops=arrow)
     side, place = ("left", 5) if t < 0.7 else ("right", -5)  # the text stays inside
@@ -132,13 +132,13 @@ def _barrier_arrow(ax: Axes, path: Path, _: object) -> None:
     )  # fmt: skip
 
 
-def _ends(path: Path) -> tuple[float, float]:
+def _ends(line: LossLine) -> tuple[float, float]:
     """The chord and the loss where the barrier is."""
-    at = int((path.points - path.barrier_at).abs().argmin())
-    return float(path.chord[at]), float(path.losses[at])
+    at = int((line.points - line.barrier_at).abs().argmin())
+    return float(line.chord[at]), float(line.losses[at])
 
 
-def _is_wide(paths: list[Path]) -> bool:
-    losses = np.concatenate([path.losses.numpy() for path in paths])
+def _is_wide(lines: list[LossLine]) -> bool:
+    losses = np.concatenate([line.losses.numpy() for line in lines])
     finite = losses[np.isfinite(losses)]
     return len(finite) > 0 and finite.min() > 0 and finite.max() > WIDE * finite.min()

@@ -16,7 +16,7 @@ from hesscope.results.spectrum import Certificate
 
 
 @dataclass(frozen=True)
-class Path(Result):
+class LossLine(Result):
     """The mean loss at theta_a + t (theta_b - theta_a) for t from 0 to 1, and its barrier.
 
     The barrier is the largest excess of the loss over the chord, the straight line between the two
@@ -42,7 +42,7 @@ class Path(Result):
         """(num_points,) the straight line between the two end losses.
 
         >>> t, losses = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([2.0, 5.0, 4.0])
-        >>> Path(t, losses, 2.0, 0.5, 0.0, 0.0, 1.0, 3).chord
+        >>> LossLine(t, losses, 2.0, 0.5, 0.0, 0.0, 1.0, 3).chord
         tensor([2., 3., 4.])
         """
         return torch.lerp(self.losses[0], self.losses[-1], self.points)
