@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
@@ -155,7 +156,6 @@ AWAY = {
     "interpolate": lambda p: hs.interpolate(p, p.theta, p.theta + UP),
     "convexity": lambda p: negative_curvature_probes(p, 1),
     "smoothness": lambda p: smoothness(p, UP),
-    "a step": lambda p: hs.diagnose(p, lr=0.05, check=False),
     "loss_at": lambda p: p.loss_at(p.theta + UP),
 }
 
@@ -169,6 +169,19 @@ def test_trouble_away_from_the_parameters_is_no_infinite_loss(look, trouble):
     with pytest.raises(error, match=message):
         AWAY[look](problem)
     assert state_of(problem.model) == before
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_trouble_after_a_step_leaves_the_verdict_undecided_with_its_cause(trouble):
+    cause, _, message = TROUBLE[trouble]
+    problem = troubled(cause, torch.tensor([0.1, 0.2]).double())
+    examined = hs.diagnose(problem, lr=0.05, effort="quick", check=False)
+    why = examined.measurements.missing["step"].removeprefix("out of memory (")
+    assert re.match(message.rstrip("$"), why)
+    verdict = examined.verdict("step_size")
+    assert verdict.claim == f"undecided: {examined.measurements.missing['step']}"
+    assert "not finite" not in verdict.claim
+    assert not verdict.finding
 
 
 def test_a_barrier_of_infinities_keeps_their_kind():
