@@ -16,6 +16,7 @@ from hesscope.landscape.flat import fall_along
 from hesscope.landscape.smoothness import smoothness
 from hesscope.problem.calls import NonFiniteLossError
 from tests.networks import SMOOTH, make, mlp, smooth, vectors
+from tests.processes import in_processes
 from tests.state import state_of
 
 
@@ -86,6 +87,19 @@ def test_the_mean_over_batches_is_that_of_arithmetic(losses, mean):
         [(torch.tensor([loss]),) for loss in losses],
     )
     assert str(problem.loss_at(problem.theta)) == str(mean)
+
+
+def _overflow_in_one_process(rank: int) -> list[float]:
+    data = [(torch.tensor([0.0, 1e4][rank]),)]
+    model = nn.Linear(1, 1).double()
+    problem = hs.Problem.from_closure(
+        model, lambda m, batch: (m.bias * batch[0]).exp().sum(), data, count=lambda _: 1
+    )
+    return [problem.loss_at(torch.tensor([0.0, bias])) for bias in (0.0, 1.0)]
+
+
+def test_all_processes_hear_of_an_infinite_loss_in_one():
+    assert in_processes(_overflow_in_one_process, 2) == [[1.0, math.inf]] * 2
 
 
 @pytest.mark.parametrize("size", [0, 3, 100])
