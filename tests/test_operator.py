@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh as arpack
 
 import hesscope as hs
-from hesscope.operator import CHUNK, accumulated_inner
+from hesscope.operator.inner import CHUNK, accumulated_inner
 from tests.spectra import Known, family
 from tests.tolerances import rounding
 

@@ -6,7 +6,6 @@ Every algorithm in hesscope uses these three things and nothing else, so it runs
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,13 +15,11 @@ import torch
 from torch import Tensor
 
 from hesscope import probes
-from hesscope.results.check import Check, Finding
+from hesscope.operator.inner import accumulated_inner
 from hesscope.system import progress
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
-
-CHUNK = 32_768  # rows that are copied to float64 at a time
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,8 @@ class SymmetricOperator(ABC):
 
         A new one each time: whoever asks may write over it, as `spectrum` does.
 
-        >>> as_operator(torch.eye(2)).to_dense()
+        >>> import torch, hesscope as hs
+        >>> hs.as_operator(torch.eye(2)).to_dense()
         tensor([[1., 0.],
                 [0., 1.]])
         """
@@ -172,128 +170,6 @@ class Scaled(SymmetricOperator):
     def facts(self) -> dict[str, Any]:
         """The facts of A under its scaled name."""
         return {**self.A.facts(), "operator": f"{self.factor:g} {self.A.facts()['operator']}"}
-
-
-class _Matrix(SymmetricOperator):
-    """A dense symmetric matrix as an operator."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        super().__init__(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
-        self.matrix = matrix
-
-    def matmat(self, V: Tensor) -> Tensor:
-        return self.matrix @ V
-
-    def to_dense(self, *, chunk: int = 64) -> Tensor:  # noqa: ARG002  nothing to assemble
-        return self.matrix.clone()
-
-
-class _Function(SymmetricOperator):
-    """A function (n, k) -> (n, k) as an operator."""
-
-    def __init__(self, matmat: Callable[[Tensor], Tensor], n: int, dtype: torch.dtype) -> None:
-        super().__init__(n, dtype=dtype)
-        self._matmat = matmat
-
-    def matmat(self, V: Tensor) -> Tensor:
-        return self._matmat(V)
-
-
-def as_operator(
-    A: SymmetricOperator | Tensor | Callable[[Tensor], Tensor],
-    n: int | None = None,
-    *,
-    dtype: torch.dtype = torch.float64,
-) -> SymmetricOperator:
-    """A matrix, or a function that multiplies a block (n, k), as a `SymmetricOperator`.
-
-    Args:
-        A: an operator (returned as it is), a square tensor, or a function (n, k) -> (n, k).
-        n: the size, needed for a function only.
-        dtype: the dtype in which a function is called.
-
-    Raises:
-        ValueError: if A is a tensor that is not square or not floating, or a function without n.
-
-    >>> as_operator(torch.diag(torch.tensor([1.0, 2.0]))) @ torch.ones(2)
-    tensor([1., 2.])
-    """
-    if isinstance(A, SymmetricOperator):
-        return A
-    if isinstance(A, Tensor):
-        if A.ndim != 2 or A.shape[0] != A.shape[1]:
-            msg = f"a matrix of shape {tuple(A.shape)} is not square; an operator is n x n."
-            raise ValueError(msg)
-        return _Matrix(A)
-    if not callable(A) or n is None:
-        msg = (
-            f"as_operator got {type(A).__name__} and n={n}; give an operator, a square tensor, "
-            "or a function (n, k) -> (n, k) together with n."
-        )
-        raise ValueError(msg)
-    return _Function(A, n, dtype)
-
-
-def accumulated_inner(V: Tensor, W: Tensor) -> Tensor:
-    """VᵀW in float64, from float64 copies of 32,768 rows at a time.
-
-    A float32 dot product of a million entries is wrong by 1e-5, and where the entries are alike by
-    1e-4; this one is exact to 1e-13 at twice the time, without a float64 copy of either argument.
-    """
-    if V.dtype == torch.float64 and W.dtype == torch.float64:
-        return V.T @ W
-    total = torch.zeros(V.shape[1], W.shape[1], dtype=torch.float64, device=V.device)
-    for start in range(0, V.shape[0], CHUNK):
-        rows = slice(start, start + CHUNK)
-        total.addmm_(V[rows].T.double(), W[rows].double())
-    return total
-
-
-def check_operator(A: SymmetricOperator, *, seed: int = 0) -> Check:
-    """Is A deterministic, then linear, then symmetric? The first failure is the cause; 5 matvecs.
-
-    With random u, v: A v twice must agree bit for bit or to rounding; A(2u - v) = 2Au - Av; and
-    u'Av = v'Au. Tolerances are rounding errors of the dtype, times 100 for the product's own.
-
-    >>> check_operator(as_operator(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))).ok
-    False
-    """
-    u, v = A.probe(seed), A.probe(seed + 1)
-    tolerance = 100 * torch.finfo(A.dtype).eps * math.sqrt(max(A.n, 100)) / 10
-    Av, again, Au, combined = A @ v, A @ v, A @ u, A @ (2 * u - v)
-    scale = float((2 * Au).norm() + Av.norm())
-    products = (Av, again, Au, combined)
-    if not all(bool(torch.isfinite(product).all()) for product in products):
-        problem = _fault("finite", math.nan, "a product with a finite vector is not finite")
-        return Check((problem,), num_matvecs=5)
-    tests = (
-        ("deterministic", float((Av - again).norm()), "two products with one vector differ"),
-        ("linear", float((combined - 2 * Au + Av).norm()), "A(2u - v) is not 2Au - Av"),
-        (
-            "symmetric",
-            abs(float(A.inner(u[:, None], Av[:, None]) - A.inner(v[:, None], Au[:, None])))
-            / max(float(u.norm()), 1e-300),
-            "u'Av is not v'Au",
-        ),
-    )
-    for name, error, claim in tests:
-        if error > tolerance * scale > 0:
-            return Check((_fault(name, error / scale, claim),), num_matvecs=5)
-    return Check((), num_matvecs=5)
-
-
-_CURES = {
-    "finite": "look for an overflow, a division by zero or NaN parameters behind `matmat`.",
-    "deterministic": "freeze what is random behind `matmat`: data order, dropout, a seed.",
-    "linear": "`matmat` must not depend on anything but V, and must be linear in it.",
-    "symmetric": "multiply with (A + A')/2, or check the transpose inside `matmat`.",
-}
-
-
-def _fault(name: str, error: float, claim: str) -> Finding:
-    return Finding(
-        name=name, cause=f"{claim} (relative error {error:.1e}).", cure=_CURES[name], fault=True
-    )
 
 
 def _is_operator(other: object) -> bool:
