@@ -82,7 +82,7 @@ def test_as_operator_returns_operators_as_they_are():
 
 def test_facts_name_the_combination():
     A = Known(torch.ones(3))
-    assert (2 * A - A).facts()["operator"] == "1 2 Known + -1 Known"
+    assert (2 * A - A).facts()["operator"] == "2 Known - Known"
     assert A.facts() == {"operator": "Known", "n": 3, "dtype": "torch.float64"}
 
 

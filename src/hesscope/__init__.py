@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hesscope.landscape.escape import escape as escape
     from hesscope.landscape.escape import kick as kick
     from hesscope.landscape.slices import interpolate as interpolate
+    from hesscope.operator import Identity as Identity
     from hesscope.operator import SymmetricOperator as SymmetricOperator
     from hesscope.operator import as_operator as as_operator
     from hesscope.operator import check_operator as check_operator
@@ -86,7 +87,7 @@ _HOMES = {
     "krylov.eigsh": ("eigsh",),
     "estimators.functions": ("effective_dimension", "logdet", "trace_function"),
     "estimators.trace": ("frobenius_norm", "trace"),
-    "operator": ("SymmetricOperator", "as_operator", "check_operator"),
+    "operator": ("Identity", "SymmetricOperator", "as_operator", "check_operator"),
     "problem.problem": ("Problem",),
     "system.progress": ("listening",),
     "results.check": ("Check", "Finding"),

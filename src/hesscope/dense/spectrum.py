@@ -35,12 +35,13 @@ def spectrum(
     """All n eigenvalues of A, ascending, in float64, from a dense matrix.
 
     Multilayer perceptrons are assembled from matrix products, after the zeros that data and model
-    explain have been taken out; Gauss-Newton uses its Gram matrix where that is smaller; other
-    operators cost n matvecs. The matrix is symmetrised as (A + A')/2 (the asymmetry is reported)
-    and its eigenvalues computed, 4/3 size³ flops: by LAPACK, or in place and in two stages
-    (`dense/banded.py`) from 20,000 rows or where a copy does not fit. By Weyl each eigenvalue is
-    off by at most the stated error: rounding, 5·eps·√n·‖A‖ or in two stages 10, plus half the
-    asymmetry. (On integer matrices with known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
+    explain have been taken out; Gauss-Newton uses its Gram matrix where that is smaller; for
+    c A + d I it is the matrix of A, with eigenvalues c λ + d; other operators cost n matvecs. The
+    matrix is symmetrised as (A + A')/2 (the asymmetry is reported) and its eigenvalues computed,
+    4/3 size³ flops: by LAPACK, or in place and in two stages (`dense/banded.py`) from 20,000 rows
+    or where a copy does not fit. By Weyl each eigenvalue is off by at most the stated error:
+    rounding, 5·eps·√n·‖A‖ or in two stages 10, plus half the asymmetry. (On integer matrices with
+    known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
 
     Args:
         A: the operator.
@@ -70,7 +71,7 @@ def spectrum(
     error = rounding * torch.finfo(A.dtype).eps * A.n**0.5 * _largest(eigenvalues) + skew_norm / 2
     identities = _compared(work.facts, eigenvalues) if check else {}
     zeros = torch.zeros(A.n - form.size, dtype=torch.float64)
-    eigenvalues = torch.cat([eigenvalues, zeros]).sort().values
+    eigenvalues, error = _mapped(form, torch.cat([eigenvalues, zeros]), error)
     num_matvecs = form.num_matvecs
     if check and A.n >= LANCZOS:
         num_matvecs += _compare_ends(A, eigenvalues, identities)
@@ -82,6 +83,7 @@ def spectrum(
         num_matvecs=num_matvecs,
         asymmetry=skew_norm / norm if norm > 0 else 0.0,
         zeros=dict(form.zeros),
+        shift=form.shift,
         identities=identities,
         facts={**A.facts(), "matrix": form.how},
     )
@@ -97,6 +99,15 @@ def forecast(form: SpectralForm, flops: float) -> str:
     time = f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
     size = human(8 * form.size**2)
     return f"exact spectrum: {form.size} rows, {size}, about {time} after assembly"
+
+
+def _mapped(form: SpectralForm, values: Tensor, error: float) -> tuple[Tensor, float]:
+    """c λ + d ascending, and the error of each: |c| times that of λ, and two roundings."""
+    c, d = form.factor, form.shift
+    if (c, d) == (1.0, 0.0):
+        return values.sort().values, error
+    two_roundings = torch.finfo(values.dtype).eps * (abs(c) * _largest(values) + abs(d))
+    return (c * values + d).sort().values, abs(c) * error + two_roundings
 
 
 def _products_per_second() -> float:

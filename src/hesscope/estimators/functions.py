@@ -97,8 +97,9 @@ def logdet(
 
     As `trace_function`, but the quadrature error is bounded: the derivatives of the logarithm
     alternate in sign, so a Gauss rule lies above and a Gauss-Radau rule with its node at the lower
-    end of the spectrum below (Golub and Meurant 2010, theorem 6.4). That end is 0 for a positive
-    semidefinite operator and otherwise certified, with probability 0.999.
+    end of the spectrum below (Golub and Meurant 2010, theorem 6.4). That end is `A.lower_bound`
+    where one is known (G + d I: d, for G positive semidefinite) and otherwise certified, with
+    probability 0.999.
 
     Args:
         A: the operator, A + damping I positive definite.
@@ -197,7 +198,7 @@ class _Sampling:
         self.values, self.errors = np.zeros(0), np.zeros(0)
         self.exact = self.coupling = self.scale = 0.0
         self.num_matvecs = self.num_runs = self.spent_on_forms = 0
-        self.lower = 0.0 if A.positive_semidefinite else -math.inf
+        self.lower = A.lower_bound
         self.smallest = math.inf  # of the Ritz values in the complement
         if pairs is None:
             self._find_outliers(min(budget // DEFLATING, A.n))
@@ -216,7 +217,7 @@ class _Sampling:
             ValueError: if one does, or it cannot be excluded.
         """
         seen = float(self.values.min(initial=math.inf))  # a Ritz value: λmin is no larger
-        if self.A.positive_semidefinite and min(seen, 0.0) > bound:
+        if min(seen, self.A.lower_bound) > bound:
             return
         certain = float((self.values - self.errors).min(initial=math.inf))
         if certain > bound and len(self.taken) < self.A.n:

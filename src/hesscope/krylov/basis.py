@@ -59,7 +59,7 @@ class Basis:
 
     def _sweep(self, w: Tensor, subtracted: Tensor | None) -> tuple[Tensor, Tensor]:
         """w - Q c for the coefficients c to be subtracted, and Qᵀ times what is left of w."""
-        if not plain_inner(self.A):
+        if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
             parts = [self.A.inner(block.T, left[:, None])[:, 0] for block in self._filled()]
             return left, torch.cat(parts)
@@ -89,11 +89,6 @@ class Basis:
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
-
-
-def plain_inner(A: SymmetricOperator) -> bool:
-    """Whether the inner product is the usual one, so that vectors may be cut into pieces."""
-    return type(A).inner is SymmetricOperator.inner
 
 
 def norm(A: SymmetricOperator, v: Tensor) -> float:

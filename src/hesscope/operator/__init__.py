@@ -4,7 +4,9 @@ Every algorithm in hesscope uses these three things and nothing else, so it runs
 5 x 5 matrix, on the Hessian of a network, and on an operator of your own.
 """
 
-from hesscope.operator.door import as_operator as as_operator
 from hesscope.operator.check import check_operator as check_operator
+from hesscope.operator.combination import Combination as Combination
+from hesscope.operator.combination import Identity as Identity
+from hesscope.operator.door import as_operator as as_operator
 from hesscope.operator.symmetric import SpectralForm as SpectralForm
 from hesscope.operator.symmetric import SymmetricOperator as SymmetricOperator

@@ -10,7 +10,7 @@ from torch import Tensor
 from hesscope.operator.symmetric import SymmetricOperator
 
 
-class _Matrix(SymmetricOperator):
+class Matrix(SymmetricOperator):
     """A dense symmetric matrix as an operator."""
 
     def __init__(self, matrix: Tensor) -> None:
@@ -18,13 +18,15 @@ class _Matrix(SymmetricOperator):
         self.matrix = matrix
 
     def matmat(self, V: Tensor) -> Tensor:
+        """The matrix product."""
         return self.matrix @ V
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:  # noqa: ARG002  nothing to assemble
+        """A copy of the matrix."""
         return self.matrix.clone()
 
 
-class _Function(SymmetricOperator):
+class Function(SymmetricOperator):
     """A function (n, k) -> (n, k) as an operator."""
 
     def __init__(self, matmat: Callable[[Tensor], Tensor], n: int, dtype: torch.dtype) -> None:
@@ -32,6 +34,7 @@ class _Function(SymmetricOperator):
         self._matmat = matmat
 
     def matmat(self, V: Tensor) -> Tensor:
+        """What the function returns."""
         return self._matmat(V)
 
 
@@ -60,11 +63,11 @@ def as_operator(
         if A.ndim != 2 or A.shape[0] != A.shape[1]:
             msg = f"a matrix of shape {tuple(A.shape)} is not square; an operator is n x n."
             raise ValueError(msg)
-        return _Matrix(A)
+        return Matrix(A)
     if not callable(A) or n is None:
         msg = (
             f"as_operator got {type(A).__name__} and n={n}; give an operator, a square tensor, "
             "or a function (n, k) -> (n, k) together with n."
         )
         raise ValueError(msg)
-    return _Function(A, n, dtype)
+    return Function(A, n, dtype)

@@ -1,20 +1,19 @@
-"""A symmetric linear operator: a size, a product with a block of vectors, an inner product.
-
-Every algorithm in hesscope uses these three things and nothing else, so it runs unchanged on a
-5 x 5 matrix, on the Hessian of a network, and on an operator of your own.
-"""
+"""The class of all operators: products, algebra, and what is known without a product."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from hesscope import probes
+from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
 from hesscope.system import progress
 
@@ -24,23 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpectralForm:
-    """A matrix that has the spectrum of an operator, up to exact zeros, made on demand."""
+    """A matrix whose spectrum gives that of an operator, made on demand.
+
+    The operator has the eigenvalues factor·λ + shift, with λ those of the matrix and n - size
+    exact zeros that it leaves out.
+    """
 
     size: int  # rows of the matrix
     assemble: Callable[[], Tensor]
     how: str  # how it is made, for the reader of a result
     num_matvecs: int = 0  # products that it costs
-    zeros: Mapping[str, int] = field(default_factory=dict)  # cause -> eigenvalues that are zero
+    zeros: Mapping[str, int] = field(default_factory=dict)  # cause -> how many are left out
+    factor: float = 1.0
+    shift: float = 0.0
 
 
 class SymmetricOperator(ABC):
     """An n x n real symmetric matrix known by its products.
 
     Subclasses call `super().__init__` and implement `matmat`; `check_operator` then tells whether
-    the result is deterministic, linear and symmetric.
+    the result is deterministic, linear and symmetric. `A @ v` is a product, `v @ A` the row vector
+    (A v)ᵀ; A + B, c A, A / c and `A + d * Identity(n)` are operators again.
     """
 
     positive_semidefinite = False  # subclasses that cannot have negative eigenvalues say so
+    __array_ufunc__ = None  # NumPy leaves x * A and v @ A to the operator
 
     def __init__(self, n: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         if n < 1:
@@ -52,6 +59,21 @@ class SymmetricOperator(ABC):
         self.n = n
         self.dtype = dtype
         self.device = torch.device(device)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return self.n, self.n
+
+    @property
+    def lower_bound(self) -> float:
+        """No eigenvalue lies below, as is known without a product; -inf where nothing is known."""
+        return 0.0 if self.positive_semidefinite else -math.inf
+
+    @property
+    def plain_inner(self) -> bool:
+        """Whether the inner product is the usual one, so that vectors may be cut into pieces."""
+        return type(self).inner is SymmetricOperator.inner
 
     @abstractmethod
     def matmat(self, V: Tensor) -> Tensor:
@@ -67,31 +89,69 @@ class SymmetricOperator(ABC):
 
     def facts(self) -> dict[str, Any]:
         """What a reader of a result should know about how the products were made."""
-        return {"operator": type(self).__name__, "n": self.n, "dtype": str(self.dtype)}
+        return {"operator": self._expression(), "n": self.n, "dtype": str(self.dtype)}
 
     def __matmul__(self, V: Tensor) -> Tensor:
+        if not isinstance(V, Tensor):
+            V = _as_vectors(V)
         if V.ndim not in (1, 2) or V.shape[0] != self.n:
             msg = (
                 f"cannot multiply an operator of size {self.n} x {self.n} with a tensor of shape "
                 f"{tuple(V.shape)}; give shape ({self.n},) or ({self.n}, k)."
             )
             raise ValueError(msg)
-        V = V.to(dtype=self.dtype, device=self.device)
-        return self.matmat(V[:, None])[:, 0] if V.ndim == 1 else self.matmat(V)
+        if V.dtype is not self.dtype or V.device != self.device:
+            V = self._adopted(V)
+        block = V[:, None] if V.ndim == 1 else V
+        W = self.matmat(block)
+        if fault := fault_of_product(block, W):
+            msg = f"{type(self).__name__}.matmat {fault}"
+            raise ValueError(msg)
+        return W[:, 0] if V.ndim == 1 else W
 
-    def __add__(self, other: SymmetricOperator) -> SymmetricOperator:
-        return Combination(self, other, 1.0, 1.0) if _is_operator(other) else NotImplemented
+    def __rmatmul__(self, V: Tensor) -> Tensor:
+        if not isinstance(V, Tensor):
+            V = _as_vectors(V)
+        if V.ndim not in (1, 2) or V.shape[-1] != self.n:
+            msg = (
+                f"cannot multiply a tensor of shape {tuple(V.shape)} with an operator of size "
+                f"{self.n} x {self.n}; give shape ({self.n},) or (k, {self.n})."
+            )
+            raise ValueError(msg)
+        return self @ V if V.ndim == 1 else (self @ V.T).T
 
-    def __sub__(self, other: SymmetricOperator) -> SymmetricOperator:
-        return Combination(self, other, 1.0, -1.0) if _is_operator(other) else NotImplemented
+    def __add__(self, other: Any) -> SymmetricOperator:
+        return self._sum(1.0, other, 1.0, "A + {shift}")
 
-    def __mul__(self, factor: float) -> SymmetricOperator:
-        return Scaled(self, float(factor)) if isinstance(factor, (int, float)) else NotImplemented
+    def __radd__(self, other: Any) -> SymmetricOperator:
+        return self._sum(1.0, other, 1.0, "{shift} + A")
+
+    def __sub__(self, other: Any) -> SymmetricOperator:
+        return self._sum(1.0, other, -1.0, "A - {shift}")
+
+    def __rsub__(self, other: Any) -> SymmetricOperator:
+        return self._sum(-1.0, other, 1.0, "{shift} - A")
+
+    def __mul__(self, factor: Any) -> SymmetricOperator:
+        number = as_factor(factor)
+        return NotImplemented if number is None else _combined((number, self))
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: Any) -> SymmetricOperator:
+        number = as_factor(divisor)
+        if number is None:
+            return NotImplemented
+        if number == 0.0:
+            msg = "an operator cannot be divided by zero; give another divisor."
+            raise ValueError(msg)
+        return _combined((1.0 / number, self))
+
     def __neg__(self) -> SymmetricOperator:
-        return Scaled(self, -1.0)
+        return _combined((-1.0, self))
+
+    def __repr__(self) -> str:
+        return f"<{self._expression()}: {self.n} x {self.n}, {self.dtype}, {self.device}>"
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """The matrix itself, (n, n), from products with `chunk` unit vectors at a time; n matvecs.
@@ -108,7 +168,7 @@ class SymmetricOperator(ABC):
             stop = min(start + chunk, self.n)
             unit = torch.zeros(self.n, stop - start, dtype=self.dtype, device=self.device)
             unit[torch.arange(start, stop), torch.arange(stop - start)] = 1.0
-            dense[:, start:stop] = self.matmat(unit)
+            dense[:, start:stop] = self @ unit
             progress.report("dense matrix: matvecs", stop, self.n)
         return dense
 
@@ -132,45 +192,85 @@ class SymmetricOperator(ABC):
             dtype=numpy_dtype,
         )
 
+    def _sum(self, own: float, other: Any, factor: float, written: str) -> SymmetricOperator:
+        """own A + factor B.
 
-class Combination(SymmetricOperator):
-    """a A + b B; a product costs one product of each."""
+        Raises:
+            TypeError: if B is a number other than 0: added to the diagonal, or to every entry?
+        """
+        if isinstance(other, SymmetricOperator):
+            return _combined((own, self), (factor, other))
+        if isinstance(other, (Tensor, np.ndarray)) and other.ndim == 2:
+            msg = "a matrix and an operator are added as operators: wrap it with hs.as_operator."
+            raise TypeError(msg)
+        number = as_factor(other)
+        if number is None:
+            return NotImplemented
+        if number == 0.0:  # whichever is meant; sum([A, B]) begins with 0 + A
+            return _combined((own, self))
+        shift = f"{number:g} * hs.Identity({self.n})"
+        msg = (
+            "an operator and a number have no sum: it could be added to the diagonal or to every "
+            f"entry. For the eigenvalues shifted by it write {written.format(shift=shift)}."
+        )
+        raise TypeError(msg)
 
-    def __init__(self, A: SymmetricOperator, B: SymmetricOperator, a: float, b: float) -> None:
-        if A.n != B.n or A.device != B.device:
-            msg = (
-                f"cannot combine an operator of size {A.n} on {A.device} "
-                f"with one of size {B.n} on {B.device}."
-            )
-            raise ValueError(msg)
-        super().__init__(A.n, dtype=torch.promote_types(A.dtype, B.dtype), device=A.device)
-        self.A, self.B, self.a, self.b = A, B, a, b
+    def _terms(self) -> list[tuple[float, SymmetricOperator]]:
+        """Factors and operators of which this one is the sum."""
+        return [(1.0, self)]
 
-    def matmat(self, V: Tensor) -> Tensor:
-        """(a A + b B) V."""
-        return self.a * (self.A @ V) + self.b * (self.B @ V)
+    def _expression(self) -> str:
+        """What a reader should call this operator."""
+        return type(self).__name__
 
-    def facts(self) -> dict[str, Any]:
-        """The facts of the first operator under the name of the combination."""
-        name = f"{self.a:g} {self.A.facts()['operator']} + {self.b:g} {self.B.facts()['operator']}"
-        return {**self.A.facts(), "operator": name}
+    def _adopted(self, V: Tensor) -> Tensor:
+        """Vectors in the dtype and on the device of the operator.
 
-
-class Scaled(SymmetricOperator):
-    """c A."""
-
-    def __init__(self, A: SymmetricOperator, factor: float) -> None:
-        super().__init__(A.n, dtype=A.dtype, device=A.device)
-        self.A, self.factor = A, factor
-
-    def matmat(self, V: Tensor) -> Tensor:
-        """c A V."""
-        return self.factor * (self.A @ V)
-
-    def facts(self) -> dict[str, Any]:
-        """The facts of A under its scaled name."""
-        return {**self.A.facts(), "operator": f"{self.factor:g} {self.A.facts()['operator']}"}
+        Raises:
+            TypeError: if they are complex.
+        """
+        if V.is_complex():
+            msg = f"cannot multiply a real operator with {V.dtype}; give V.real and V.imag in turn."
+            raise TypeError(msg)
+        return V.to(dtype=self.dtype, device=self.device)
 
 
-def _is_operator(other: object) -> bool:
-    return isinstance(other, SymmetricOperator)
+def fault_of_product(V: Tensor, W: Any) -> str:
+    """What is wrong with the form of W = A V as a product, in words; nothing if it is "".
+
+    >>> import torch
+    >>> fault_of_product(torch.ones(3, 1), torch.ones(3))
+    'returned a tensor of shape (3,), ... the shape, dtype and device of V: (3, 1), ...'
+    """
+    if not isinstance(W, Tensor):
+        return f"returned a {type(W).__name__}; it must return a tensor like V."
+    if W.shape == V.shape and W.dtype is V.dtype and W.device == V.device:
+        return ""
+    return (
+        f"returned a tensor of shape {tuple(W.shape)}, {W.dtype}, {W.device}; a product has the "
+        f"shape, dtype and device of V: {tuple(V.shape)}, {V.dtype}, {V.device}."
+    )
+
+
+def _as_vectors(V: Any) -> Tensor:
+    """A NumPy array as a tensor.
+
+    Raises:
+        TypeError: if it is none, or V is an operator.
+    """
+    if isinstance(V, SymmetricOperator):
+        msg = (
+            "the product of two symmetric operators is not symmetric in general; for its product "
+            "with vectors write A @ (B @ V)."
+        )
+        raise TypeError(msg)
+    if not isinstance(V, np.ndarray):
+        msg = f"cannot multiply an operator with a {type(V).__name__}; give a tensor of vectors."
+        raise TypeError(msg)
+    return torch.as_tensor(V)
+
+
+def _combined(*terms: tuple[float, SymmetricOperator]) -> SymmetricOperator:
+    from hesscope.operator.combination import combined  # a Combination is an operator itself
+
+    return combined(*terms)

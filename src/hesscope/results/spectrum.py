@@ -93,7 +93,8 @@ class Spectrum(Result):
     error: float
     num_matvecs: int
     asymmetry: float = 0.0  # ‖A - A'‖_F / ‖A‖_F of the matrix before it was symmetrised
-    zeros: dict[str, int] = field(default_factory=dict)  # exact zeros among them, by cause
+    zeros: dict[str, int] = field(default_factory=dict)  # exact ones, all equal to shift, by cause
+    shift: float = 0.0  # d of an operator A + d I, whose exact eigenvalues are zeros of A
     identities: dict[str, float] = field(default_factory=dict)  # relative errors of known sums
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -155,7 +156,8 @@ class Spectrum(Result):
         lines = []
         if self.zeros:
             causes = ", ".join(f"{num} {cause}" for cause, num in self.zeros.items())
-            lines.append(f"  exact zeros taken out: {causes}")
+            exact = f"eigenvalues exactly {self.shift:g}" if self.shift else "exact zeros"
+            lines.append(f"  {exact} taken out: {causes}")
         if self.identities:
             errors = ", ".join(f"{name} {error:.0e}" for name, error in self.identities.items())
             lines.append(f"  relative errors of identities: {errors}")

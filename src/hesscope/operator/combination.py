@@ -1,0 +1,172 @@
+"""Sums, multiples and shifts of operators, written out as Σ cᵢ Aᵢ + d I."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
+
+Term = tuple[float, SymmetricOperator]
+
+
+class Identity(SymmetricOperator):
+    """I, the n x n identity: `A + d * Identity(n)` is A with d added to every eigenvalue.
+
+    A shift takes the dtype and the device of what it shifts, and its products cost nothing.
+
+    >>> import torch, hesscope as hs
+    >>> A = hs.as_operator(torch.diag(torch.tensor([1.0, 2.0])))
+    >>> hs.spectrum(2 * (A + 0.5 * hs.Identity(2))).eigenvalues
+    tensor([3., 5.], dtype=torch.float64)
+    """
+
+    positive_semidefinite = True
+
+    def __init__(
+        self, n: int, *, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu"
+    ) -> None:
+        super().__init__(n, dtype=dtype, device=device)
+
+    @property
+    def lower_bound(self) -> float:
+        """1, the only eigenvalue."""
+        return 1.0
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """V itself, as a copy."""
+        return V.clone()
+
+    def _expression(self) -> str:
+        return "I"
+
+    def to_dense(self, *, chunk: int = 64) -> Tensor:  # noqa: ARG002  nothing to assemble
+        """The identity matrix, (n, n)."""
+        return torch.eye(self.n, dtype=self.dtype, device=self.device)
+
+    def spectral_form(self) -> SpectralForm:
+        """No matrix at all: n zeros, shifted by one."""
+        empty = torch.zeros(0, 0, dtype=self.dtype, device=self.device)
+        known = {"multiple of the identity": self.n}
+        return SpectralForm(0, lambda: empty, "none is needed", zeros=known, shift=1.0)
+
+
+class Combination(SymmetricOperator):
+    """Σ cᵢ Aᵢ + d I; a product costs one product of each Aᵢ.
+
+    What is known of the Aᵢ is known of the combination: lower ends of their spectra add up, and
+    the spectrum of c A + d I comes from that of A.
+
+    Raises:
+        ValueError: if sizes or devices differ.
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        own = [(c, A) for c, A in terms if not isinstance(A, Identity)]
+        along = [(c, A) for c, A in terms if isinstance(A, Identity)]
+        total = sum(c for c, _ in along)
+        self.terms: list[Term] = own or [(total, along[0][1])]
+        self.shift: float = total if own else 0.0
+        first = self.terms[0][1]
+        for _, B in terms:
+            if first.n != B.n or (first.device != B.device and not isinstance(B, Identity)):
+                msg = (
+                    f"cannot combine an operator of size {first.n} on {first.device} "
+                    f"with one of size {B.n} on {B.device}."
+                )
+                raise ValueError(msg)
+        dtype = reduce(torch.promote_types, (A.dtype for _, A in self.terms))
+        super().__init__(first.n, dtype=dtype, device=first.device)
+        self.positive_semidefinite = self.lower_bound >= 0.0
+        self._space = next((A for _, A in self.terms if not A.plain_inner), first)
+
+    @property
+    def lower_bound(self) -> float:
+        """Σ cᵢ times the lower bound of Aᵢ, plus d; -inf where a factor is negative."""
+        if any(c < 0 for c, _ in self.terms):
+            return -math.inf
+        return sum(c * A.lower_bound for c, A in self.terms if c > 0) + self.shift
+
+    @property
+    def plain_inner(self) -> bool:
+        """Whether the inner product of all Aᵢ is the usual one."""
+        return self._space.plain_inner
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """(Σ cᵢ Aᵢ + d I) V."""
+        (c, A), *others = self.terms
+        W = c * (A @ V)
+        for c, A in others:
+            W = torch.add(W, A @ V, alpha=c)
+        return torch.add(W, V, alpha=self.shift) if self.shift else W
+
+    def inner(self, V: Tensor, W: Tensor) -> Tensor:
+        """The inner product of the space that the Aᵢ act on."""
+        return self._space.inner(V, W)
+
+    def probe(self, seed: int) -> Tensor:
+        """A standard normal vector of the space that the Aᵢ act on."""
+        return self._space.probe(seed).to(self.dtype)
+
+    def to_dense(self, *, chunk: int = 64) -> Tensor:
+        """The matrix, (n, n): of c A + d I from that of A, as A makes it; else n matvecs."""
+        if len(self.terms) > 1:
+            return super().to_dense(chunk=chunk)
+        ((c, A),) = self.terms
+        dense = A.to_dense(chunk=chunk).mul_(c)
+        dense.diagonal().add_(self.shift)
+        return dense
+
+    def spectral_form(self) -> SpectralForm:
+        """That of A for c A + d I, with eigenvalues c λ + d; else the dense matrix."""
+        if len(self.terms) > 1:
+            return super().spectral_form()
+        ((c, A),) = self.terms
+        form = A.spectral_form()
+        return replace(form, factor=c * form.factor, shift=c * form.shift + self.shift)
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of the Aᵢ under the name of the combination; a tuple where they differ."""
+        each = [A.facts() for _, A in self.terms]
+        merged: dict[str, Any] = {}
+        for name in dict.fromkeys(key for facts in each for key in facts):
+            values = [facts[name] for facts in each if name in facts]
+            merged[name] = values[0] if all(v == values[0] for v in values) else tuple(values)
+        return {**merged, "operator": self._expression()}
+
+    def _terms(self) -> list[Term]:
+        shift = [(self.shift, Identity(self.n, dtype=self.dtype, device=self.device))]
+        return [*self.terms, *(shift if self.shift else [])]
+
+    def _expression(self) -> str:
+        pieces = [(c, A._expression()) for c, A in self.terms]
+        pieces += [(self.shift, "I")] if self.shift else []
+        text = " ".join(_signed(c, name) for c, name in pieces)
+        return f"-{text[2:]}" if text.startswith("-") else text[2:]
+
+
+def combined(*terms: Term) -> SymmetricOperator:
+    """Σ cᵢ Aᵢ with sums and multiples among the Aᵢ written out; A itself for 1·A.
+
+    Raises:
+        ValueError: if sizes or devices differ, or a factor is too large for a float.
+    """
+    flat = [(c * inner, A) for c, B in terms for inner, A in B._terms()]
+    if not all(math.isfinite(c) for c, _ in flat):
+        msg = f"the factors {[c for c, _ in flat]} of a combination overflow; give smaller ones."
+        raise ValueError(msg)
+    found = Combination(flat)
+    alone = len(found.terms) == 1 and found.terms[0][0] == 1.0 and found.shift == 0.0
+    return found.terms[0][1] if alone else found
+
+
+def _signed(factor: float, name: str) -> str:
+    """The sign, a space, and factor and name: "+ 2 Hessian", "- Hessian"."""
+    size = abs(factor)
+    return f"{'-' if factor < 0 else '+'} {'' if size == 1 else f'{size:g} '}{name}"
