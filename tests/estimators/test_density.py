@@ -472,8 +472,9 @@ def pairs_of_another_size() -> hs.Eigenpairs:
 
 
 REFUSED = [
-    (lambda: hs.spectral_density(torch.eye(3)),
-     "A is a Tensor; wrap a matrix or a function with hs.as_operator."),
+    (lambda: hs.spectral_density("eye"),
+     "str is no operator; give one such as hs.Hessian(problem), a square tensor or array, a SciPy "
+     "operator, or hs.as_operator(function, n)."),
     (lambda: hs.spectral_density(dense(), 3),
      "num_matvecs=3 is too few for a density; the usual is 100."),
     (lambda: hs.spectral_density(dense(), delta=0.0),

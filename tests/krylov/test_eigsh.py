@@ -473,8 +473,6 @@ def test_arguments_out_of_range_are_refused(arguments, message):
     assert str(caught.value) == message
 
 
-def test_a_matrix_is_refused_with_the_way_to_wrap_it():
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        hs.eigsh(torch.eye(3))
-    expected = "A is a Tensor; wrap a matrix or a function with hs.as_operator."
-    assert str(caught.value) == expected
+def test_a_matrix_may_be_given_as_it_is():
+    pairs = hs.eigsh(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2)
+    assert pairs.eigenvalues.tolist() == pytest.approx([3.0, 2.0])

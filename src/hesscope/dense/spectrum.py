@@ -12,7 +12,7 @@ from torch import Tensor
 from hesscope.dense import banded
 from hesscope.dense.scratch import Scratch, Work
 from hesscope.krylov.eigsh import eigsh
-from hesscope.operator import SpectralForm, SymmetricOperator
+from hesscope.operator import OperatorLike, SpectralForm, SymmetricOperator, symmetric_operator
 from hesscope.results.spectrum import Spectrum
 from hesscope.system import progress
 from hesscope.system.memory import available_bytes, human
@@ -26,7 +26,7 @@ LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
 def spectrum(
-    A: SymmetricOperator,
+    A: OperatorLike,
     *,
     scratch: str | Path | None = None,
     check: bool = True,
@@ -44,7 +44,7 @@ def spectrum(
     known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         scratch: a folder that keeps the matrix until the eigenvalues are there, so that a long
             computation that was killed goes on after the assembly, or in the midst of two stages.
         check: compares sums of eigenvalues, of their squares and cubes with the matrix, and the
@@ -60,6 +60,7 @@ def spectrum(
     >>> hs.spectrum(hs.as_operator(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))).eigenvalues
     tensor([1., 3.], dtype=torch.float64)
     """
+    A = symmetric_operator(A)
     form = A.spectral_form()
     _refuse_too_large(A, form)
     if announce is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from hesscope.estimators.density import spectral_density
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike
 from hesscope.quadrature import Floats, gauss
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
@@ -21,7 +21,7 @@ SKEWNESS = 1.5  # (2 t² + 1)/6 at t = 2: skewness times the standard error in J
 
 
 def conditioning(
-    A: SymmetricOperator | SpectralDensity,
+    A: OperatorLike | SpectralDensity,
     num_matvecs: int = 100,
     *,
     tau: float | None = None,
@@ -37,7 +37,7 @@ def conditioning(
     effective and stable rank.
 
     Args:
-        A: the operator, or a density that is already known and then costs nothing again.
+        A: the operator or matrix, or a density that is known and then costs nothing again.
         num_matvecs: products to spend.
         tau: below, |λ| is called zero; by default 1e-6 of the largest, at least three times what
             rounding can do. An absolute and a relative threshold can tell opposite stories of one

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.krylov.basis import Basis, norm
+from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, random_start
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import SymmetricOperator, norm
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
 

@@ -12,9 +12,9 @@ import torch
 
 from hesscope.dense.spectrum import spectrum
 from hesscope.krylov import certificate
-from hesscope.krylov.basis import Basis, norm
+from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, SymmetricOperator, norm, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
@@ -27,7 +27,7 @@ CLEAN_CUT = 0.01  # of 1/n: the mass that an eigenvalue at a cut could have
 
 
 def spectral_density(
-    A: SymmetricOperator,
+    A: OperatorLike,
     num_matvecs: int = 100,
     *,
     deflate: Literal["auto", "none"] | Eigenpairs = "auto",
@@ -45,7 +45,7 @@ def spectral_density(
     eigenvalue lies out there; only then do they count exactly in `count`, `cdf` and `band`.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         num_matvecs: products to spend in all. From n on, the whole spectrum is computed instead.
         deflate: "auto" as described; "none" for plain quadrature; or the result of `eigsh`, whose
             pairs are taken out before the run.
@@ -71,6 +71,7 @@ def spectral_density(
     >>> 200 in d.negative(), abs(float(d.nodes @ d.weights)) < 0.1
     (True, True)
     """
+    A = symmetric_operator(A)
     _check(A, num_matvecs, deflate, delta)
     if num_matvecs >= A.n:
         return _exact(A, seed, delta)
@@ -343,9 +344,6 @@ def _check(A: SymmetricOperator, num_matvecs: int, deflate: str | Eigenpairs, de
     Raises:
         ValueError: if not.
     """
-    if not isinstance(A, SymmetricOperator):
-        msg = f"A is a {type(A).__name__}; wrap a matrix or a function with hs.as_operator."
-        raise ValueError(msg)
     if num_matvecs < 4:
         msg = f"num_matvecs={num_matvecs} is too few for a density; the usual is 100."
         raise ValueError(msg)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
 
 
-def diagonal(A: SymmetricOperator, num_matvecs: int = 100, *, seed: int = 0) -> Diagonal:
+def diagonal(A: OperatorLike, num_matvecs: int = 100, *, seed: int = 0) -> Diagonal:
     """All n diagonal entries A_ii, estimated by XDiag, with the error of the whole vector.
 
     Half of the products find a basis Q of what A does to random signs Ω, the other half give QᵀA,
@@ -19,7 +19,7 @@ def diagonal(A: SymmetricOperator, num_matvecs: int = 100, *, seed: int = 0) -> 
     Unbiased. From 2 n products on, n columns of A are taken instead and nothing is random.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         num_matvecs: products, an even number of at least 4; half as many vectors are kept.
         seed: of the random signs.
 
@@ -37,6 +37,7 @@ def diagonal(A: SymmetricOperator, num_matvecs: int = 100, *, seed: int = 0) -> 
     >>> hs.diagonal(A, num_matvecs=8).values
     tensor([3., 2., 1., 0.], dtype=torch.float64)
     """
+    A = symmetric_operator(A)
     if num_matvecs < 4 or num_matvecs % 2:
         msg = f"num_matvecs={num_matvecs} must be even and at least 4: half goes to each side."
         raise ValueError(msg)

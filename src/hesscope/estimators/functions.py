@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesscope.krylov import certificate
-from hesscope.krylov.basis import Basis, norm
+from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, norm, symmetric_operator
 from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
@@ -36,7 +36,7 @@ Rules = Callable[[Lanczos], tuple[float, float]]
 
 
 def trace_function(
-    A: SymmetricOperator,
+    A: OperatorLike,
     f: Callable[[Tensor], Tensor],
     rtol: float = 0.05,
     *,
@@ -53,7 +53,7 @@ def trace_function(
     smooth, use `spectral_density`; for log and λ/(λ + d), `logdet` and `effective_dimension`.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         f: a function of a float64 tensor of eigenvalues, element by element.
         rtol: half-width of the 95 % interval, relative to the value.
         pairs: eigenpairs that are already known, taken out at no cost.
@@ -85,7 +85,7 @@ def trace_function(
 
 
 def logdet(
-    A: SymmetricOperator,
+    A: OperatorLike,
     damping: float,
     rtol: float = 0.01,
     *,
@@ -102,7 +102,7 @@ def logdet(
     probability 0.999.
 
     Args:
-        A: the operator, A + damping I positive definite.
+        A: the operator or matrix, A + damping I positive definite.
         damping: what is added to every eigenvalue.
         rtol: half-width of the 95 % interval, relative to the value.
         pairs: eigenpairs that are already known, taken out at no cost.
@@ -126,7 +126,7 @@ def logdet(
 
 
 def effective_dimension(
-    A: SymmetricOperator,
+    A: OperatorLike,
     damping: float,
     rtol: float = 0.05,
     *,
@@ -140,7 +140,7 @@ def effective_dimension(
     definite. Negative eigenvalues count negatively.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         damping: eigenvalues well above count as one, well below as zero.
         rtol: half-width of the 95 % interval, relative to the value.
         pairs: eigenpairs that are already known, taken out at no cost.
@@ -180,13 +180,14 @@ class _Sampling:
 
     def __init__(
         self,
-        A: SymmetricOperator,
+        A: OperatorLike,
         f: Function,
         pairs: Eigenpairs | None,
         seed: int,
         budget: int,
         rtol: float,
     ) -> None:
+        A = symmetric_operator(A)
         if not rtol > 0 or budget < FEWEST:
             msg = f"rtol={rtol} must be positive and max_matvecs={budget} at least {FEWEST}."
             raise ValueError(msg)

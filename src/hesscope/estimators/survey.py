@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from hesscope.estimators.density import Measurement, spectral_density
-from hesscope.krylov.basis import norm
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.wanted import Wanted, statement
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, SymmetricOperator, norm, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import progress
@@ -19,7 +18,7 @@ TOLERANCE = 1e-2  # relative residual at which a pair counts as converged
 
 
 def survey(
-    A: SymmetricOperator, num_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
+    A: OperatorLike, num_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
 ) -> tuple[SpectralDensity, Eigenpairs]:
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
@@ -39,6 +38,7 @@ def survey(
     >>> density.num_matvecs + pairs.num_matvecs
     30
     """
+    A = symmetric_operator(A)
     k = min(k, A.n, max(1, num_matvecs // 3))
     if num_matvecs - k >= A.n:
         pairs = eigsh(A, k, "BE" if A.n > 1 else "LA", seed=seed, delta=delta)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hesscope.estimators.deflation import Deflated, Probe
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, symmetric_operator
 from hesscope.quadrature import Floats
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
@@ -19,7 +19,7 @@ MAX_MATVECS = 500
 
 
 def trace(
-    A: SymmetricOperator,
+    A: OperatorLike,
     rtol: float = 0.01,
     *,
     num_matvecs: int | None = None,
@@ -37,7 +37,7 @@ def trace(
     product gives for free.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         rtol: half-width of the 95 % interval, relative to the trace.
         num_matvecs: products to spend, half of them on the Krylov space; then rtol is not used.
         pairs: eigenpairs that are already known, which cost nothing again.
@@ -59,7 +59,7 @@ def trace(
     6.5
     """
     _check(rtol, num_matvecs, max_matvecs)
-    rest = Deflated(A, pairs, seed)
+    rest = Deflated(symmetric_operator(A), pairs, seed)
     if num_matvecs is not None:
         probes = _spend(rest, num_matvecs)
         return _traced(rest, probes, probes)
@@ -69,7 +69,7 @@ def trace(
 
 
 def frobenius_norm(
-    A: SymmetricOperator,
+    A: OperatorLike,
     *,
     num_matvecs: int = 40,
     pairs: Eigenpairs | None = None,
@@ -91,7 +91,7 @@ def frobenius_norm(
     5.0
     """
     _check(1.0, num_matvecs, num_matvecs)
-    rest = Deflated(A, pairs, seed)
+    rest = Deflated(symmetric_operator(A), pairs, seed)
     probes = _spend(rest, num_matvecs)
     values = np.array([probe.squares for probe in probes])
     total = rest.squares + (values.mean() if len(values) else 0.0)

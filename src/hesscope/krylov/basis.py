@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import SymmetricOperator, norm
 
 ROWS = 32  # vectors per block
 CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
@@ -89,8 +89,3 @@ class Basis:
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
-
-
-def norm(A: SymmetricOperator, v: Tensor) -> float:
-    """‖v‖ by the operator's inner product: torch's own is off by 1e-5 at a million entries."""
-    return float(A.inner(v[:, None], v[:, None]).sqrt())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hesscope.krylov.search import Search
 from hesscope.krylov.wanted import WORDS, Wanted, Which
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.memory import available_bytes
 
@@ -18,7 +18,7 @@ BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
 
 def eigsh(
-    A: SymmetricOperator,
+    A: OperatorLike,
     k: int = 6,
     which: Which = "LA",
     *,
@@ -39,7 +39,7 @@ def eigsh(
     copies. Residuals come from fresh products, never below rounding noise.
 
     Args:
-        A: the operator.
+        A: the operator, or a matrix as for `as_operator`.
         k: how many pairs, 1 <= k <= n.
         which: "LA" largest, "SA" smallest, "LM" largest in absolute value, "BE" both ends (the
             larger half from the top). The most wanted eigenvalue comes first.
@@ -67,6 +67,7 @@ def eigsh(
     >>> hs.eigsh(A, k=3).eigenvalues.round(decimals=9)
     tensor([5., 5., 1.], dtype=torch.float64)
     """
+    A = symmetric_operator(A)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
     search = Search(A, Wanted(k, which), tol, verify, seed, delta, start)
@@ -96,9 +97,6 @@ def check_arguments(A: SymmetricOperator, k: int, which: str, tol: float, delta:
     Raises:
         ValueError: if not.
     """
-    if not isinstance(A, SymmetricOperator):
-        msg = f"A is a {type(A).__name__}; wrap a matrix or a function with hs.as_operator."
-        raise ValueError(msg)
     if not isinstance(k, int) or not 1 <= k <= A.n:
         msg = f"k={k} eigenpairs of an operator of size n={A.n}; choose 1 <= k <= {A.n}."
         raise ValueError(msg)

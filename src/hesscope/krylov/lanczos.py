@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.krylov.basis import Basis, norm
-from hesscope.operator import SymmetricOperator
+from hesscope.krylov.basis import Basis
+from hesscope.operator import SymmetricOperator, norm
 
 BREAKDOWN = 100  # times eps and the size of A: below, the next vector would be rounding noise
 ROUNDING = 4  # times eps and the size of A: what rounding leaves in every product

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hesscope.krylov import certificate
-from hesscope.krylov.basis import Basis, norm
+from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import (
     ROUNDING,
     Lanczos,
@@ -20,7 +20,7 @@ from hesscope.krylov.lanczos import (
     random_start,
 )
 from hesscope.krylov.wanted import Wanted, Which, gaps, statement
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import SymmetricOperator, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import progress
 
