@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh as arpack
 
@@ -33,6 +33,10 @@ def random_symmetric(n: int, seed: int, dtype: torch.dtype = torch.float64) -> t
     a=st.floats(-100, 100, allow_subnormal=False),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
+@example(n=1, seed=0, a=2.6397515279256787e-41, dtype=torch.float32)  # subnormal products
+@example(n=1, seed=606, a=0.0, dtype=torch.float32)  # A + B that nearly cancel
+@example(n=1, seed=2326, a=0.0, dtype=torch.float64)
+@example(n=7, seed=1, a=1e-300, dtype=torch.float64)  # squares that underflow
 def test_the_algebra_of_operators_is_that_of_matrices(n, seed, a, dtype):
     M, N = random_symmetric(n, seed, dtype), random_symmetric(n, seed + 1, dtype)
     A, B = hs.as_operator(M), hs.as_operator(N)
@@ -160,10 +164,10 @@ CAUSES = ("deterministic", "linear", "symmetric")
 def test_check_operator_names_the_first_cause(faults):
     product = Broken(**dict(zip(("random", "nonlinear", "skew"), faults, strict=True)))
     check = hs.check_operator(hs.as_operator(product, 50))
+    assert check.num_matvecs == product.calls
     first = [name for name, present in zip(CAUSES, faults, strict=True) if present][:1]
     assert [finding.name for finding in check.faults] == first
     assert check.ok == (not first)
-    assert check.num_matvecs == 5
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -195,7 +199,44 @@ def test_check_operator_sees_an_asymmetry_well_above_rounding(dtype, asymmetry):
 
 
 def test_check_operator_accepts_the_zero_operator():
-    assert hs.check_operator(hs.as_operator(torch.zeros(4, 4))).ok
+    check = hs.check_operator(hs.as_operator(torch.zeros(4, 4)))
+    assert check.ok
+    assert check.findings == ()
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-30), (torch.float64, 1e-290)])
+def test_check_operator_sees_an_asymmetry_also_where_squares_underflow(dtype, scale):
+    M = random_symmetric(20, 0) + 1e-2 * torch.randn(20, 20).double().triu(1)
+    check = hs.check_operator((scale * M).to(dtype))
+    assert [finding.name for finding in check.faults] == ["symmetric"]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-41), (torch.float64, 1e-315)])
+def test_check_operator_notes_that_subnormal_products_show_little(dtype, scale):
+    check = hs.check_operator((scale * random_symmetric(20, 0)).to(dtype))
+    assert check.ok
+    assert [finding.name for finding in check.findings] == ["tiny"]
+    assert "products this small lose digits: only relative errors above" in str(check)
+
+
+def test_check_operator_measures_a_sum_by_its_summands():
+    """What cancels leaves the rounding errors of its parts, which are no fault of the sum."""
+    M = random_symmetric(50, 0, torch.float32)
+    noise = 1e-7 * random_symmetric(50, 1, torch.float32)
+    A, B = hs.as_operator(M), hs.as_operator(lambda V: (M + noise) @ V, 50, dtype=torch.float32)
+    check = hs.check_operator(A - B)
+    assert check.ok
+    assert check.num_matvecs == 6
+    skew = hs.as_operator(M + 1e-2 * torch.ones(50, 50).triu(1))
+    assert [finding.name for finding in hs.check_operator(A - skew).faults] == ["symmetric"]
+
+
+@pytest.mark.parametrize("wrong", [lambda V: V[:, 0], lambda V: V.float(), lambda V: None])
+def test_check_operator_names_a_product_of_another_form(wrong):
+    check = hs.check_operator(hs.as_operator(wrong, 9))
+    assert [finding.name for finding in check.faults] == ["form"]
+    assert check.num_matvecs == 1
+    assert check.faults[0].cause.startswith("`matmat` returned a ")
 
 
 def test_a_fault_is_printed_with_its_cause_and_cure():
@@ -228,11 +269,15 @@ def test_as_operator_refuses_what_is_no_operator():
         hs.as_operator,
         torch.zeros(3),
     )
-    ways = "give an operator, a square tensor, or a function (n, k) -> (n, k) together with n."
-    assert_refused(f"as_operator got int and n=None; {ways}", hs.as_operator, 3)
-    assert_refused(f"as_operator got function and n=None; {ways}", hs.as_operator, lambda V: V)
+    ways = (
+        "give one such as hs.Hessian(problem), a square tensor or array, a SciPy operator, or "
+        "hs.as_operator(function, n)."
+    )
+    assert_refused(f"int is no operator; {ways}", hs.as_operator, 3)
+    assert_refused(f"function is no operator; {ways}", hs.as_operator, lambda V: V)
     assert_refused(
-        "dtype=torch.int64: an operator needs a real floating dtype such as torch.float64.",
+        "dtype=torch.int64: an operator needs a real floating dtype such as torch.float64; "
+        "give A.double(), or A.astype(float) of an array.",
         hs.as_operator,
         torch.eye(2).long(),
     )
