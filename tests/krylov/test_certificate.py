@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -78,6 +78,7 @@ def test_a_true_eigenvalue_is_only_excluded_at_deltas_above_its_own_weight(n, se
     left=st.floats(0.01, 0.49),
     right=st.floats(0.51, 0.99),
 )
+@example(n=30, seed=100_000, steps=17, left=0.25, right=0.75)  # Ritz values 5e-11 apart
 def test_the_bound_on_a_gap_is_below_the_values_on_a_fine_grid(n, seed, steps, left, right):
     A = Known(random_eigenvalues(n, seed))
     run = grown(A, random_start(A, Basis(A), seed), steps)

@@ -13,10 +13,11 @@ import math
 
 import numpy as np
 
-from hesscope.krylov.lanczos import Lanczos
+from hesscope.krylov.lanczos import ROUNDING, Lanczos
 
 PIECES = 12  # per gap: more pieces make the bound on a gap tighter
 NEGLIGIBLE = 1e-10  # eigenvector entries below are rounding noise; leaving them out is safe
+DOUBLINGS = 8  # of a distance, tried at once
 TINY = 1e-150  # stands for beta = 0: the measure has no mass off the Ritz values
 
 
@@ -51,7 +52,8 @@ def risk(run: Lanczos, gaps: list[tuple[float, float]]) -> float:
     if not gaps:
         return 0.0
     theta, S = np.linalg.eigh(_tridiagonal(run))
-    low, high = np.array(gaps).T
+    blur = ROUNDING * float(np.finfo(float).eps) * run.scale  # of Ritz values, so of a gap's ends
+    low, high = np.array(gaps).T + np.array([[-blur], [blur]])
     if ((theta >= low[:, None]) & (theta <= high[:, None])).any():
         return 1.0
     least = _log_least(run, low, high, theta, np.abs(S[-1]))
@@ -114,24 +116,33 @@ def _log_least(
 
 
 def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: float) -> float:
-    """Bisection for the distance from the outermost Ritz value at which weights get too small."""
+    """The distance from the outermost Ritz value at which weights get too small, to 40 bits.
+
+    Many distances at once, because the recurrence costs the same for one as for thirty.
+    """
     if scale == 0.0:  # A times the start vanished: A = 0 on everything that the start touches
         return ritz
     need = -log_weight_floor(run.share, delta)
 
-    def excluded(distance: float) -> bool:
-        return bool(log_christoffel(run, np.array([ritz + sign * distance]))[0] > need)
+    def first_excluded(distances: np.ndarray) -> int:
+        """Their number if none is; weights only fall on the way out."""
+        excluded = log_christoffel(run, ritz + sign * distances) > need
+        return int(np.append(excluded, True).argmax())
 
-    far = scale * 1e-14  # nearer, rounding would put the bound inside the Ritz value
-    while not excluded(far):
-        far *= 2
-        if far > 1e12 * scale:
-            return sign * math.inf
-    near = far / 2
-    for _ in range(40):
-        middle = (near + far) / 2
-        near, far = (near, middle) if excluded(middle) else (middle, far)
-    return ritz + sign * far
+    nearest = scale * 1e-14  # nearer, rounding would put the bound inside the Ritz value
+    for doublings in range(0, 88, DOUBLINGS):
+        distances = nearest * 2.0 ** np.arange(doublings, doublings + DOUBLINGS)
+        found = first_excluded(distances)
+        if found < DOUBLINGS:
+            break
+    else:
+        return sign * math.inf
+    near, far = distances[found] / 2, distances[found]
+    for _ in range(8):
+        grid = np.linspace(near, far, 33)
+        found = first_excluded(grid[1:-1])
+        near, far = grid[found], grid[found + 1]
+    return ritz + sign * float(far)
 
 
 def _tridiagonal(run: Lanczos) -> np.ndarray:
