@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow check lint fix house bench papers clean test-peers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -14,7 +14,7 @@ demo: $(READY)  ## set up and run the main job: a real network on real digits
 	"$(BIN)/hesscope" demo --report report.html
 
 test: $(READY)  ## set up and pass the tests
-	"$(BIN)/python" -m pytest -n 2 -m "not slow"
+	"$(BIN)/python" -m pytest -n 2 -m "not slow and not zoo"
 
 test-slow: $(READY)  ## the tests that take long, too
 	"$(BIN)/python" -m pytest -n 2 -m slow
@@ -59,3 +59,10 @@ test-peers: ## agreement with curvlinops, in an environment of its own
 	"$(PEERS)/bin/python" -m pip install --quiet --no-deps curvlinops-for-pytorch \
 		backpack-for-pytorch einops einconv unfoldNd linear_operator mpmath
 	"$(PEERS)/bin/python" -m pytest --noconftest -p no:cacheprovider tests/peers
+
+GUESTS := .zoo-guests
+test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (15 minutes of two cores)
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
+		--target $(GUESTS) -r tests/zoo/guests.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -n 2 -m zoo --tb=line \
+		tests/zoo --zoo-rows zoo-rows.json

@@ -1,0 +1,93 @@
+"""One model of the zoo: how it is made, fed and asked for its mean loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NUM, CUT = 5, 3  # examples of a batch, and of the first of two
+
+
+def loss_of_output(model: nn.Module, batch: Any) -> Tensor:
+    return model(**batch).loss
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A row of the tables. Nothing is imported before `make` is called.
+
+    Args:
+        make: eager -> the model with the weights of seed 0; eager asks for the elementary form of
+            attention and experts, which the reference differentiates.
+        batch: generator -> one batch of NUM examples in float32.
+        loss: (model, batch) -> mean loss.
+        count: batch -> items that the loss averages over; by default the examples.
+        axis: along which axis of its tensors a batch holds examples.
+        indivisible: the loss compares the examples of a batch (contrastive losses, the likelihood
+            of a process), so that each batch is one item, whatever it holds.
+    """
+
+    name: str
+    family: str
+    make: Callable[[bool], nn.Module]
+    batch: Callable[[torch.Generator], Any]
+    loss: Callable[[nn.Module, Any], Tensor] = loss_of_output
+    count: Callable[[Any], Any] | None = None
+    axis: int = 0
+    indivisible: bool = False
+
+    def batches(self, parts: int, dtype: torch.dtype) -> list[Any]:
+        """The same examples in one batch, or in two of unequal size."""
+        whole = cast(self.batch(torch.Generator().manual_seed(1)), dtype)
+        if parts == 1:
+            return [whole]
+        return [self.cut(whole, slice(CUT)), self.cut(whole, slice(CUT, NUM))]
+
+    def cut(self, batch: Any, part: slice) -> Any:
+        if isinstance(batch, Tensor):
+            return batch[(slice(None),) * self.axis + (part,)].clone()
+        if isinstance(batch, Mapping):
+            return {key: self.cut(value, part) for key, value in batch.items()}
+        if isinstance(batch, tuple):
+            return tuple(self.cut(value, part) for value in batch)
+        return batch[part]  # a list with one entry an example
+
+    def items(self, batch: Any) -> float:
+        """How many items a batch stands for."""
+        rule = self.rule()
+        return float(rule(batch) if rule else self.examples(batch))
+
+    def rule(self) -> Callable[[Any], Any] | None:
+        """What a user passes as `count`."""
+        return (lambda _: 1) if self.indivisible else self.count
+
+    def examples(self, batch: Any) -> int:
+        values = batch.values() if isinstance(batch, Mapping) else batch
+        return batch.shape[0] if isinstance(batch, Tensor) else len(next(iter(values)))
+
+
+def cast(batch: Any, dtype: torch.dtype) -> Any:
+    """A copy in which every real number has the dtype."""
+    if isinstance(batch, Tensor):
+        return batch.to(dtype, copy=True) if batch.is_floating_point() else batch.clone()
+    if isinstance(batch, Mapping):
+        return {key: cast(value, dtype) for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(cast(value, dtype) for value in batch)
+    if hasattr(batch, "apply"):  # graphs
+        return batch.clone().apply(lambda tensor: cast(tensor, dtype))
+    return batch
+
+
+def moved(model: nn.Module, scale: float = 0.1) -> nn.Module:
+    """The model some way from its start, where fresh weights hide most of the curvature."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(scale * noise.to(parameter.dtype))
+    return model
