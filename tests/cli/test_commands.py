@@ -225,8 +225,16 @@ def test_help_answers_without_importing_torch():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT as a terminal on POSIX does")
-def test_an_interrupted_spectrum_prints_what_it_has(train):
-    command = [sys.executable, "-m", "hesscope", "spectrum", "train.py:slow", "--k", "150"]
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("spectrum --k 150", "interrupted: residuals are the recurrence's own estimates"),
+        ("diagnose", "interrupted, not all was measured: "),
+    ],
+)
+def test_an_interrupted_command_prints_what_it_has(command, said, train):
+    name, *options = command.split()
+    command = [sys.executable, "-m", "hesscope", name, "train.py:slow", *options]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -240,8 +248,8 @@ def test_an_interrupted_spectrum_prints_what_it_has(train):
         assert process.stderr.readline() == "pass\n"
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "interrupted: residuals are the recurrence's own estimates" in out
+    assert process.returncode == 130
+    assert said in out
 
 
 @pytest.mark.usefixtures("train")

@@ -114,3 +114,39 @@ def test_the_record_says_why_a_quantity_is_not_there():
     look = measure(small_problem(), quick())
     with pytest.raises(KeyError, match="'smoothness' is not known: it was not looked at"):
         look["smoothness"]
+
+
+def interrupting(label: str, at: int):
+    def listener(text, done, total):
+        if text.startswith(label) and done >= at:
+            raise KeyboardInterrupt
+
+    return hs.listening(listener)
+
+
+def test_an_interrupted_survey_gives_verdicts_that_say_so(tmp_path):
+    model = nn.Sequential(nn.Linear(20, 32), nn.Tanh(), nn.Linear(32, 10))
+    data = torch.randn(200, 20), torch.arange(200) % 10
+    problem = hs.Problem(model, nn.functional.cross_entropy, data)
+    with interrupting("spectral density", 8), pytest.warns(UserWarning, match=r"^interrupted"):
+        examined = hs.diagnose(problem, lr=0.1, check=False)
+    assert examined.interrupted
+    assert not examined.healthy
+    assert "interrupted" in str(examined)
+    assert {"loss", "density", "curvature"} <= set(examined.measurements)
+    assert examined.measurements.missing["smoothness"] == "interrupted before it was measured"
+    assert examined.verdict("smoothness").confidence == "undecided"
+    assert "interrupted" in examined.to_html(tmp_path / "page.html").read_text("utf-8")
+
+
+def test_an_interrupt_after_the_survey_keeps_it():
+    with interrupting("smoothness", 0), pytest.warns(UserWarning, match=r"^interrupted"):
+        examined = hs.diagnose(small_problem(), lr=0.1, check=False)
+    assert examined.measurements.missing["smoothness"] == "interrupted before it was measured"
+    assert "step" in examined.measurements
+    assert not examined.healthy
+
+
+def test_an_interrupt_before_anything_is_known_is_passed_on():
+    with interrupting("loss", 0), pytest.raises(KeyboardInterrupt):
+        hs.diagnose(small_problem(), lr=0.1, check=False)

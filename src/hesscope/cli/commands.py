@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hesscope.cli.outputs import check_outputs
+from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_large_buffers()
     try:
         check_outputs(getattr(options, "save", None), getattr(options, "report", None))
-        return int(options.run(options))
+        before = interrupts.so_far()
+        status = int(options.run(options))
+        return INTERRUPTED if interrupts.so_far() > before else status
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was finished", file=sys.stderr)
         return INTERRUPTED

@@ -17,7 +17,7 @@ from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_
 from hesscope.operator import OperatorLike, SymmetricOperator, norm, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
-from hesscope.system import progress
+from hesscope.system import interrupts, progress
 from hesscope.system.memory import available_bytes, human
 
 RESOLVED = 1e-2  # residual relative to |θ| at which a Ritz value counts as an eigenvalue
@@ -135,6 +135,7 @@ class Measurement:
                 self.spent += 1
                 progress.report("spectral density: matvecs", self.spent, self.budget)
         except KeyboardInterrupt:
+            interrupts.note()
             if self.run.num_steps == 0:
                 raise
             self.interrupted = True

@@ -53,8 +53,13 @@ class Examination(Result):
 
     @property
     def healthy(self) -> bool:
-        """True when no verdict calls for action."""
-        return not any(verdict.finding for verdict in self.verdicts)
+        """True when no verdict calls for action, and nothing was cut short."""
+        return not (self.interrupted or any(verdict.finding for verdict in self.verdicts))
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it before all was measured."""
+        return self.measurements.interrupted
 
     def verdict(self, key: str) -> Verdict:
         """The verdict with this key, or with this name in print.
@@ -105,7 +110,8 @@ class Examination(Result):
     def cost(self) -> str:
         """What it took, in one line."""
         facts = self.facts
-        return (
+        stopped = "interrupted, not all was measured: " if self.interrupted else ""
+        return stopped + (
             f"{self.num_matvecs} matvecs, {self.gradients:.0f} gradients' worth in all, "
             f"{self.seconds:.1f} s, seed {self.seed}, "
             f"{facts.get('items', 0):g} items, n = {facts.get('n', 0)}, {facts.get('dtype', '')}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import replace
 
 from torch.optim import Optimizer
@@ -57,6 +58,8 @@ def diagnose(
     Raises:
         ValueError: if lr, effort or max_matvecs is out of range, or the optimiser does not fit.
         RuntimeError: if the loss or a product is not finite.
+        KeyboardInterrupt: before anything of use is known. Interrupted later, it warns and returns
+            the verdicts on what was measured until then, marked as such.
 
     >>> import torch, hesscope as hs
     >>> saddle = hs.Problem.from_function(lambda t: t[0] ** 2 - t[1] ** 2, torch.zeros(2))
@@ -88,4 +91,6 @@ def diagnose(
         num_matvecs=look.num_matvecs + found.num_matvecs,
         seconds=time.perf_counter() - started,
     )
+    if look.interrupted:
+        warnings.warn("interrupted: returning the verdicts on what was measured", stacklevel=2)
     return Examination(judge(look), look)

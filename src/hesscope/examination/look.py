@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.question import Question
 from hesscope.problem.problem import Problem
+
+INTERRUPTED = "interrupted before it was measured"
 
 
 class MissingError(RuntimeError):
@@ -51,6 +53,12 @@ class Look:
                 self._failed[measure] = origin
                 raise MissingError(origin) from error
         return self._known[measure]
+
+    def close(self, measures: Iterable[Callable[[Look], Any]]) -> None:
+        """From now on, those of these that have not been measured are missing: interrupted."""
+        for measure in measures:
+            if measure not in self._known:
+                self._failed.setdefault(measure, RuntimeError(INTERRUPTED))
 
     def maybe(self, measure: Callable[[Look], Any]) -> Any:
         """The same, or None where it cannot be measured."""

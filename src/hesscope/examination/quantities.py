@@ -14,13 +14,13 @@ from hesscope.anatomy.constant_prediction import constant_loss
 from hesscope.anatomy.signals import signals
 from hesscope.examination import gradients, motion, network, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
-from hesscope.examination.look import Look, MissingError
+from hesscope.examination.look import INTERRUPTED, Look, MissingError
 from hesscope.examination.question import Question
 from hesscope.problem.problem import Problem
 from hesscope.results.measurements import Measurements
 from hesscope.sampling.error import DEPTH
 from hesscope.sampling.parts import examples_of
-from hesscope.system import progress
+from hesscope.system import interrupts, progress
 
 
 @dataclass(frozen=True)
@@ -76,23 +76,33 @@ def measure(problem: Problem, question: Question, rows: Iterable[Quantity] = ())
     Raises:
         ValueError: if an essential quantity does not fit the problem.
         RuntimeError: if the loss or a product is not finite.
+        KeyboardInterrupt: if it comes before the essential quantities are known; later ones leave
+            what costs anything unmeasured, and the record says so.
     """
     look = Look(problem, question)
     values: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    for row in (*QUANTITIES, *rows):
-        if not question.effort.includes(row.since):
-            continue
-        progress.report(row.key.replace("_", " "), look.num_matvecs)
+    asked = [row for row in (*QUANTITIES, *rows) if question.effort.includes(row.since)]
+    before, interrupted = interrupts.so_far(), False
+    for row in asked:
         try:
+            progress.report(row.key.replace("_", " "), look.num_matvecs)
             value = look.of(row.measure)
         except MissingError as error:
             if row.essential:
                 raise error.origin from None
             missing[row.key] = str(error)
             continue
+        except KeyboardInterrupt:
+            if row.essential:
+                raise
+            value, missing[row.key] = None, INTERRUPTED
+            interrupts.note()
         if value is not None:
             values[row.key] = value
+        if not interrupted and interrupts.so_far() > before:
+            interrupted = True
+            look.close(other.measure for other in asked if other.cost(question) != Cost())
     return Measurements(
         values=values,
         missing=missing,
@@ -101,6 +111,7 @@ def measure(problem: Problem, question: Question, rows: Iterable[Quantity] = ())
         gradients=look.gradients + GRADIENTS_PER_MATVEC * look.num_matvecs,
         seed=question.seed,
         facts=look.H.facts(),
+        interrupted=interrupted,
     )
 
 

@@ -22,7 +22,7 @@ from hesscope.krylov.lanczos import (
 from hesscope.krylov.wanted import Wanted, Which, gaps, statement
 from hesscope.operator import SymmetricOperator, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
-from hesscope.system import progress
+from hesscope.system import interrupts, progress
 
 WINDOW = 1e-3  # of the largest wanted |eigenvalue|: nearer ones are not told apart by certificates
 NOISE = ROUNDING  # times eps and the size of A: what rounding leaves in every residual
@@ -105,6 +105,7 @@ class Search:
                 X, theta, residuals = self._refined(X)
                 self.fresh = True
             except KeyboardInterrupt:
+                interrupts.note()
                 self.stopped = "interrupted"
         floor = self._noise()
         residuals = np.maximum(residuals, floor)
@@ -143,6 +144,7 @@ class Search:
                 if run.num_steps >= self.max_rows and not run.exhausted:
                     run.restart(self._kept(run))
         except KeyboardInterrupt:
+            interrupts.note()
             self.stopped = "interrupted"
 
     def _due(self, run: Lanczos) -> bool:

@@ -30,6 +30,7 @@ class Measurements(Result):
     seconds: float = 0.0
     seed: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # about the problem and its products
+    interrupted: bool = False  # the user stopped it: what comes later in the table is missing
 
     def __getitem__(self, key: str) -> Any:
         if key in self.values:
@@ -53,5 +54,7 @@ class Measurements(Result):
 
     def __str__(self) -> str:
         lines = [f"{len(self)} quantities: {', '.join(self)}"]
+        if self.interrupted:
+            lines.append("  interrupted: this is what was measured until then")
         lines += [f"  not known: {key}, for {why}" for key, why in self.missing.items()]
         return "\n".join(lines)
