@@ -72,15 +72,26 @@ class Specimen:
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
     """A copy in which every real number has the dtype."""
+    return each(batch, lambda t: t.to(dtype, copy=True) if t.is_floating_point() else t.clone())
+
+
+def each(batch: Any, f: Callable[[Tensor], Tensor]) -> Any:
+    """A batch of the same form with f of its tensors."""
     if isinstance(batch, Tensor):
-        return batch.to(dtype, copy=True) if batch.is_floating_point() else batch.clone()
+        return f(batch)
     if isinstance(batch, Mapping):
-        return {key: cast(value, dtype) for key, value in batch.items()}
+        return {key: each(value, f) for key, value in batch.items()}
     if isinstance(batch, (list, tuple)):
-        return type(batch)(cast(value, dtype) for value in batch)
-    if hasattr(batch, "apply"):  # graphs
-        return batch.clone().apply(lambda tensor: cast(tensor, dtype))
-    return batch
+        return type(batch)(each(value, f) for value in batch)
+    return batch.clone().apply(f)  # graphs
+
+
+def same(mine: Any, its: Any) -> bool:
+    """Whether two batches hold the same tensors."""
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for batch, tensors in zip((mine, its), found, strict=True):
+        each(batch, lambda t, tensors=tensors: tensors.append(t) or t)
+    return len(found[0]) == len(found[1]) and all(map(torch.equal, *found))
 
 
 def moved(model: nn.Module, scale: float = 0.1) -> nn.Module:

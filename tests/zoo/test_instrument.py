@@ -11,7 +11,7 @@ import hesscope as hs
 from tests.zoo.examine import ALL_MODES, MODES, examine
 from tests.zoo.reference import MeanLoss, attributes_kept, direction, error, truth, truth_of_parts
 from tests.zoo.shrink import SIZES, small
-from tests.zoo.specimen import NUM, Specimen
+from tests.zoo.specimen import NUM, Specimen, same
 from tests.zoo.verdict import ALARM, RIGHT, RIGHTLY, SILENT, WRONGLY, Measured, verdict
 
 QUICK = [mode for mode in MODES if mode.point == "moved"]
@@ -114,7 +114,9 @@ UNSOUND = {
             m(b[0]).log_softmax(-1).expand(8, NUM, 6), b[1][:, None] + 1, *([8] * NUM, [1] * NUM)
         ),
     ),
-    "not finite": specimen(lambda: nn.Sequential(nn.Linear(4, 3), Apply(lambda x: x / 0))),
+    "the loss is not finite": specimen(
+        lambda: nn.Sequential(nn.Linear(4, 3), Apply(lambda x: x / 0))
+    ),
 }
 
 
@@ -211,6 +213,11 @@ def test_a_library_that_leaves_its_mark_is_seen(monkeypatch):
         problem.model.forgotten = True
         problem.model[0].bias.grad = torch.zeros(6)
         return honest(problem)
+
+    batches = specimen(network).batches(1, torch.float32)
+    assert same(batches, specimen(network).batches(1, torch.float32))
+    batches[0][0].add_(1)
+    assert not same(batches, specimen(network).batches(1, torch.float32))
 
     monkeypatch.setattr(hs, "check_problem", careless)
     (row,) = examine(specimen(network), QUICK[:1])
