@@ -112,8 +112,7 @@ def test_a_run_stays_in_the_complement_of_what_is_locked(n, seed, dtype, k):
     A = operator(n, seed, 1.0, dtype)
     locked = Basis(A)
     for i in range(k):
-        v, _ = locked.project_out(A.probe(1000 + i))
-        locked.append(v / norm(A, v))
+        locked.extend(A.probe(1000 + i)[:, None])
     run = grown(A, n, locked=locked)
     relation, orthogonality = relation_error(A, run)
     size = float(A.eigenvalues.abs().max())
@@ -231,6 +230,24 @@ def test_a_basis_projects_and_combines_as_its_matrix_does(size, seed, dtype):
     assert ((rest.double() @ Q.double()).abs() <= close).all()
     S = torch.randn(size, 3, generator=torch.Generator().manual_seed(seed))
     assert ((basis.combine(S) - Q @ S.to(dtype)).abs() <= close).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(size=st.integers(1, ROWS + 5), more=st.integers(1, 5), seed=st.integers(0, 1000))
+def test_a_basis_extended_is_orthonormal_spans_the_same_and_a_copy_grows_alone(size, more, seed):
+    n = 100
+    A = hs.as_operator(lambda V: V, n)
+    X = torch.randn(n, size + more, generator=torch.Generator().manual_seed(seed)).double()
+    basis = Basis(A)
+    basis.extend(X[:, :size])
+    other = basis.copy()
+    other.extend(X[:, size:])
+    Q = torch.stack(list(other), 1)
+    close = rounding(torch.float64, 10 * n, 1.0)
+    assert (len(basis), len(other)) == (size, size + more)
+    assert torch.equal(torch.stack(list(basis), 1), Q[:, :size])
+    assert (Q.T @ Q - torch.eye(size + more)).abs().max() <= close
+    assert all(norm(A, other.complement(x)) <= close * norm(A, x) for x in X.unbind(1))
 
 
 def test_a_basis_never_copies_what_it_holds():

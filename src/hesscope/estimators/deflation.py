@@ -7,16 +7,15 @@ its vectors that have not converged; probes that know nothing of Q estimate the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, random_start
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator import SymmetricOperator, finite_product
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
 
@@ -58,15 +57,10 @@ class Deflated:
         if pairs.eigenvectors.shape[0] != self.A.n:
             msg = f"the eigenpairs have {pairs.eigenvectors.shape[0]} entries, A has n={self.A.n}."
             raise ValueError(msg)
-        for v in pairs.eigenvectors.to(self.A.device, self.A.dtype).unbind(1):
-            self._take(v)
+        self.taken.extend(pairs.eigenvectors)
         self.trace += float(pairs.eigenvalues.sum())
         self.scale = float(pairs.eigenvalues.abs().max())
         self.squares += float(pairs.eigenvalues.square().sum() + 2 * pairs.residuals.square().sum())
-
-    def _take(self, v: Tensor) -> None:
-        v, _ = self.taken.project_out(v)
-        self.taken.append(v / norm(self.A, v))
 
     def take_krylov(self, most: int, rtol: float = 0.0) -> None:
         """Takes out a Krylov space of at most `most` dimensions, as long as a step is worth it.
@@ -87,10 +81,8 @@ class Deflated:
             worth = (rtol * (self.trace + sum(run.alpha))) ** 2 / 2
             if run.num_steps >= FIRST and np.mean(gains[-RECENT:]) <= worth:
                 break
-        if len(run.Q) > run.num_steps:
-            run.Q.drop_last()
-        for i in range(run.num_steps):
-            self.taken.append(run.Q[i])
+        for q in islice(run.Q, run.num_steps):
+            self.taken.append(q)
         self.scale = max(self.scale, run.scale)
         self.trace += float(np.trace(run.T))
         last = 0.0 if run.exhausted else run.residual
@@ -108,18 +100,11 @@ class Deflated:
         Raises:
             RuntimeError: if it is not finite.
         """
-        z, _ = self.taken.project_out(self.A.probe(self.seed + PROBES_FROM + self.num_probes))
-        w, _ = self.taken.project_out(self.A @ z)
+        z = self.taken.complement(self.A.probe(self.seed + PROBES_FROM + self.num_probes))
+        w = self.taken.complement(finite_product(self.A, z))
         self.num_probes += 1
         self.num_matvecs += 1
         progress.report("trace: matvecs", self.num_matvecs)
         z, w = z[:, None], w[:, None]
         size = float(self.A.inner(z, z)) / self.left
-        form, square = float(self.A.inner(z, w)) / size, float(self.A.inner(w, w)) / size
-        if not math.isfinite(square):
-            msg = (
-                "a product of the operator with a finite vector is NaN or infinite; "
-                "hs.check_problem names the cause."
-            )
-            raise RuntimeError(msg)
-        return Probe(form, square)
+        return Probe(float(self.A.inner(z, w)) / size, float(self.A.inner(w, w)) / size)

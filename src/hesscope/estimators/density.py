@@ -14,7 +14,7 @@ from hesscope.dense.spectrum import spectrum
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
-from hesscope.operator import OperatorLike, SymmetricOperator, norm, symmetric_operator
+from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import interrupts, progress
@@ -107,9 +107,7 @@ class Measurement:
         Their errors know the start that they were found from, so it must not be used again.
         """
         self.starts = independent_seed(self.seed, pairs.eigenvectors)
-        for v in pairs.eigenvectors.to(self.A.device, self.A.dtype).unbind(1):
-            v, _ = self.locked.project_out(v)
-            self.locked.append(v / norm(self.A, v))
+        self.locked.extend(pairs.eigenvectors)
         self.values = pairs.eigenvalues.cpu().double().numpy()
         self.errors = pairs.residuals.cpu().double().numpy()
 
@@ -165,12 +163,8 @@ class Measurement:
 
     def _verify(self, steps: int) -> None:
         """Certifies from a second start that nothing else lies beyond the cuts."""
-        found = Basis(self.A)
-        for i in range(len(self.locked)):
-            found.append(self.locked[i])
-        for v in self.run.vectors(self.S[:, self.split.indices(len(self.theta))]).unbind(1):
-            v, _ = found.project_out(v)
-            found.append(v / norm(self.A, v))
+        found = self.locked.copy()
+        found.extend(self.run.vectors(self.S[:, self.split.indices(len(self.theta))]))
         second = Lanczos(
             self.A,
             random_start(self.A, found, self.starts + 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
+from hesscope.operator import OperatorLike, SymmetricOperator, column_products, symmetric_operator
 from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
 
@@ -92,19 +92,5 @@ def _signs(A: SymmetricOperator, seed: int) -> Tensor:
 
 
 def _products(A: SymmetricOperator, V: Tensor, done: int, total: int) -> Tensor:
-    """A V, one column after the other.
-
-    Raises:
-        RuntimeError: if it is not finite.
-    """
-    out = torch.empty_like(V)
-    for i in range(V.shape[1]):
-        out[:, i] = A @ V[:, i]
-        progress.report("diagonal: matvecs", done + i + 1, total)
-    if not bool(torch.isfinite(out).all()):
-        msg = (
-            "a product of the operator with a finite vector is NaN or infinite; "
-            "hs.check_problem names the cause."
-        )
-        raise RuntimeError(msg)
-    return out
+    """A V, with progress."""
+    return column_products(A, V, lambda i: progress.report("diagonal: matvecs", done + i, total))

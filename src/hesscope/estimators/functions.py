@@ -14,7 +14,7 @@ from torch import Tensor
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
-from hesscope.operator import OperatorLike, norm, symmetric_operator
+from hesscope.operator import OperatorLike, symmetric_operator
 from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
@@ -358,9 +358,7 @@ class _Sampling:
         A pair with residual r couples λ to the complement by r at most, which changes the trace by
         r² |f'(μ) - f'(λ)|/|λ - μ|, μ an eigenvalue there: near zero, where outliers are far out.
         """
-        for v in X.to(self.A.device, self.A.dtype).unbind(1):
-            v, _ = self.taken.project_out(v)
-            self.taken.append(v / norm(self.A, v))
+        self.taken.extend(X)
         self.values = np.concatenate([self.values, values])
         self.errors = np.concatenate([self.errors, errors])
         self.exact += float(self.f(values).sum())

@@ -9,7 +9,13 @@ from torch import Tensor
 from hesscope.estimators.density import Measurement, spectral_density
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.wanted import Wanted, statement
-from hesscope.operator import OperatorLike, SymmetricOperator, norm, symmetric_operator
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    column_products,
+    norm,
+    symmetric_operator,
+)
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import progress
@@ -56,10 +62,8 @@ def _with_fresh_residuals(
     A: SymmetricOperator, X: Tensor, density: SpectralDensity, noise: float, seed: int
 ) -> Eigenpairs:
     """Rayleigh quotients and ‖A x - θ x‖ from new products; the most wanted pair first."""
-    AX = torch.empty_like(X)
-    for i in range(X.shape[1]):
-        AX[:, i] = A @ X[:, i]
-        progress.report("residuals: matvecs", i + 1, X.shape[1])
+    num = X.shape[1]
+    AX = column_products(A, X, lambda i: progress.report("residuals: matvecs", i, num))
     values = A.inner(X, AX).diagonal()
     order = torch.from_numpy(Wanted(len(values), "BE").choose(values.cpu().numpy()).copy())
     order = order.to(values.device)
@@ -74,7 +78,7 @@ def _with_fresh_residuals(
         eigenvectors=X,
         residuals=errors,
         converged=converged,
-        num_matvecs=X.shape[1],
+        num_matvecs=num,
         certificate=_certificate(density, values, bool(converged.all())),
         which="BE",
         seed=seed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -31,14 +33,28 @@ class Basis:
         self.blocks[-1][row] = v
         self.size += 1
 
-    def drop_last(self) -> None:
-        """Forgets the vector that was added last."""
-        self.size -= 1
-        if self.size % ROWS == 0:
-            self.blocks.pop()
+    def extend(self, X: Tensor) -> None:
+        """Locks the columns of X (n, k), each less its part in the span of those before."""
+        for v in X.to(self.A.device, self.A.dtype).unbind(1):
+            v = self.complement(v)
+            self.append(v / norm(self.A, v))
+
+    def copy(self) -> Basis:
+        """The same vectors, to be extended on their own."""
+        other = Basis(self.A)
+        for v in self:
+            other.append(v)
+        return other
 
     def __getitem__(self, i: int) -> Tensor:
         return self.blocks[i // ROWS][i % ROWS]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(self.size))
+
+    def complement(self, w: Tensor) -> Tensor:
+        """w minus its part in the span."""
+        return self.project_out(w)[0]
 
     def project_out(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """w minus its part in the span, and the coefficients of that part, (size,) in float64.

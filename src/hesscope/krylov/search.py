@@ -20,7 +20,7 @@ from hesscope.krylov.lanczos import (
     random_start,
 )
 from hesscope.krylov.wanted import Wanted, Which, gaps, statement
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator import SymmetricOperator, column_products, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
@@ -122,6 +122,10 @@ class Search:
             notes=self._notes(converged),
             facts={**self.A.facts(), "rounds": self.rounds, "asymmetry": self.asymmetry},
         )
+
+    def _count_product(self, _: int) -> None:
+        self.num_matvecs += 1
+        progress.report("eigenpairs: matvecs", self.num_matvecs, self._forecast())
 
     def _start(self) -> Start:
         if self.start is not None and self.rounds == 0:
@@ -228,9 +232,7 @@ class Search:
         new = np.arange(len(theta)) if short else self._new(theta)
         if len(new) == 0:
             return False
-        for v in run.vectors(S[:, new]).unbind(1):
-            v, _ = self.locked.project_out(v)
-            self.locked.append(v / norm(self.A, v))
+        self.locked.extend(run.vectors(S[:, new]))
         self.values = np.concatenate([self.values, theta[new]])
         self.estimates = np.concatenate([self.estimates, residuals[new]])
         return True
@@ -248,11 +250,7 @@ class Search:
 
     def _refined(self, X: Tensor) -> tuple[Tensor, np.ndarray, np.ndarray]:
         """Rayleigh-Ritz on fresh products A X, and the residuals ‖A x - θ x‖."""
-        AX = torch.empty_like(X)
-        for i in range(X.shape[1]):
-            AX[:, i] = self.A @ X[:, i]
-            self.num_matvecs += 1
-            progress.report("eigenpairs: matvecs", self.num_matvecs, self._forecast())
+        AX = column_products(self.A, X, self._count_product)
         projected = self.A.inner(X, AX)
         theta, U = torch.linalg.eigh((projected + projected.T) / 2)
         order = torch.from_numpy(self._order(theta.cpu().numpy())).to(U.device)

@@ -10,7 +10,8 @@ from torch import Tensor
 from hesscope import rounding
 from hesscope.operator.door import OperatorLike, as_operator
 from hesscope.operator.inner import norm
-from hesscope.operator.symmetric import SymmetricOperator, fault_of_product
+from hesscope.operator.products import fault_of_product
+from hesscope.operator.symmetric import SymmetricOperator
 from hesscope.results.check import Check, Finding
 
 

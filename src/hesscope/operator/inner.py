@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +11,7 @@ if TYPE_CHECKING:
     from hesscope.operator.symmetric import SymmetricOperator
 
 CHUNK = 32_768  # rows that are copied to float64 at a time
-SAFE = 1e-280, 1e280  # squared norms between are right; beyond, squares leave the range of float64
+SAFE = 1e-140, 1e140  # norms between are right; beyond, squares leave the range of float64
 UP, DOWN = 2.0**700, 2.0**-600  # bring any float into that range, exactly
 
 
@@ -36,9 +35,9 @@ def norm(A: SymmetricOperator, v: Tensor) -> float:
 
     Also where the squares of the entries would be too small or too large for a float.
     """
-    square = float(A.inner(v[:, None], v[:, None]))
-    if SAFE[0] <= square <= SAFE[1]:
-        return math.sqrt(square)
-    factor = UP if square < SAFE[0] else DOWN
+    found = float(A.inner(v[:, None], v[:, None]).sqrt())
+    if SAFE[0] <= found <= SAFE[1]:
+        return found
+    factor = UP if found < SAFE[0] else DOWN
     w = (v.double() * factor)[:, None]
-    return math.sqrt(float(A.inner(w, w))) / factor
+    return float(A.inner(w, w).sqrt()) / factor

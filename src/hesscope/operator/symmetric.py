@@ -15,6 +15,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.products import fault_of_product
 from hesscope.system import progress
 
 if TYPE_CHECKING:
@@ -233,23 +234,6 @@ class SymmetricOperator(ABC):
             msg = f"cannot multiply a real operator with {V.dtype}; give V.real and V.imag in turn."
             raise TypeError(msg)
         return V.to(dtype=self.dtype, device=self.device)
-
-
-def fault_of_product(V: Tensor, W: Any) -> str:
-    """What is wrong with the form of W = A V as a product, in words; nothing if it is "".
-
-    >>> import torch
-    >>> fault_of_product(torch.ones(3, 1), torch.ones(3))
-    'returned a tensor of shape (3,), ... the shape, dtype and device of V: (3, 1), ...'
-    """
-    if not isinstance(W, Tensor):
-        return f"returned a {type(W).__name__}; it must return a tensor like V."
-    if W.shape == V.shape and W.dtype is V.dtype and W.device == V.device:
-        return ""
-    return (
-        f"returned a tensor of shape {tuple(W.shape)}, {W.dtype}, {W.device}; a product has the "
-        f"shape, dtype and device of V: {tuple(V.shape)}, {V.dtype}, {V.device}."
-    )
 
 
 def _as_vectors(V: Any) -> Tensor:

@@ -1,0 +1,61 @@
+"""Products that are what they should be: of the right form, and finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from hesscope.operator.symmetric import SymmetricOperator
+
+
+def finite_product(A: SymmetricOperator, V: Tensor) -> Tensor:
+    """A V, (n,) or (n, k), which every algorithm takes instead of A @ V. Costs a sum over it.
+
+    Raises:
+        ValueError: if `matmat` returns anything but a tensor like V.
+        RuntimeError: if an entry is NaN or infinite.
+    """
+    W = A @ V
+    # A sum of finite numbers may overflow, so that it accuses, but does not convict.
+    if not math.isfinite(float(W.sum())) and not bool(torch.isfinite(W).all()):
+        msg = (
+            "a product of the operator with a finite vector is NaN or infinite; "
+            "hs.check_problem names the cause."
+        )
+        raise RuntimeError(msg)
+    return W
+
+
+def column_products(A: SymmetricOperator, V: Tensor, told: Callable[[int], None]) -> Tensor:
+    """A V one column after the other; `told` is told after each how many there are.
+
+    Raises:
+        ValueError: as `finite_product`.
+        RuntimeError: as `finite_product`.
+    """
+    W = torch.empty_like(V)
+    for i in range(V.shape[1]):
+        W[:, i] = finite_product(A, V[:, i])
+        told(i + 1)
+    return W
+
+
+def fault_of_product(V: Tensor, W: Any) -> str:
+    """What is wrong with the form of W = A V as a product, in words; nothing if it is "".
+
+    >>> fault_of_product(torch.ones(3, 1), torch.ones(3))
+    'returned a tensor of shape (3,), ... the shape, dtype and device of V: (3, 1), ...'
+    """
+    if not isinstance(W, Tensor):
+        return f"returned a {type(W).__name__}; it must return a tensor like V."
+    if W.shape == V.shape and W.dtype is V.dtype and W.device == V.device:
+        return ""
+    return (
+        f"returned a tensor of shape {tuple(W.shape)}, {W.dtype}, {W.device}; a product has the "
+        f"shape, dtype and device of V: {tuple(V.shape)}, {V.dtype}, {V.device}."
+    )
