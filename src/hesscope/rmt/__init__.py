@@ -1,7 +1,6 @@
-"""Random matrices: numbers in, numbers out. Laws and spikes to compare with, and outlier gaps."""
+"""Random matrices: numbers in, numbers out. Laws, spikes and saddles to compare with."""
 
 from hesscope.results.saddles import IndexCurve as IndexCurve
-from hesscope.rmt.gaps import outliers as outliers
 from hesscope.rmt.laws import MarchenkoPastur as MarchenkoPastur
 from hesscope.rmt.laws import Semicircle as Semicircle
 from hesscope.rmt.saddles import index_curve as index_curve
