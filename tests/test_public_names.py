@@ -9,6 +9,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import ModuleType
 import pytest
 
 import hesscope as hs
+from hesscope.results.record import provenance
 from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
@@ -131,6 +133,16 @@ def test_every_line_of_the_list_of_names_is_read():
     lines = [line for line in stub.splitlines() if line and not line.startswith("#")]
     expected = [f"from {home} import {name} as {name}" for name, home in hs._HOMES.items()]
     assert lines == [*expected, "__version__: str"]
+
+
+def test_the_version_stands_in_one_place():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"] == {"path": "src/hesscope/__init__.py"}
+    command = [sys.executable, "-m", "hesscope", "--version"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout == f"hesscope {hs.__version__}\n"
+    assert provenance()["hesscope"] == hs.__version__
 
 
 @pytest.mark.parametrize("heavy", HEAVY)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hesscope import __version__
 from hesscope.cli.outputs import check_outputs
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{TARGET}\nexit status: 0 healthy, 1 findings, 2 could not run, 130 interrupted",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"hesscope {_version()}")
+    parser.add_argument("--version", action="version", version=f"hesscope {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = _command(commands, "demo", _demo, "a real network on real digits, end to end, offline")
     demo.add_argument("--report", type=Path, default=Path("report.html"), help="page to write")
@@ -115,12 +116,6 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all random starts (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("hesscope")
 
 
 def _demo(options: argparse.Namespace) -> int:

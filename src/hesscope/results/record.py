@@ -17,7 +17,6 @@ import pkgutil
 import platform
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from safetensors.torch import load as load_arrays
 from safetensors.torch import save as save_arrays
 from torch import Tensor
 
-from hesscope import results
+from hesscope import __version__, results
 from hesscope.results.result import Result
 
 SCHEMA = 1
@@ -97,7 +96,7 @@ def load(folder: str | Path) -> Any:
 def provenance() -> dict[str, str]:
     """The versions and the time under which a number was made."""
     return {
-        "hesscope": version("hesscope"),
+        "hesscope": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
