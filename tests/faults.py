@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -93,24 +94,29 @@ class StraightThrough(torch.autograd.Function):
 
 
 class Shifting(nn.Module):
-    """A model that counts its calls in a plain attribute, and uses the count."""
+    """A model that counts its calls in an object of its own, and uses the count."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.calls = mlp(), 0
+        self.body, self.calls = mlp(), itertools.count(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.body(x) * (1 + 0.01 * self.calls)
+        return self.body(x) * (1 + 0.01 * next(self.calls))
 
 
-class WritesIntoItsInput(nn.Module):
+CALLS: list[int] = []
+
+
+class RemembersOutside(nn.Module):
+    """A model that keeps its state where nobody looks for it."""
+
     def __init__(self) -> None:
         super().__init__()
         self.body = mlp()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x.mul_(0.9))
+        CALLS.append(1)
+        return self.body(x) * (1 + 0.01 * len(CALLS))
 
 
 class ReadOnce:
@@ -264,7 +270,7 @@ FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
         loader(TensorDataset(*vectors(12)), shuffle=True, drop_last=True))),
     "shuffle by its own generator, not kept": ("data_changes", lambda: own_shuffle(cache_bytes=0)),
     "counter in the model": ("stateful_loss", lambda: classifier(Shifting())),
-    "input changed in place": ("stateful_loss", lambda: classifier(WritesIntoItsInput())),
+    "state in a global list": ("stateful_loss", lambda: classifier(RemembersOutside())),
     "norm at zero": ("product_not_finite", lambda: around(
         lambda x: x + (0 * x).norm(dim=-1, keepdim=True))),
     "square root at zero": ("gradient_not_finite", lambda: around(lambda x: (0 * x).abs().sqrt())),

@@ -18,6 +18,7 @@ QUESTIONS = (
     "data is repeatable",
     "loss is finite",
     "loss is repeatable",
+    "loss moves with the parameters",
     "loss is a mean",
     "graph is differentiable again",
     "hessian is symmetric",

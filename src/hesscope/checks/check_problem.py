@@ -1,6 +1,6 @@
 """check_problem: are the loss, its gradient and its Hessian what they claim to be?
 
-Nine questions in the order of cause and effect; the first that fails is reported with its cause
+Ten questions in the order of cause and effect; the first that fails is reported with its cause
 and its cure, and the rest, which would only echo it, is not asked.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 
+from hesscope.checks.captured import loss_moves_with_the_parameters
 from hesscope.checks.data_and_loss import data_is_repeatable, loss_is_finite, parameters_are_finite
 from hesscope.checks.derivatives import (
     gradient_matches_the_loss,
@@ -74,6 +75,7 @@ _TESTS: tuple[Callable[[State], Finding | None], ...] = (
     data_is_repeatable,
     loss_is_finite,
     loss_is_repeatable,
+    loss_moves_with_the_parameters,
     loss_is_a_mean,
     graph_is_differentiable_again,
     hessian_is_symmetric,

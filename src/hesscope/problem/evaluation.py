@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hesscope.problem.attributes import Attributes
 from hesscope.problem.calls import call, check_finite, check_loss, check_outputs
 from hesscope.problem.data import Batch, Batches, seed_generators
+from hesscope.problem.handing import Handing
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.point import Point
 from hesscope.problem.surroundings import twice_differentiable, untouched
@@ -44,6 +46,8 @@ class Evaluation:
     num_items: float  # of all processes together
     _closure: Closure
     _predict: Predict | None
+    _handing: Handing
+    _attributes: Attributes
     _stay: _Stay = field(default_factory=_Stay)
 
     @property
@@ -130,6 +134,9 @@ class Evaluation:
     ) -> Any:
         """The user's code on one batch, with copies of the buffers and its own random seed.
 
+        Afterwards the modules' plain attributes are what they were, so that every evaluation meets
+        the same model.
+
         Raises:
             RuntimeError: if the evaluation is over.
         """
@@ -141,8 +148,11 @@ class Evaluation:
             raise RuntimeError(msg)
         seed_generators(batch.index if seed is None else seed)
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
-        with substituted(self.model, buffers):
-            return call(function, self.point, batch)
+        try:
+            with substituted(self.model, buffers), self._handing.content(batch) as content:
+                return call(function, self.point, replace(batch, content=content))
+        finally:
+            self._attributes.restore()
 
 
 @contextmanager
@@ -152,17 +162,20 @@ def evaluating(
     predict: Predict | None,
     batches: Batches,
     num_items: float,
+    handing: Handing,
+    others: Sequence[nn.Module],
     *,
     training: bool,
 ) -> Iterator[Evaluation]:
     """Enters the surroundings in which a model can be run at a point, and leaves no trace."""
-    with untouched(point.model, training=training):
+    point = point.without_hooks()
+    with untouched(point.model, others, training=training) as attributes:
         leaves = point.differentiated()
         with (
             substituted(point.model, point.substitutes),
             twice_differentiable(point.model, point.device),
         ):
-            e = Evaluation(point, leaves, batches, num_items, closure, predict)
+            e = Evaluation(point, leaves, batches, num_items, closure, predict, handing, attributes)
             try:
                 yield e
             finally:

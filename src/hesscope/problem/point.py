@@ -44,6 +44,20 @@ class Point:
             parameter.requires_grad_(name in inside and name not in self.substitutes)
         return self._among(own)
 
+    def without_hooks(self) -> Point:
+        """The same point, with tensors of the same memory in place of parameters that have hooks.
+
+        Hooks clip or mask the gradients of training; what is measured is the gradient of the loss.
+        """
+        own = dict(self.model.named_parameters())
+        hooked = [n for n in self.layout.names if own[n]._backward_hooks]
+        hooked = [name for name in hooked if name not in self.substitutes]
+        if not hooked:
+            return self
+        with torch.inference_mode(mode=False):
+            free = {name: own[name].detach().requires_grad_() for name in hooked}
+        return replace(self, substitutes={**self.substitutes, **free})
+
     def _among(self, own: Mapping[str, Tensor]) -> list[Tensor]:
         return [self.substitutes.get(name, own[name]) for name in self.layout.names]
 

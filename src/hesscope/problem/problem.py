@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem import adapters
+from hesscope.problem.attributes import modules_behind
 from hesscope.problem.data import DEFAULT_CACHE, Batches, map_tensors, num_examples, take
 from hesscope.problem.evaluation import Closure, Evaluation, Predict, evaluating
+from hesscope.problem.handing import Handing
 from hesscope.problem.parameters import Layout, Selection
 from hesscope.problem.point import Point, double
 from hesscope.problem.surroundings import switched
@@ -167,6 +169,10 @@ class Problem:
             raise ValueError(msg)
         inner, self.unwrapped = adapters.unwrap(model)
         self.point, self.training, self._closure = Point.of(inner, params), training, closure
+        own = set(inner.modules())
+        behind = dict.fromkeys(modules_behind(closure))
+        self._others = tuple(module for module in behind if module not in own)
+        self._handing = Handing()
         self._read(make_batches(self.device, self.dtype))
 
     def _read(self, batches: Batches) -> None:
@@ -360,6 +366,8 @@ class Problem:
             self.predict,
             self.batches,
             self._num_items,
+            self._handing,
+            self._others,
             training=self.training,
         )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hesscope.problem.attributes import Attributes
 from hesscope.problem.data import preserved_rng
 
 ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
@@ -70,17 +71,23 @@ def _cudnn_off() -> Iterator[None]:
 
 
 @contextmanager
-def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
+def untouched(
+    model: nn.Module, others: Sequence[nn.Module] = (), *, training: bool
+) -> Iterator[Attributes]:
     """Inside, the model is in evaluation (or training) mode; on exit it is what it was.
 
     Restored bit for bit, also when an exception passes: parameters, buffers, `.grad`, training
-    flags and the random number generators.
+    flags, plain attributes and the random number generators. Other modules that the loss runs keep
+    their mode inside, and get back buffers, flags and attributes. Yields the attributes, for
+    whoever runs the model several times.
     """
-    flags = [(module, module.training) for module in model.modules()]
+    modules = [*model.modules(), *others]
+    attributes = Attributes(modules)
+    flags = [(module, module.training) for module in modules]
     parameters = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.clone())
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
     ]
     with preserved_rng():
@@ -88,8 +95,9 @@ def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
             model.train(training)
             for parameter, _, _, _ in parameters:
                 parameter.grad = None
-            yield
+            yield attributes
         finally:
+            attributes.restore()
             for parameter, value, grad, requires_grad in parameters:
                 _restore(parameter, value)
                 parameter.requires_grad_(requires_grad)
