@@ -25,6 +25,10 @@ class Activation:
     backward: Callable[[Tensor, Tensor], Tensor]
     second: Callable[[Tensor], Tensor] | None = None
 
+    def slope(self, z: Tensor) -> Tensor:
+        """φ'(z)."""
+        return self.backward(torch.ones_like(z), z)
+
 
 def _gelu_second(z: Tensor) -> Tensor:
     """(zΦ)'' = φ(z) (2 - z²), with φ and Φ the standard normal density and distribution."""

@@ -151,7 +151,7 @@ def _point(e: Ensemble, o: Objective) -> tuple[_Point, Tensor]:
     f = forward(e, o.x)
     errors = backward(f, o.loss.gradient(f.z[-1], o.t))
     one = o.x.new_ones(1, 1, 1).expand(len(e), 1, o.num_examples)
-    slopes = [f.phi.backward(torch.ones_like(z), z) for z in f.z[:-1]]
+    slopes = [f.phi.slope(z) for z in f.z[:-1]]
     second = [] if f.phi.second is None else _second(f, f.phi.second, errors)
     x = [torch.cat([h, one], 1) for h in f.h]
     return _Point(f.W, x, errors, slopes, second), o.loss.hessian(f.z[-1])

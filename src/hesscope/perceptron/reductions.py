@@ -82,10 +82,6 @@ class Reduction:
             out[unit.place] = W if unit.rotation is None else unit.rotation.T @ W
         return out
 
-    def spectrum(self, reduced: Tensor) -> Tensor:
-        """All n eigenvalues of H, ascending, from the `size` eigenvalues of the reduced matrix."""
-        return torch.cat([reduced, reduced.new_zeros(self.n - self.size)]).sort().values
-
     def _outputs(self, unit: Unit) -> Iterator[tuple[int, float]]:
         """The units of the model, with coefficients, that a unit of the basis combines."""
         if self.mix is None or unit.layer < len(self.mlp.layers) - 1:
@@ -103,16 +99,14 @@ def reduced_hessian(reduction: Reduction) -> Tensor:
     return assemble(reduction.mlp, reduction.units, reduction.size, reduction.mix)
 
 
-def reduce(mlp: MLP, *, tolerance: float | None = None) -> Reduction:
+def reduce(mlp: MLP) -> Reduction:
     """The exact reductions of a multilayer perceptron on its data.
 
     Costs a singular value decomposition for each unit of the lowest layer in theta, of its inputs
     where it is live, and the memory of these inputs for all examples.
 
-    Args:
-        mlp: from `recognise`.
-        tolerance: for numerical ranks, relative to the largest singular value; by default the
-            larger side of the matrix times eps, as in LAPACK-based libraries.
+    Numerical ranks count singular values above the larger side of the matrix times eps, relative to
+    the largest one, as in LAPACK-based libraries.
 
     >>> import torch, hesscope as hs
     >>> from hesscope.perceptron.mlp import recognise
@@ -123,8 +117,7 @@ def reduce(mlp: MLP, *, tolerance: float | None = None) -> Reduction:
     (1, {'dead inputs': 2, 'inputs confined to a subspace': 2, 'softmax shift': 1})
     """
     seen = _survey(mlp)
-    if tolerance is None:
-        tolerance = max(seen.inputs.shape) * torch.finfo(seen.inputs.dtype).eps
+    tolerance = max(seen.inputs.shape) * torch.finfo(seen.inputs.dtype).eps
     units, zeros, mix = [], Counter[str](), None
     for k in range(seen.first, len(mlp.layers)):
         _count_removed(mlp, seen, k, zeros)
