@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import hesscope as hs
@@ -165,17 +166,58 @@ def planted_loss(loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> hs
     return classifier(mlp(), loss, **options)
 
 
-def old_weight_norm() -> nn.Module:
-    model = mlp()
-    with warnings.catch_warnings(action="ignore"):  # torch calls it deprecated; people have it
-        nn.utils.weight_norm(model[0])
-    return model
+class Recomputed(nn.Module):
+    """A layer whose activations are recomputed, where no kernel can be replaced."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layer, x, use_reentrant=False)
 
 
-def new_weight_norm() -> nn.Module:
-    model = mlp()
-    nn.utils.parametrizations.weight_norm(model[0])
-    return model
+def through_a_sparse_matrix(x: Tensor) -> Tensor:
+    """x times the matrix with its first row on the diagonal, which is built sparse."""
+    places = torch.arange(x.shape[1]).expand(2, -1)
+    size = (x.shape[1],) * 2
+    matrix = torch.sparse_coo_tensor(places, x[0], size, check_invariants=False)
+    return torch.sparse.mm(matrix, x.T).T
+
+
+def through_solve(x: Tensor) -> Tensor:
+    squares = x[:, :, None] * x[:, None, :] + torch.eye(x.shape[1], dtype=x.dtype)
+    return torch.linalg.solve(squares, x)
+
+
+class Pushed(nn.Module):
+    """The derivative of a function along its own input, in forward mode."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = Around(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.func.jvp(self.model, (x,), (x,))[1]
+
+
+def second_derivatives_in_loss() -> hs.Problem:
+    """A network whose second derivative in its input is in the loss, through LayerNorm."""
+    model = nn.Sequential(nn.Linear(2, 5), nn.LayerNorm(5), nn.Tanh(), nn.Linear(5, 1))
+
+    def closure(model: nn.Module, batch: Any) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope[:, 0].sum(), x, create_graph=True)
+        return (bend[:, 0] - slope[:, 1]).square().mean()
+
+    return hs.Problem.from_closure(model, closure, [(torch.randn(12, 2),)])
+
+
+def classifier_of_texts(embedding: nn.Embedding) -> hs.Problem:
+    model = networks.BagOfWords()
+    model.embed = embedding
+    return hs.Problem(model, cross_entropy, (tokens(12)[0].contiguous(), vectors(12)[1]))
 
 
 def with_nan() -> nn.Module:
@@ -251,8 +293,14 @@ FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
     "stashed intermediate": ("wrong_second_derivative", lambda: around(Stashed.apply)),
     "foreign attention": ("wrong_second_derivative", lambda: around(ForeignAttention.apply)),
     "once_differentiable": ("once_differentiable", lambda: around(OnceDifferentiable.apply)),
-    "weight_norm as a parametrisation": ("weight_norm", lambda: classifier(new_weight_norm())),
-    "weight_norm of old": ("weight_norm", lambda: classifier(old_weight_norm())),
+    "weight_norm in a checkpoint": ("weight_norm", lambda: around(
+        Recomputed(parametrizations.weight_norm(nn.Linear(5, 5))))),
+    "gradient scaled by frequency": ("scaled_gradient", lambda: classifier_of_texts(
+        nn.Embedding(7, 4, scale_grad_by_freq=True))),
+    "values of a sparse tensor": ("sparse_values", lambda: around(through_a_sparse_matrix)),
+    "forward mode through solve": ("forward_mode_inside", lambda: classifier(
+        Pushed(through_solve))),
+    "second derivatives through LayerNorm": ("wrong_third_derivative", second_derivatives_in_loss),
     "asymmetric backward": ("asymmetric", lambda: around(Asymmetric.apply)),
     "EmbeddingBag": ("not_differentiable_twice", embedding_bag),
     "CTC": ("not_differentiable_twice", lambda: hs.Problem(

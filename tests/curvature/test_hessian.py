@@ -307,11 +307,16 @@ REFUSED = {
         "its gradient passes through a Function marked @once_differentiable; autograd skips it, "
         "and the Hessian-vector product would be wrong without an error"
     ),
-    "weight_norm as a parametrisation": (
+    "weight_norm in a checkpoint": (
         "it uses weight_norm, whose second derivative is wrong in torch 2.13 (30 to 50 %)"
     ),
-    "weight_norm of old": (
-        "it uses weight_norm, whose second derivative is wrong in torch 2.13 (30 to 50 %)"
+    "gradient scaled by frequency": (
+        "an embedding with scale_grad_by_freq=True divides the gradient of each row by how often "
+        "the row is used: it is the gradient of no loss, and has no symmetric derivative"
+    ),
+    "values of a sparse tensor": (
+        "it builds a sparse tensor from values that are differentiated, and torch drops the graph "
+        "of their gradient without an error"
     ),
     "CTC": "its gradient passes through an operation whose backward has no derivative",
     "reentrant checkpoint": (
@@ -345,7 +350,7 @@ def test_a_missing_second_derivative_is_named(fault, backward):
         hs.Hessian(problem) @ torch.ones(problem.n)
 
 
-@pytest.mark.parametrize("fault", ["EmbeddingBag", "weight_norm as a parametrisation"])
+@pytest.mark.parametrize("fault", ["EmbeddingBag", "weight_norm in a checkpoint"])
 def test_finite_differences_work_where_autograd_is_refused(fault):
     problem = FAULTS[fault][1]()
     problem.model.double()

@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
-_BROKEN = {
-    "torch::autograd::Error": (
-        "once_differentiable",
-        "its gradient passes through a Function marked @once_differentiable; autograd skips it, "
-        "and the Hessian-vector product would be wrong without an error",
-        "write its backward from differentiable operations and drop @once_differentiable",
-    ),
-    "torch::autograd::NotImplemented": (
-        "not_differentiable_twice",
-        "its gradient passes through an operation whose backward has no derivative",
-        "replace the operation by its elementary form",
-    ),
-    "CheckpointFunctionBackward": (
-        "reentrant_checkpoint",
-        "it checkpoints activations with use_reentrant=True, and autograd leaves out what is "
-        "inside without an error",
-        "pass use_reentrant=False to torch.utils.checkpoint.checkpoint (Hugging Face: "
-        "gradient_checkpointing_kwargs={'use_reentrant': False})",
-    ),
-    "WeightNormInterface": (
-        "weight_norm",
-        "it uses weight_norm, whose second derivative is wrong in torch 2.13 (30 to 50 %)",
-        "take it off with torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') "
-        "or torch.nn.utils.remove_weight_norm(layer)",
-    ),
-}
+from hesscope.autodiff.broken import (
+    BY_NODE,
+    HIDDEN_NORMALISATION,
+    SCALED_GRADIENT,
+    BrokenNode,
+    UntrustworthyError,
+)
+from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.problem.data import Batch
+from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.parameters import flatten
+from hesscope.problem.problem import Problem
 
 
-@dataclass(frozen=True)
-class BrokenNode:
-    """A node of the gradient's graph that cannot be differentiated again, or not rightly."""
+def broken_nodes(gradient: Sequence[Tensor], loss: Tensor | None = None) -> list[BrokenNode]:
+    """All kinds of nodes behind a gradient through which second derivatives fail.
 
-    name: str
-    cause: str
-    cure: str
-    after: str  # the node through which it was reached, which names the operation
-
-
-def broken_nodes(gradient: Sequence[Tensor]) -> list[BrokenNode]:
-    """All kinds of nodes behind a gradient through which second derivatives fail."""
+    Where torch drops the graph of the gradient, only the graph of the loss tells.
+    """
     found: dict[str, BrokenNode] = {}
-    for node, parent in _nodes(gradient):
-        for mark, (name, cause, cure) in _BROKEN.items():
-            if mark in node.name() and name not in found:
-                found[name] = BrokenNode(name, cause, cure, parent)
+    for node, parent in _nodes([*gradient, *([] if loss is None else [loss])]):
+        for name, cause, cure in _marks(node):
+            found.setdefault(name, BrokenNode(name, cause, cure, parent))
     return list(found.values())
+
+
+def refuse_broken(gradient: Sequence[Tensor], loss: Tensor) -> None:
+    """Refuses a graph through which second derivatives fail or are silently wrong.
+
+    Raises:
+        UntrustworthyError: naming the operation and what to do about it.
+    """
+    for node in broken_nodes(gradient, loss):
+        raise UntrustworthyError(node)
+
+
+def _marks(node: Any) -> Iterator[tuple[str, str, str]]:
+    """Name, cause and cure of whatever is known to be wrong with the derivative of a node."""
+    name = node.name()
+    yield from (entry for mark, entry in BY_NODE.items() if mark in name)
+    if "Embedding" in name and getattr(node, "_saved_scale_grad_by_freq", False):
+        yield SCALED_GRADIENT
 
 
 def node_names(gradient: Sequence[Tensor]) -> set[str]:
@@ -66,9 +63,26 @@ def kept_bytes(gradient: Sequence[Tensor]) -> int:
     storages: dict[int, int] = {}
     for node, _ in _nodes(gradient):
         for tensor in _saved(node):
-            storage = tensor.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
+            for part in _dense_parts(tensor):
+                storage = part.untyped_storage()
+                storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """The strided tensors that a sparse one, or one inside a transform, is made of."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    if tensor._is_zerotensor():  # of forward mode: a zero without memory
+        return []
+    if tensor.layout == torch.strided:
+        return [tensor]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    if by_row:
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
 
 
 def _nodes(gradient: Sequence[Tensor]) -> Iterator[tuple[Any, str]]:
@@ -95,3 +109,62 @@ def _saved(node: Any) -> Iterator[Tensor]:
 
 
 KINKS = ("Relu", "Threshold", "MaxPool", "Abs", "Clamp", "Hardtanh", "Hardswish", "Topk")
+
+
+def gradient_graph(e: Evaluation, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The loss of one batch and its gradient with its graph.
+
+    Raises:
+        UntrustworthyError: if the loss uses what torch cannot differentiate rightly.
+    """
+    loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
+    return loss, e.derivatives(loss, create_graph=True)
+
+
+def elementary_gradient(problem: Problem) -> Tensor | None:
+    """The gradient with normalisations in elementary form where the loss takes derivatives itself.
+
+    None where it does not, and the gradient is torch's own.
+    """
+    differentiated = False
+
+    def of_batch(batch: Batch) -> Tensor:
+        nonlocal differentiated
+        with fast_second_derivatives(normalisations=True) as mode:
+            loss = e.finite_loss(batch)
+        differentiated = differentiated or mode.differentiated
+        return flatten(e.derivatives(loss))
+
+    with problem.evaluation() as e:
+        gradient = e.mean(of_batch)
+    return gradient if differentiated else None
+
+
+Value = TypeVar("Value")
+
+
+def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], Tensor]) -> Value:
+    """What `evaluate` returns, with a graph whose gradient can be differentiated, rightly.
+
+    A loss that is made of derivatives (of energies, of the solution of a differential equation)
+    through LayerNorm, InstanceNorm or BatchNorm is evaluated again, with these in elementary form:
+    torch holds their statistics fixed from the third derivative on.
+
+    Raises:
+        UntrustworthyError: if it uses what torch cannot differentiate rightly.
+    """
+    with fast_second_derivatives() as mode:
+        value = evaluate()
+    if mode.differentiated and _normalises_derivatives(tensor_of(value)):
+        with fast_second_derivatives(normalisations=True) as mode:
+            value = evaluate()
+        if _normalises_derivatives(tensor_of(value)):
+            raise UntrustworthyError(HIDDEN_NORMALISATION)
+    if mode.wrong is not None:
+        raise UntrustworthyError(mode.wrong)
+    return value
+
+
+def _normalises_derivatives(value: Tensor) -> bool:
+    """Whether the graph holds the backward pass of a normalisation, ready to run backwards."""
+    return any("NormBackwardBackward" in name for name in node_names([value]))

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope.autodiff.graph import kept_bytes
-from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.graph import differentiably, kept_bytes
 from hesscope.problem.data import Batch, num_examples, take
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten
@@ -84,8 +83,7 @@ def single_examples(problem: Problem) -> Problem:
 
 def output_jacobian(e: Evaluation, batch: Batch) -> Jacobian:
     """The Jacobian of a batch, whose graphs outlive the evaluation."""
-    with fast_second_derivatives():
-        outputs, targets = e.outputs(batch)
+    outputs, targets = differentiably(lambda: e.outputs(batch), lambda pair: pair[0])
     cotangent = torch.zeros_like(outputs, requires_grad=True)
     with calls_of(e.model) as calls:
         pulled_back = torch.autograd.grad(

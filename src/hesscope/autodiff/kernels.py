@@ -1,24 +1,34 @@
-"""Layers whose second derivatives torch computes slowly, replaced while a loss is built.
+"""Layers whose second derivatives torch computes slowly or wrongly, replaced as a loss is built.
 
 Convolutions, BatchNorm in evaluation mode, GELU and SiLU record the kernels of
 `bilinear` and `activations`: the same loss and gradient, and a Hessian-vector product by short
-formulas. What each one gains is listed in benchmarks/README.md. The model is not touched, and what
-is not listed or is used in an unusual way is torch's own.
+formulas. What each one gains is listed in benchmarks/README.md. What torch differentiates wrongly
+takes the form that `elementary` gives it. The model is not touched, and what is not listed or is
+used in an unusual way is torch's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from hesscope.autodiff.activations import GELU, SILU, activation
 from hesscope.autodiff.bilinear import Convolution, Normalisation, layer
+from hesscope.autodiff.broken import (
+    AFTER_FORWARD_MODE,
+    FORWARD_OVER_REVERSE,
+    BrokenNode,
+    after_forward_mode,
+    forward_over_reverse,
+)
+from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
 
 Some = Tensor | None
 
@@ -26,19 +36,56 @@ _saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", 
 
 
 class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a context manager
-    """Inside, supported layers record these kernels; everything else, and odd uses, is stock."""
+    """Inside, supported layers record these kernels; everything else, and odd uses, is stock.
+
+    Args:
+        normalisations: also writes normalisations in elementary form: dearer, and right when the
+            loss is made of derivatives. Those of torch.func and forward mode are seen by the call.
+        forward_over_reverse: whether jvp(grad(...)) of torch.func is around the loss.
+    """
+
+    def __init__(self, *, normalisations: bool = False, forward_over_reverse: bool = False) -> None:
+        super().__init__()
+        self.normalisations, self.forward_over_reverse = normalisations, forward_over_reverse
+        self.differentiated = False  # whether the loss took derivatives itself
+        self.wrong: BrokenNode | None = None  # a call that torch differentiates wrongly
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Calls the replacement of `func` if there is one and it takes these arguments."""
         kwargs = kwargs or {}
-        replacement = _REPLACEMENTS.get(func)
-        if replacement is not None and not _transformed():
-            result = replacement(*args, **kwargs)
-            if result is not None:
-                return result
+        if func in _WATCHED:
+            self._note(func, args, kwargs)
+            for replacement in self._replacements(func):
+                result = replacement(*args, **kwargs)
+                if result is not None:
+                    return result
         return func(*args, **kwargs)
+
+    def _note(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> None:
+        if func in _GRADIENTS:
+            self.differentiated = True
+        elif func in AFTER_FORWARD_MODE and _forward_modes() > self.forward_over_reverse:
+            self.wrong = after_forward_mode(func)
+        elif self.forward_over_reverse and func in FORWARD_OVER_REVERSE:
+            self.wrong = self.wrong or forward_over_reverse(func, args, kwargs)
+
+    def _replacements(self, func: Any) -> Iterator[Callable[..., Some]]:
+        """What may replace `func` here, the cheapest first."""
+        if _saving_hooks is not None and _saving_hooks(True) is not None:
+            # Checkpointing compares what forward and recomputation save, and recomputes where no
+            # mode is on.
+            return
+        transforms = len(get_interpreter_stack() or ()), _forward_modes()
+        if transforms == (0, 0) and func in _KERNELS:
+            yield _KERNELS[func]
+        if func in ELEMENTARY:
+            yield ELEMENTARY[func]
+        inside = transforms != ((2, 1) if self.forward_over_reverse else (0, 0))
+        self.differentiated = self.differentiated or inside
+        if func in NORMALISATIONS and (self.normalisations or inside):
+            yield NORMALISATIONS[func]
 
 
 def _convolution(
@@ -87,7 +134,7 @@ def _silu(input: Any, inplace: bool = False) -> Some:
     return None if inplace or not _plain(input) else activation(SILU, input)
 
 
-_REPLACEMENTS: dict[Any, Callable[..., Some]] = {
+_KERNELS: dict[Any, Callable[..., Some]] = {
     torch.conv1d: _convolution,
     torch.conv2d: _convolution,
     torch.conv3d: _convolution,
@@ -95,6 +142,12 @@ _REPLACEMENTS: dict[Any, Callable[..., Some]] = {
     F.gelu: _gelu,
     F.silu: _silu,
 }
+
+_GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
+_WATCHED = {
+    *_GRADIENTS, *_KERNELS, *ELEMENTARY, *NORMALISATIONS, *AFTER_FORWARD_MODE,
+    *FORWARD_OVER_REVERSE,
+}  # fmt: skip
 
 
 def _plain(*tensors: Any) -> bool:
@@ -110,16 +163,11 @@ def _plain(*tensors: Any) -> bool:
     )
 
 
-def _transformed() -> bool:
-    """Whether this is inside torch.func, forward-mode differentiation or checkpointing.
-
-    Checkpointing compares what forward and recomputation save, and recomputes where no mode is on.
-    """
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or (_saving_hooks is not None and _saving_hooks(True) is not None)
-    )
+def _forward_modes() -> int:
+    """How many forward-mode derivatives are being taken, by torch.func.jvp or dual numbers."""
+    stack = get_interpreter_stack() or ()
+    nested = sum(level.key() == TransformType.Jvp for level in stack)
+    return max(nested, forward_ad._current_level + 1)
 
 
 def _each(value: Any, dims: int) -> list[int]:

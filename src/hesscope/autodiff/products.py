@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from hesscope import probes
-from hesscope.autodiff.graph import broken_nodes, kept_bytes
+from hesscope.autodiff.broken import UntrustworthyError
+from hesscope.autodiff.graph import differentiably, kept_bytes, refuse_broken
 from hesscope.autodiff.kept import KeptGraphs
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.problem.data import Batch
@@ -67,13 +68,12 @@ class ReverseOverReverse(Engine):
 
     def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        with fast_second_derivatives():
-            loss = e.finite_loss(batch)
+        loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
         with calls_of(e.model) as calls:
             gradient = e.derivatives(loss, create_graph=True)
         self.graphs.note_calls(calls)
         if not self._scanned:
-            refuse_broken(gradient)
+            refuse_broken(gradient, loss)
             self._scanned = True
         return e.leaves, gradient
 
@@ -96,6 +96,10 @@ class ForwardOverReverse(Engine):
 
     name = "forward-over-reverse"
 
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        self._same_loss = False
+
     def products(self, V: Tensor) -> Tensor:
         """H V, one Jacobian-vector product of the gradient per column and batch."""
         with self.problem.evaluation() as e:
@@ -110,9 +114,31 @@ class ForwardOverReverse(Engine):
             with substituted(e.model, dict(zip(names, tensors, strict=True))):
                 return e.finite_loss(batch)
 
-        gradient = torch.func.grad(loss, argnums=tuple(range(len(points))))
+        gradient = torch.func.grad_and_value(loss, argnums=tuple(range(len(points))))
         tangents = tuple(self.problem.layout.split(v.contiguous()))
-        return flatten(torch.func.jvp(gradient, points, tangents)[1])
+        with fast_second_derivatives(forward_over_reverse=True) as mode:
+            (_, value), (product, _) = torch.func.jvp(gradient, points, tangents)[:2]
+        if mode.wrong is not None:
+            raise UntrustworthyError(mode.wrong)
+        if not self._same_loss:
+            self._refuse_another_loss(e, batch, float(value))
+        return flatten(product)
+
+    def _refuse_another_loss(self, e: Evaluation, batch: Batch, value: float) -> None:
+        """Once: is the loss inside torch.func the loss? Dropout draws another mask there.
+
+        Raises:
+            RuntimeError: if it is not.
+        """
+        plain = float(e.finite_loss(batch).detach())
+        self._same_loss = True
+        if abs(value - plain) > torch.finfo(self.problem.dtype).eps ** 0.5 * abs(plain):
+            msg = (
+                f"inside torch.func the loss of batch {batch.index} is {value:.6g} and not "
+                f"{plain:.6g}: the model draws other random numbers there (dropout in training "
+                "mode). Use the default product='reverse-over-reverse'."
+            )
+            raise RuntimeError(msg)
 
 
 @dataclass(frozen=True)
@@ -233,18 +259,3 @@ def _not_implemented(error: NotImplementedError) -> str:
         "the operation named there by its elementary form, or accept an approximation: "
         "Hessian(problem, product='finite-difference')."
     )
-
-
-def refuse_broken(gradient: tuple[Tensor, ...]) -> None:
-    """Refuses a graph through which second derivatives fail or are silently wrong.
-
-    Raises:
-        RuntimeError: naming the operation and what to do about it.
-    """
-    for node in broken_nodes(gradient):
-        msg = (
-            f"this model has no trustworthy second derivative: {node.cause} (at {node.after}). "
-            f"Either {node.cure}, or accept an approximation: "
-            "Hessian(problem, product='finite-difference')."
-        )
-        raise RuntimeError(msg)

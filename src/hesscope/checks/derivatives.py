@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from hesscope.autodiff.graph import broken_nodes
+from hesscope.autodiff.broken import UntrustworthyError
+from hesscope.autodiff.graph import elementary_gradient, gradient_graph, refuse_broken
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.checks.differences import (
     beside,
@@ -20,13 +21,14 @@ from hesscope.results.check import Finding
 
 def graph_is_differentiable_again(state: State) -> Finding | None:
     """No node of the gradient's graph lacks a trustworthy derivative of its own."""
-    with state.problem.evaluation() as e:
-        loss = e.finite_loss(state.first_batch())
-        nodes = broken_nodes(e.derivatives(loss, create_graph=True))
-    if not nodes:
-        return None
-    node = nodes[0]
-    return Finding(node.name, f"{node.cause} (at {node.after or 'the loss'}).", f"{node.cure}.")
+    try:
+        with state.problem.evaluation() as e:
+            loss, gradient = gradient_graph(e, state.first_batch())
+            refuse_broken(gradient, loss)
+    except UntrustworthyError as error:
+        node = error.node
+        return Finding(node.name, f"{node.cause} (at {node.after or 'the loss'}).", f"{node.cure}.")
+    return None
 
 
 def hessian_is_symmetric(state: State) -> Finding | None:
@@ -77,6 +79,9 @@ def gradient_matches_the_loss(state: State) -> Finding | None:
     error = first_error(sample)
     if error <= sample.first:
         return None
+    exact = elementary_gradient(sample.problem)
+    if exact is not None and first_error(sample, exact) <= sample.first:
+        return _wrong_third_derivative(exact, sample.problem.gradient())
     if first_error(beside(sample)) <= sample.first:
         _note_kink(state)
         return None
@@ -115,6 +120,19 @@ def hessian_matches_the_gradient(state: State) -> Finding | None:
     return _wrong_second_derivative(
         "autograd's Hessian-vector product differs from the change of the gradient, most for "
         f"{worst}, by {error:.1e} of"
+    )
+
+
+def _wrong_third_derivative(exact: torch.Tensor, gradient: torch.Tensor) -> Finding:
+    error = float((exact - gradient).norm() / exact.norm())
+    return Finding(
+        "wrong_third_derivative",
+        "the loss holds second derivatives of the network, or forward-mode ones, and torch 2.13 "
+        "differentiates these wrongly through LayerNorm, InstanceNorm, BatchNorm in training mode "
+        f"and weight_norm: the gradient is off by {error:.1e} of its size, in training, too. "
+        "Hessian-vector products take these layers in elementary form and are right.",
+        "write the layer in elementary operations: x = x - x.mean(-1, keepdim=True), then "
+        "x / (x.square().mean(-1, keepdim=True) + eps).sqrt() for LayerNorm.",
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope import probes
-from hesscope.autodiff.graph import KINKS, node_names
+from hesscope.autodiff.graph import KINKS, gradient_graph, node_names
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.problem.data import num_examples, take
 from hesscope.problem.problem import Problem
@@ -46,9 +46,8 @@ def small_problem(problem: Problem) -> Sample:
     if problem.dtype == torch.float64:
         double = _loss_dtype(sample) == torch.float64
     with sample.evaluation() as e:
-        loss = e.finite_loss(next(iter(e.batches)))
-        names = node_names(e.derivatives(loss, create_graph=True))
-    kinks = any(k in name for name in names for k in KINKS)
+        _, gradient = gradient_graph(e, next(iter(e.batches)))
+        kinks = any(k in name for name in node_names(gradient) for k in KINKS)
     if double:
         fine = (1e-3, 1e-4, 1e-5, 1e-6)
         return Sample(sample, True, kinks, fine, (*fine[1:], 1e-7, 1e-8), 1e-4, 1e-3, 1e-4)
@@ -100,9 +99,9 @@ def beside(sample: Sample) -> Sample:
     return replace(sample, problem=problem.at(problem.theta + nudge))
 
 
-def first_error(sample: Sample) -> float:
+def first_error(sample: Sample, gradient: Tensor | None = None) -> float:
     """The smallest relative error of the loss's differences along three random directions."""
-    gradient = sample.problem.gradient()
+    gradient = sample.problem.gradient() if gradient is None else gradient
     directions = (direction(sample.problem, seed) for seed in range(2, 5))
     return _smallest((_loss_error(sample, d, gradient) for d in directions), sample.first)
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope.autodiff.kernels import fast_second_derivatives
-from hesscope.autodiff.products import refuse_broken
+from hesscope.autodiff.graph import gradient_graph, refuse_broken
 from hesscope.problem.data import Batch, fingerprint, num_examples, take
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten
@@ -63,12 +62,11 @@ def products_of(e: Evaluation, part: Batch, V: Tensor) -> Tensor:
     Raises:
         RuntimeError: if the model has no trustworthy second derivative.
     """
-    with fast_second_derivatives():
-        loss = e.finite_loss(part)
-    gradient = flatten(e.derivatives(loss, create_graph=True))
+    loss, pieces = gradient_graph(e, part)
+    gradient = flatten(pieces)
+    refuse_broken((gradient,), loss)
     if not gradient.requires_grad:
         return torch.zeros_like(V)
-    refuse_broken((gradient,))
     columns = [
         torch.autograd.grad(
             gradient, e.leaves, v, retain_graph=True, allow_unused=True, materialize_grads=True
