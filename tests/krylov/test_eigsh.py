@@ -69,9 +69,12 @@ def test_known_spectra_are_found_with_copies_and_certified(kind, which, rotate, 
         assert float(A.eigenvalues[0]) <= pairs.certificate.upper + noise
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+LONG = [(k, dtype) for k in (10, 26, 50, 200) for dtype in DTYPES]
+LONG[-1] = pytest.param(*LONG[-1], marks=pytest.mark.slow)  # of the two that take seconds, one
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
-@pytest.mark.parametrize("k", [10, 26, 50, 200])
+@pytest.mark.parametrize(("k", "dtype"), LONG)
 def test_long_lists_hold_no_duplicates_and_no_gaps(kind, k, dtype):
     A = Known(family(kind, N), dtype=dtype, rotate=0)
     pairs = hs.eigsh(A, k, max_matvecs=2000)

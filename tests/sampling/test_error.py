@@ -161,14 +161,12 @@ def mlp_truth():
 
 
 WIDE = [4.0, *[1.0] * 60]
+LINEAR = "linear, bias of 0.6 SE"
 CASES = {
-    "linear, bias of 0.6 SE": (lambda seed: linear(500, WIDE, seed), lambda: 8.0),
+    LINEAR: (lambda seed: linear(500, WIDE, seed), lambda: 8.0),
     "logistic": (lambda seed: logistic(1000, seed), logistic_truth),
     "tanh network": (lambda seed: mlp(500, seed), mlp_truth),
 }
-
-
-LINEAR, LOGISTIC, NETWORK = CASES
 
 
 @functools.cache
@@ -183,9 +181,8 @@ def misses(case, first, num):
     return sum(truth not in error.interval(0) for error in data_sets(case, first, num))
 
 
-@pytest.mark.parametrize("case", [LINEAR, NETWORK])
-def test_intervals_cover_the_population_over_100_data_sets(case):
-    assert misses(case, 0, 100) <= most_misses(100, 0.06)
+def test_intervals_cover_the_population_over_100_data_sets():
+    assert misses(LINEAR, 0, 100) <= most_misses(100, 0.06)
 
 
 @pytest.mark.slow
