@@ -24,3 +24,17 @@ def test_no_unfinished_code_is_left():
     for folder in ("src", "benchmarks", "examples"):
         for path in (ROOT / folder).rglob("*.py"):
             assert not words.search(path.read_text("utf-8")), path
+
+
+def test_every_make_command_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    commands = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    files = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci/run", ".pre-commit-config.yaml"]
+    paths = [*(ROOT / file for file in files), *(ROOT / "docs").rglob("*.md")]
+    paths += (ROOT / ".github").rglob("*.yml")
+    named = set()
+    for path in paths:
+        # In prose a command stands at the start of a line of code or in backticks.
+        found = re.findall(r"(?:^\s*|`|entry: |run: )make ([a-z-]+)", path.read_text("utf-8"), re.M)
+        named |= set(found)
+    assert {"check", "lint", "test", "papers"} <= named <= commands
