@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
+from hesscope import rounding
 
-SAME = 8  # times eps and the size of T: two nodes that near are not told apart
+Floats = NDArray[np.float64]
 
 
 def gauss(alpha: ArrayLike, beta: ArrayLike) -> tuple[Floats, Floats]:
@@ -51,11 +51,10 @@ def radau(alpha: ArrayLike, beta: ArrayLike, x: float) -> tuple[Floats, Floats]:
 
 def _last_pivot(alpha: Floats, beta: Floats, x: float) -> float:
     """1 / [(T - x)⁻¹]_mm, the last pivot of the factorisation of T - x; never zero."""
-    tiny = np.finfo(float).tiny ** 0.5
     pivot = alpha[0] - x
     for j in range(1, len(alpha)):
-        pivot = alpha[j] - x - beta[j - 1] ** 2 / (pivot or tiny)
-    return float(pivot or tiny)
+        pivot = alpha[j] - x - beta[j - 1] ** 2 / (pivot or rounding.LOST)
+    return float(pivot or rounding.LOST)
 
 
 def mass_bounds(alpha: ArrayLike, beta: ArrayLike, x: float) -> tuple[float, float]:
@@ -72,7 +71,7 @@ def mass_bounds(alpha: ArrayLike, beta: ArrayLike, x: float) -> tuple[float, flo
     nodes, weights = radau(alpha, beta, x)
     size = max(np.abs(alpha).max(), np.abs(beta).max(), abs(x))
     distance = np.abs(nodes - x)
-    at_x = distance <= max(SAME * np.finfo(float).eps * size, distance.min())
+    at_x = distance <= max(rounding.same_node(size), distance.min())
     below = min(1.0, float(weights[(nodes < x) & ~at_x].sum()))
     return below, min(1.0, below + float(weights[at_x].sum()))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.autodiff.jacobian import single_examples
 from hesscope.problem.losses import CrossEntropy, known_loss
 from hesscope.problem.problem import Problem
@@ -121,7 +122,7 @@ def _group_means(problem: Problem, loss: CrossEntropy) -> _Groups:
             sums = torch.zeros(num, num, rows.shape[1], dtype=torch.float64, device=w.device)
         weights[label] += w
         sums[label] += w[:, None] * rows
-    return _Groups(weights, sums / weights.clamp_min(1e-300)[:, :, None])
+    return _Groups(weights, sums / weights.clamp_min(rounding.POSITIVE)[:, :, None])
 
 
 def _levels(groups: _Groups) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +131,7 @@ def _levels(groups: _Groups) -> tuple[Tensor, Tensor, Tensor]:
     other = ~torch.eye(num, dtype=torch.bool, device=groups.weights.device)
     w = groups.weights * other
     totals = w.sum(1)
-    deltas = (w[:, :, None] * groups.means).sum(1) / totals.clamp_min(1e-300)[:, None]
+    deltas = (w[:, :, None] * groups.means).sum(1) / totals.clamp_min(rounding.POSITIVE)[:, None]
     own = groups.means.diagonal(dim1=0, dim2=1).T * groups.weights.diagonal().sqrt()[:, None]
     class_part = torch.cat([deltas * totals.sqrt()[:, None], own])
     deviations = (groups.means - deltas[:, None]) * groups.weights.sqrt()[:, :, None]

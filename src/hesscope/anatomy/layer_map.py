@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
 from hesscope.problem.problem import Problem, layer_slices
@@ -51,13 +51,13 @@ def _exact_map(problem: Problem) -> LayerMap:
     places = {name: _indices(slices) for name, slices in layer_slices(problem).items()}
     blocks = [[H[rows][:, columns] for columns in places.values()] for rows in places.values()]
     diagonal = [blocks[i][i] for i in range(len(blocks))]
-    eps = torch.finfo(problem.dtype).eps * float(H.norm())
+    error = rounding.block_eigenvalue(problem.dtype, float(H.norm()))
     zeros = torch.zeros(len(diagonal), dtype=torch.float64)
     return LayerMap(
         layers=tuple(places),
         sizes=tuple(len(rows) for rows in places.values()),
         lambda_max=torch.stack([torch.linalg.eigvalsh(block)[-1] for block in diagonal]).cpu(),
-        lambda_max_error=zeros + eps,
+        lambda_max_error=zeros + error,
         trace=torch.stack([block.trace() for block in diagonal]).cpu(),
         trace_error=zeros,
         interaction=torch.stack([torch.stack([b.norm() for b in row]) for row in blocks]).cpu(),
@@ -102,7 +102,7 @@ def _root_mean(squares: Tensor) -> tuple[Tensor, Tensor]:
     mean = squares.mean(2)
     stderr = squares.std(2) / math.sqrt(squares.shape[2])
     root = mean.sqrt()
-    return root, stderr / (2 * root).clamp_min(1e-300)
+    return root, stderr / (2 * root).clamp_min(rounding.POSITIVE)
 
 
 def _symmetric(norms: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,8 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Some = Tensor | None
+Some = Tensor | Nonefrom hesscope import rounding
+
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -69,7 +70,7 @@ def rms_norm(
 ) -> Tensor:
     """x/√(mean x² + ε) w, with the mean over the last dimensions."""
     dims = list(range(input.ndim - len(normalized_shape), input.ndim))
-    floor = torch.finfo(input.dtype).eps if eps is None else eps
+    floor = rounding.eps(input.dtype) if eps is None else eps
     return _affine(input / (input.square().mean(dims, keepdim=True) + floor).sqrt(), weight, None)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.autodiff.broken import UntrustworthyError
 from hesscope.autodiff.graph import differentiably, kept_bytes, refuse_broken
 from hesscope.autodiff.kept import KeptGraphs
@@ -132,7 +132,7 @@ class ForwardOverReverse(Engine):
         """
         plain = float(e.finite_loss(batch).detach())
         self._same_loss = True
-        if abs(value - plain) > torch.finfo(self.problem.dtype).eps ** 0.5 * abs(plain):
+        if abs(value - plain) > rounding.half_the_digits(self.problem.dtype) * abs(plain):
             msg = (
                 f"inside torch.func the loss of batch {batch.index} is {value:.6g} and not "
                 f"{plain:.6g}: the model draws other random numbers there (dropout in training "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.checks.state import State
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
-
-SAME = 1e3  # times eps: two passes of one computation differ by the order of sums at most
 
 
 def loss_moves_with_the_parameters(state: State) -> Finding | None:
@@ -22,7 +20,7 @@ def loss_moves_with_the_parameters(state: State) -> Finding | None:
     problem, batch = state.problem, state.first_batch()
     own = _gradient(problem, batch)
     moved = _gradient(problem.at(problem.theta), batch)
-    allowed = SAME * torch.finfo(problem.dtype).eps * float(own.norm())
+    allowed = rounding.recomputed(problem.dtype) * float(own.norm())
     apart = [
         name
         for name, place in problem.layout.slices().items()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.autodiff.graph import KINKS, gradient_graph, node_names
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.problem.data import num_examples, take
@@ -138,13 +138,13 @@ def _loss_error(sample: Sample, d: Tensor, gradient: Tensor) -> float:
     compared with the mean of |L(θ ± h d) - L(θ)| / h and not with the slope.
     """
     theta, slope, center = sample.problem.theta, float(gradient @ d), sample.problem.loss()
-    eps = torch.finfo(_loss_dtype(sample.problem)).eps
+    dtype = _loss_dtype(sample.problem)
 
     def error_at(h: float) -> float:
         ahead, behind = (sample.problem.at(theta + s * h * d).loss() for s in (1, -1))
         measured = (ahead - behind) / (2 * h)
         moved = (abs(ahead - center) + abs(behind - center)) / (2 * h)
-        noise = 10 * eps * max(abs(ahead), abs(behind), abs(center)) / h
+        noise = rounding.loss_noise(dtype, max(abs(ahead), abs(behind), abs(center))) / h
         scale = max(moved, abs(slope))
         return max(0.0, abs(measured - slope) - noise) / scale if scale > 0 else 0.0
 
@@ -166,7 +166,7 @@ def worst_tensor(sample: Sample) -> tuple[str, float]:
 def _best_difference(sample: Sample, d: Tensor, product: Tensor) -> tuple[float, Tensor]:
     """The smallest relative error of gradient differences over the steps, and that difference."""
     theta, size = sample.problem.theta, float(sample.problem.gradient().norm())
-    noise = 100 * torch.finfo(_loss_dtype(sample.problem)).eps * size
+    noise = rounding.gradient_change_noise(_loss_dtype(sample.problem), size)
     best, difference = float("inf"), torch.zeros_like(d)
     for h in sample.steps_second:
         ahead, behind = (sample.problem.at(theta + s * h * d).gradient() for s in (1, -1))

@@ -18,7 +18,6 @@ from torch import Tensor
 from hesscope.system import progress
 
 WIDTH = 64  # columns of a panel, and the half-bandwidth that is left
-ROUNDING = 10  # times eps·√n·‖A‖: twice the largest error seen, most of it the band's
 BLOCK = 1_024  # rows that are multiplied and updated at a time
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.dense import banded
 from hesscope.dense.scratch import Scratch, Work
 from hesscope.krylov.eigsh import eigsh
@@ -17,11 +19,11 @@ from hesscope.results.spectrum import Spectrum
 from hesscope.system import progress
 from hesscope.system.memory import available_bytes, human
 
-ROUNDING = 5  # times eps·√n·‖A‖: twice the largest error seen by LAPACK
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
 SLOWER = 2  # than matrix products, at equal flops, are eigenvalues; for the forecast
 LARGE = 20_000  # rows from which eigenvalues show progress and can be interrupted
 ROWS_A_MATVEC = 50  # of n, that Lanczos may spend on the ends: little beside n³
+DECADES = 280  # sums of powers further from 1 may leave the range of float64
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
@@ -67,9 +69,11 @@ def spectrum(
         announce(forecast(form, _products_per_second()))
     keeper = None if scratch is None else Scratch(Path(scratch), A, form)
     work = _begin(form, keeper, check=check)
-    eigenvalues, rounding = _eigenvalues(work, keeper)
+    eigenvalues, in_two_stages = _eigenvalues(work, keeper)
     norm, skew_norm = work.facts["norm"], work.facts["skew"]
-    error = rounding * torch.finfo(A.dtype).eps * A.n**0.5 * _largest(eigenvalues) + skew_norm / 2
+    size = _largest(eigenvalues)
+    error = rounding.dense_eigenvalue(A.dtype, A.n, size, in_two_stages=in_two_stages)
+    error += skew_norm / 2
     identities = _compared(work.facts, eigenvalues) if check else {}
     zeros = torch.zeros(A.n - form.size, dtype=torch.float64)
     eigenvalues, error = _mapped(form, torch.cat([eigenvalues, zeros]), error)
@@ -107,8 +111,8 @@ def _mapped(form: SpectralForm, values: Tensor, error: float) -> tuple[Tensor, f
     c, d = form.factor, form.shift
     if (c, d) == (1.0, 0.0):
         return values.sort().values, error
-    two_roundings = torch.finfo(values.dtype).eps * (abs(c) * _largest(values) + abs(d))
-    return (c * values + d).sort().values, abs(c) * error + two_roundings
+    rounded = rounding.shifted_eigenvalue(c, _largest(values), d)
+    return (c * values + d).sort().values, abs(c) * error + rounded
 
 
 def _products_per_second() -> float:
@@ -184,11 +188,13 @@ def _moments(matrix: Tensor) -> dict[str, float]:
 
 
 def _compared(known: dict[str, float], eigenvalues: Tensor) -> dict[str, float]:
-    """|Σ λ^p - tr M^p|, relative to what its terms amount to."""
-    identities, norm = {}, known["norm"]
+    """|Σ λ^p - tr M^p|, relative to what its terms amount to; none where powers leave float64."""
+    identities, size = {}, _largest(eigenvalues) or 1.0
     for name, power in (("trace", 1), ("squares", 2), ("cubes", 3)):
+        if power > 1 and abs(power * math.log10(size)) > DECADES:
+            continue
         terms = eigenvalues**power
-        scale = max(float(terms.abs().sum()), 1e-300 if norm == 0 else norm**power * 1e-16)
+        scale = float(terms.abs().sum()) or rounding.POSITIVE
         identities[name] = abs(float(terms.sum()) - known[name]) / scale
     return identities
 
@@ -211,15 +217,15 @@ def _compare_ends(A: SymmetricOperator, eigenvalues: Tensor, identities: dict[st
     return pairs.num_matvecs
 
 
-def _eigenvalues(work: Work, keeper: Scratch | None) -> tuple[Tensor, float]:
-    """Ascending, on the CPU, and their error in eps·√n·‖A‖; the matrix may be overwritten.
+def _eigenvalues(work: Work, keeper: Scratch | None) -> tuple[Tensor, bool]:
+    """Ascending, on the CPU, and whether in two stages; the matrix may be overwritten.
 
     Either way reads the lower triangle alone, so that what two stages began LAPACK may finish.
     """
     matrix = work.matrix
     if matrix.device.type != "cpu" or (len(matrix) < LARGE and _fits_twice(matrix)):
         progress.report("exact spectrum: eigenvalues by LAPACK", 0)
-        return torch.linalg.eigvalsh(matrix).cpu(), ROUNDING
+        return torch.linalg.eigvalsh(matrix).cpu(), False
 
     def pause(column: int) -> None:
         work.column = column
@@ -227,7 +233,7 @@ def _eigenvalues(work: Work, keeper: Scratch | None) -> tuple[Tensor, float]:
             keeper.save_now_and_then(work)
 
     banded.reduce_to_band(matrix, start=work.column, pause=pause)
-    return banded.eigenvalues(matrix), banded.ROUNDING
+    return banded.eigenvalues(matrix), True
 
 
 def _fits_twice(matrix: Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from hesscope import rounding
 from hesscope.estimators.density import spectral_density
 from hesscope.operator import OperatorLike
 from hesscope.quadrature import Floats, gauss
@@ -165,11 +166,11 @@ def _moment(density: SpectralDensity, f: Callable[[Floats], Floats]) -> Estimate
         return Estimate(exact, 0.0, density.num_matvecs)
     nodes, mass = gauss(density.alpha.numpy(), density.beta.numpy())
     inside = (nodes >= density.cut_low) & (nodes <= density.cut_high)
-    values, mass = f(nodes[inside]), mass[inside] / max(mass[inside].sum(), 1e-300)
+    values, mass = f(nodes[inside]), mass[inside] / max(mass[inside].sum(), rounding.POSITIVE)
     mean = float(mass @ values)
     square = float(mass @ values**2)
     stderr = math.sqrt(2 * num * max(square - mean**2, 0.0))
-    degrees = max(num * mean**2 / max(square, 1e-300), 1.0)
+    degrees = max(num * mean**2 / max(square, rounding.POSITIVE), 1.0)
     skewed = SKEWNESS * math.sqrt(8 / degrees) * stderr
     value = exact + num * mean
     return Estimate(value, stderr, density.num_matvecs, above=skewed, degrees=degrees)

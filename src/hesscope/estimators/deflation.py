@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import torch
 
+from hesscope import rounding
 from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import ROUNDING, Lanczos, random_start
-from hesscope.operator import SymmetricOperator, finite_product
+from hesscope.krylov.lanczos import Lanczos, random_start
+from hesscope.operator import SymmetricOperator, finite_product, refuse_size
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
 
@@ -67,6 +67,10 @@ class Deflated:
 
         A step explains α_j² + 2 β_{j-1}² of ‖A‖_F² for good. It is worth more than a probe while
         that is above (rtol·trace)²/2, because n probes have the variance 2 ‖PAP‖_F²/n.
+
+        Raises:
+            ValueError: if a product is of the wrong form.
+            RuntimeError: if a product is not finite, or squares of its entries are not.
         """
         start = random_start(self.A, self.taken, self.seed + self.rounds)
         run = Lanczos(self.A, start, self.taken)
@@ -84,6 +88,7 @@ class Deflated:
         for q in islice(run.Q, run.num_steps):
             self.taken.append(q)
         self.scale = max(self.scale, run.scale)
+        refuse_size(self.scale)
         self.trace += float(np.trace(run.T))
         last = 0.0 if run.exhausted else run.residual
         self.squares += float((run.T**2).sum()) + 2 * last**2
@@ -91,8 +96,7 @@ class Deflated:
     @property
     def rounding(self) -> float:
         """What rounding can do to the trace: eps‖A‖ for each vector that was taken out."""
-        eps = float(torch.finfo(self.A.dtype).eps)
-        return ROUNDING * eps * self.scale * max(len(self.taken), 1)
+        return rounding.product_noise(self.A.dtype, self.scale) * max(len(self.taken), 1)
 
     def probe(self) -> Probe:
         """One product with a fresh Gaussian vector in the complement.

@@ -10,10 +10,11 @@ from typing import Literal
 import numpy as np
 import torch
 
+from hesscope import rounding
 from hesscope.dense.spectrum import spectrum
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
+from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
 from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
@@ -142,10 +143,8 @@ class Measurement:
     @property
     def noise(self) -> float:
         """What rounding, and products that are not quite symmetric, leave in a residual."""
-        eps = float(torch.finfo(self.A.dtype).eps)
-        return (ROUNDING * eps + self.run.asymmetry) * max(
-            self.run.scale, float(np.abs(self.values).max(initial=0.0))
-        )
+        size = max(self.run.scale, float(np.abs(self.values).max(initial=0.0)))
+        return rounding.product_noise(self.A.dtype, size, self.run.asymmetry)
 
     def _split(self, split: bool, at_least: tuple[float, float] | None = None) -> None:
         theta, S, residuals = self.run.ritz()
@@ -215,7 +214,9 @@ class Measurement:
                 return math.inf
             x = (theta[inner] + theta[outer]) / 2
             below = np.r_[0:opposite, len(theta) - num : outer]
-            shift = float((errors[below] ** 2 / np.maximum(x - theta[below], 1e-300)).sum())
+            shift = float(
+                (errors[below] ** 2 / np.maximum(x - theta[below], rounding.POSITIVE)).sum()
+            )
             clear = theta[outer] - float(errors[outer:].sum()) > x > bound + shift
             where = np.array([-x if low else x])
             mass = math.exp(-min(float(certificate.log_christoffel(self.run, where)[0]), 700.0))
@@ -242,14 +243,14 @@ class Measurement:
         n, run, k = self.A.n, self.run, self._single()
         bulk = np.setdiff1d(np.arange(len(self.theta)), k)
         single = len(self.locked) + len(k)
-        mass = self.mass[bulk] / max(self.mass[bulk].sum(), 1e-300)
+        mass = self.mass[bulk] / max(self.mass[bulk].sum(), rounding.POSITIVE)
         nodes = np.concatenate([self.values, self.theta[k], self.theta[bulk]])
         weights = np.concatenate([np.full(single, 1 / n), mass * (n - single) / n])
         order, outliers = np.argsort(nodes), np.concatenate([self.values, self.theta[k]])
         descending = np.argsort(-outliers)
         locked = np.arange(len(outliers)) < len(self.values)
         errors = np.concatenate([self.errors, self.ritz_errors[k]])
-        rounding = self.noise * math.sqrt(len(run.alpha))
+        adrift = self.noise * math.sqrt(len(run.alpha))
         low_end = _beyond(-certificate.lower_bound(run, self.delta / 2), -self.values, self.errors)
         high_end = _beyond(certificate.upper_bound(run, self.delta / 2), self.values, self.errors)
         return SpectralDensity(
@@ -263,9 +264,9 @@ class Measurement:
             beta=torch.tensor(run.beta, dtype=torch.float64),
             cut_low=self.cut_low,
             cut_high=self.cut_high,
-            lower=0.0 - (low_end + rounding),
-            upper=high_end + rounding,
-            rounding=rounding,
+            lower=0.0 - (low_end + adrift),
+            upper=high_end + adrift,
+            rounding=adrift,
             num_matvecs=self.spent,
             delta=self.delta,
             seed=self.seed,
@@ -304,7 +305,7 @@ def _beyond(bound: float, values: np.ndarray, errors: np.ndarray) -> float:
     With x0 above both, x0 - A is positive from x0 + Σ r²/(x0 - d) on (Haynsworth's formula).
     """
     end = max(bound, float((values + errors).max(initial=-math.inf)))
-    return end + float((errors**2 / np.maximum(end - values, 1e-300)).sum())
+    return end + float((errors**2 / np.maximum(end - values, rounding.POSITIVE)).sum())
 
 
 def _exact(A: SymmetricOperator, seed: int, delta: float) -> SpectralDensity:
@@ -360,7 +361,7 @@ def _refuse_too_large(A: SymmetricOperator, num_matvecs: int) -> None:
     Raises:
         ValueError: with what is needed, what is free, and how many products would fit.
     """
-    row = A.n * torch.finfo(A.dtype).bits // 8
+    row = A.n * A.dtype.itemsize
     need, free = 2 * num_matvecs * row, available_bytes(A.device)
     if need > free:
         msg = (

@@ -5,7 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope.operator import OperatorLike, SymmetricOperator, column_products, symmetric_operator
+from hesscope import rounding
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    column_products,
+    refuse_size,
+    symmetric_operator,
+)
 from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
 
@@ -62,7 +69,7 @@ def _basis(Y: Tensor) -> tuple[Tensor, Tensor]:
     rank, signs that repeat) take nothing away: s_i = 0.
     """
     Q, R = torch.linalg.qr(Y)
-    small = torch.finfo(Y.dtype).eps * len(R) * float(R.abs().max())
+    small = rounding.rank_threshold(Y.dtype, len(R), float(R.abs().max()))
     if float(R.diagonal().abs().min()) > small:
         eye = torch.eye(len(R), dtype=R.dtype, device=R.device)
         S = torch.linalg.solve_triangular(R.T, eye, upper=False)
@@ -72,7 +79,7 @@ def _basis(Y: Tensor) -> tuple[Tensor, Tensor]:
     V = Vh[:rank].T
     S = (V / sizes[:rank]).T
     alone = V.square().sum(1) > 1 - 1e-6  # the i-th unit vector is in the row space
-    return Q @ U[:, :rank], alone * S / S.norm(dim=0).clamp(min=1e-300)
+    return Q @ U[:, :rank], alone * S / S.norm(dim=0).clamp(min=rounding.POSITIVE)
 
 
 def _leave_one_out(signs: Tensor, Y: Tensor, Q: Tensor, S: Tensor, Z: Tensor) -> Tensor:
@@ -92,5 +99,12 @@ def _signs(A: SymmetricOperator, seed: int) -> Tensor:
 
 
 def _products(A: SymmetricOperator, V: Tensor, done: int, total: int) -> Tensor:
-    """A V, with progress."""
-    return column_products(A, V, lambda i: progress.report("diagonal: matvecs", done + i, total))
+    """A V, with progress.
+
+    Raises:
+        ValueError: if a product is of the wrong form.
+        RuntimeError: if a product is not finite, or squares of its entries are not.
+    """
+    W = column_products(A, V, lambda i: progress.report("diagonal: matvecs", done + i, total))
+    refuse_size(float(W.abs().max()))
+    return W

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import ROUNDING, Lanczos, independent_seed, random_start
+from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
 from hesscope.operator import OperatorLike, symmetric_operator
 from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
@@ -119,7 +120,12 @@ def logdet(
     1.791759
     """
     sampling = _Sampling(
-        A, lambda x: np.log(np.maximum(x + damping, 1e-300)), pairs, seed, max_matvecs, rtol
+        A,
+        lambda x: np.log(np.maximum(x + damping, rounding.POSITIVE)),
+        pairs,
+        seed,
+        max_matvecs,
+        rtol,
     )
     sampling.need_above(-damping, "logdet")
     return sampling.estimate(sampling.gauss_above_radau_below)
@@ -160,7 +166,7 @@ def effective_dimension(
         msg = f"damping={damping} must be positive, in the units of the eigenvalues."
         raise ValueError(msg)
     sampling = _Sampling(
-        A, lambda x: x / np.maximum(x + damping, 1e-300), pairs, seed, max_matvecs, rtol
+        A, lambda x: x / np.maximum(x + damping, rounding.POSITIVE), pairs, seed, max_matvecs, rtol
     )
     sampling.need_above(-damping, "effective_dimension")
     return sampling.estimate(sampling.gauss_above_radau_below)
@@ -332,7 +338,7 @@ class _Sampling:
     def _resolved(self, run: Lanczos) -> tuple[Floats, Floats, NDArray[np.bool_], Floats]:
         """Ritz values and vectors, which of them are eigenpairs, and their residuals."""
         theta, S, residuals = run.ritz()
-        residuals = residuals + ROUNDING * float(torch.finfo(self.A.dtype).eps) * run.scale
+        residuals = residuals + rounding.product_noise(self.A.dtype, run.scale)
         size = run.scale if run.exhausted else np.abs(theta)  # then zeros have been found, too
         return theta, S, residuals <= LOCKED * size, residuals
 
@@ -350,7 +356,7 @@ class _Sampling:
 
     def _needed_probes(self, variance: float, total: float) -> float:
         quantile = student_quantile(0.5 + LEVEL / 2, math.inf)
-        return variance / max(((1 - SHARE) * self.rtol * total / quantile) ** 2, 1e-300)
+        return variance / max(((1 - SHARE) * self.rtol * total / quantile) ** 2, rounding.POSITIVE)
 
     def _take(self, X: Tensor, values: Floats, errors: Floats) -> None:
         """Takes eigenpairs out; what their errors do to tr f is of second order.
@@ -362,7 +368,7 @@ class _Sampling:
         self.values = np.concatenate([self.values, values])
         self.errors = np.concatenate([self.errors, errors])
         self.exact += float(self.f(values).sum())
-        size = np.maximum(np.abs(values), 1e-300)
+        size = np.maximum(np.abs(values), rounding.POSITIVE)
         h = 1e-6 * float(size.max(initial=0.0)) or 1.0
         outward = np.where(values >= 0, h, -h)
         slopes = (self.f(values + outward) - self.f(values)) / outward

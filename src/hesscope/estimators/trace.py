@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from hesscope import rounding
 from hesscope.estimators.deflation import Deflated, Probe
 from hesscope.operator import OperatorLike, symmetric_operator
 from hesscope.quadrature import Floats
@@ -107,7 +108,7 @@ def _skewness(values: Floats) -> float:
     """√(8/ν) of a χ² with ν = 2 mean²/variance degrees, which squares are like."""
     if len(values) < 2:
         return 0.0
-    spread = float(values.std(ddof=1)) / max(float(values.mean()), 1e-300)
+    spread = float(values.std(ddof=1)) / max(float(values.mean()), rounding.POSITIVE)
     return min(2 * spread, math.sqrt(8.0))
 
 
@@ -133,7 +134,7 @@ def _plan_trace(rest: Deflated, rtol: float, most: int) -> tuple[list[Probe], in
         pilot = [rest.probe() for _ in range(min(PILOT, max(2, most - rest.num_matvecs)))]
         value = rest.trace + float(np.mean([probe.trace for probe in pilot]))
         target = rtol * abs(value) / quantile
-        need = _variance(rest, pilot) / max(target**2, 1e-300)
+        need = _variance(rest, pilot) / max(target**2, rounding.POSITIVE)
         room = most - rest.num_matvecs
         pays = need < before - 2 * PILOT
         if need <= rest.num_matvecs or not pays or room <= 2 * PILOT:

@@ -86,7 +86,7 @@ def plan(
         few = small_problem(problem).problem
         seconds += CHECK * _seconds(few.gradient)
     vectors = steps + steps // 4
-    element = torch.finfo(H.dtype).bits // 8
+    element = H.dtype.itemsize
     return Forecast(
         num_matvecs=cost.matvecs + CHECK_MATVECS * check,
         gradients=GRADIENTS_PER_MATVEC * cost.matvecs + cost.gradients,

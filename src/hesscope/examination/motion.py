@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hesscope import rounding
 from hesscope.curvature.preconditioned import StepHessian
 from hesscope.examination.gradients import along_gradient, gradient, gradient_noise, loss
 from hesscope.examination.look import Look
@@ -28,7 +28,6 @@ from hesscope.steps.kinds import has_started, is_adaptive
 from hesscope.steps.stability import threshold, why_unknown
 from hesscope.steps.update import update
 
-ROUNDING = 10  # times eps: of a gradient relative to λmax‖θ‖, and of a loss relative to itself
 STUCK = 1e-6  # of the loss per step: below, a way out along negative curvature is looked for
 
 
@@ -69,7 +68,7 @@ def step(look: Look) -> Step:
         slope=look.dot(look.of(gradient), way.d),
         curvature=look.dot(way.d, way.product),
         change=look.problem.loss_at(look.problem.theta + way.d) - before,
-        rounding=ROUNDING * _eps(look.problem) * abs(before),
+        rounding=rounding.loss_noise(look.problem.dtype, before),
         loss=before,
         running_statistics=_running_statistics(look.problem),
     )
@@ -179,7 +178,8 @@ def _gradient_norm(look: Look) -> float:
 def _gradient_rounding(look: Look) -> float:
     bounds = look.of(curvature)
     size = max(abs(bounds.lambda_max), abs(bounds.lambda_min))
-    return ROUNDING * _eps(look.problem) * size * float(look.problem.theta.norm())
+    length = float(look.problem.theta.norm())
+    return rounding.gradient_noise(look.problem.dtype, size, length)
 
 
 def _is_zero(look: Look) -> bool:
@@ -210,7 +210,3 @@ def _running_statistics(problem: Problem) -> bool:
         isinstance(m, nn.modules.batchnorm._NormBase) and m.running_mean is not None
         for m in problem.model.modules()
     )
-
-
-def _eps(problem: Problem) -> float:
-    return float(torch.finfo(problem.dtype).eps)

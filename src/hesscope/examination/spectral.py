@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from hesscope import rounding
 from hesscope.anatomy.classes import num_classes
 from hesscope.estimators.conditioning import conditioning as condition_of
 from hesscope.estimators.survey import survey as survey_of
 from hesscope.examination.gradients import gradient
 from hesscope.examination.look import Look
-from hesscope.krylov.search import NOISE
 from hesscope.landscape.convexity import negative_curvature_probes
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.convexity import ConvexityProbes
@@ -63,7 +61,7 @@ def curvature(look: Look) -> Curvature:
         lambda_min_error=float(errors[-1]),
         lower=density_.lower,
         upper=density_.upper,
-        noise=NOISE * float(torch.finfo(look.H.dtype).eps) * size,
+        noise=rounding.product_noise(look.H.dtype, size),
         delta=density_.delta,
     )
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.operator import SymmetricOperator, norm
 
 ROWS = 32  # vectors per block
 CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
-SETTLED = 4  # times eps: a coefficient that a second orthogonalisation finds below is rounding
 
 
 class Basis:
@@ -68,7 +68,7 @@ class Basis:
             return w, torch.zeros(0, dtype=torch.float64, device=w.device)
         _, first = self._sweep(w, None)
         w, second = self._sweep(w, first)
-        unseen = SETTLED * torch.finfo(w.dtype).eps * norm(self.A, w)
+        unseen = rounding.settled(w.dtype, norm(self.A, w))
         if float(second.abs().max()) > unseen:
             w = w - self.combine(second[:, None])[:, 0]
         return w, first + second

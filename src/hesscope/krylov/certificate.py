@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
-from hesscope.krylov.lanczos import ROUNDING, Lanczos
+from hesscope import rounding
+from hesscope.krylov.lanczos import Lanczos
 
 PIECES = 12  # per gap: more pieces make the bound on a gap tighter
 NEGLIGIBLE = 1e-10  # eigenvector entries below are rounding noise; leaving them out is safe
@@ -52,7 +54,7 @@ def risk(run: Lanczos, gaps: list[tuple[float, float]]) -> float:
     if not gaps:
         return 0.0
     theta, S = np.linalg.eigh(_tridiagonal(run))
-    blur = ROUNDING * float(np.finfo(float).eps) * run.scale  # of Ritz values, so of a gap's ends
+    blur = rounding.product_noise(torch.float64, run.scale)  # of Ritz values, so of a gap's ends
     low, high = np.array(gaps).T + np.array([[-blur], [blur]])
     if ((theta >= low[:, None]) & (theta <= high[:, None])).any():
         return 1.0
@@ -129,7 +131,7 @@ def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: floa
         excluded = log_christoffel(run, ritz + sign * distances) > need
         return int(np.append(excluded, True).argmax())
 
-    nearest = scale * 1e-14  # nearer, rounding would put the bound inside the Ritz value
+    nearest = rounding.nearest_bound(scale)
     for doublings in range(0, 88, DOUBLINGS):
         distances = nearest * 2.0 ** np.arange(doublings, doublings + DOUBLINGS)
         found = first_excluded(distances)

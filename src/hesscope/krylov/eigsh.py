@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 
-import torch
 from torch import Tensor
 
 from hesscope.krylov.search import Search
@@ -87,7 +86,7 @@ def _steps_within(max_matvecs: int, k: int) -> int:
 
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:
-    row = A.n * torch.finfo(A.dtype).bits // 8
+    row = A.n * A.dtype.itemsize
     return max(2 * k + 20, int(BASIS_SHARE * available_bytes(A.device) // row))
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.krylov.basis import Basis
-from hesscope.operator import SymmetricOperator, finite_product, norm
+from hesscope.operator import SymmetricOperator, finite_product, norm, refuse_size
 
-BREAKDOWN = 100  # times eps and the size of A: below, the next vector would be rounding noise
-ROUNDING = 4  # times eps and the size of A: what rounding leaves in every product
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
 
@@ -101,7 +100,8 @@ class Lanczos:
 
         Raises:
             ValueError: if the product is of the wrong form.
-            RuntimeError: if the product is not finite, or A shows not to be symmetric.
+            RuntimeError: if the product is not finite, A too large for float64, or shown not to be
+                symmetric.
         """
         j = self.num_steps
         w = self.locked.complement(finite_product(self.A, self.Q[j]))
@@ -122,18 +122,23 @@ class Lanczos:
             self.Q.append(w / residual)
 
     def _extend(self, alpha: float, residual: float) -> None:
-        """T with one more row, and whether anything is left to find."""
+        """T with one more row, and whether anything is left to find.
+
+        Raises:
+            RuntimeError: if A is so large that squares overflow.
+        """
         j = self.num_steps
         T = np.pad(self.T, (0, 1))
         T[j, j] = alpha
         T[:j, j] = T[j, :j] = self._coupling
         self.T, self.residual = T, residual
-        eps_scale = float(torch.finfo(self.A.dtype).eps) * self.scale
+        refuse_size(self.scale, small=False)
         full = len(self.locked) + j + 1 >= self.A.n
-        self.exhausted = full or residual <= BREAKDOWN * eps_scale
+        self.exhausted = full or residual <= rounding.breakdown(self.A.dtype, self.scale)
         if not self.restarted:  # below rounding, a larger beta is the weaker, honest statement
             self.alpha.append(alpha)
-            self.beta.append(residual if full else max(residual, ROUNDING * eps_scale))
+            noise = rounding.product_noise(self.A.dtype, self.scale)
+            self.beta.append(residual if full else max(residual, noise))
         self._coupling = np.zeros(j + 1)
         self._coupling[j] = residual
 

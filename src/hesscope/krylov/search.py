@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import (
-    ROUNDING,
     Lanczos,
     Start,
     independent_seed,
@@ -25,7 +25,6 @@ from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
 WINDOW = 1e-3  # of the largest wanted |eigenvalue|: nearer ones are not told apart by certificates
-NOISE = ROUNDING  # times eps and the size of A: what rounding leaves in every residual
 STRICTER = (
     0.85  # times tol while running: what is locked later adds to the residuals of the earlier
 )
@@ -268,7 +267,7 @@ class Search:
         return allowed
 
     def _noise(self) -> float:
-        return NOISE * float(torch.finfo(self.A.dtype).eps) * self.scale
+        return rounding.product_noise(self.A.dtype, self.scale)
 
     def _certificate(
         self, theta: np.ndarray, residuals: np.ndarray, converged: bool
@@ -276,9 +275,9 @@ class Search:
         run, window = self.first, self._window(theta)
         lower, upper = -math.inf, math.inf
         if run is not None and run.alpha:
-            rounding = self._noise() * math.sqrt(len(run.alpha))  # it adds up over the steps
-            lower = certificate.lower_bound(run, self.delta / 4) - rounding
-            upper = certificate.upper_bound(run, self.delta / 4) + rounding
+            adrift = self._noise() * math.sqrt(len(run.alpha))  # it adds up over the steps
+            lower = certificate.lower_bound(run, self.delta / 4) - adrift
+            upper = certificate.upper_bound(run, self.delta / 4) + adrift
         complete = self.complete and converged
         if complete and self.copies:  # what is left lies inside the region, coupled by residuals
             slack = (

@@ -7,14 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.estimators.density import spectral_density
 from hesscope.problem.problem import Problem
 from hesscope.results.convexity import ConvexityProbes
 from hesscope.system import progress
 
-ROUNDING = 16  # times eps and the largest loss: about what a sum of three mean losses is off by
 UNKNOWN = (math.nan, -math.inf, math.nan, math.nan)
 
 
@@ -59,14 +58,14 @@ def negative_curvature_probes(
     theta = problem.theta.double()
     distance = radius * (float(theta.norm()) or 1.0)
     here = problem.loss()
-    eps = float(torch.finfo(problem.dtype).eps)
     ends, sags, spent = [], [], 0
     for i in range(num_points):
         progress.report("points looked at", i, num_points)
         u = probes.gaussian(problem.n, seed + i, device=problem.device)
         u *= distance / u.norm()
         end, middle = _loss_at(problem, theta + u), _loss_at(problem, theta + u / 2)
-        sags.append((middle - (here + end) / 2, ROUNDING * eps * _largest(here, middle, end)))
+        allowed = rounding.sag_noise(problem.dtype, _largest(here, middle, end))
+        sags.append((middle - (here + end) / 2, allowed))
         found, cost = UNKNOWN, 0
         if math.isfinite(end):
             found, cost = _ends(problem.at(theta + u), max_matvecs, seed + i, delta / num_points)

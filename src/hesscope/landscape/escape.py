@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
-from hesscope.krylov.search import NOISE
 from hesscope.landscape.height import height
-from hesscope.landscape.slices import ROUNDING
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Escape
 from hesscope.results.spectrum import Eigenpairs
@@ -70,7 +67,8 @@ def escape(
     way = _proof(H, pairs)
     theta, gradient = problem.theta, problem.gradient()
     slope = _dot(gradient, way.v)
-    floor = NOISE * _eps(problem) * (way.size * float(theta.norm()) + float(gradient.norm()))
+    slopes = way.size * float(theta.norm()) + float(gradient.norm())
+    floor = rounding.product_noise(problem.dtype, slopes)
     signs = (1.0, -1.0) if abs(slope) <= floor else (-math.copysign(1.0, slope),)
     line = _Line(problem, theta, way.v, problem.loss())
     if way.proven:
@@ -165,15 +163,15 @@ def _proof(H: Hessian, pairs: Eigenpairs) -> _Direction:
     curvature, expected = _dot(v, Hv), float(pairs.eigenvalues[lowest])
     bounds = [pairs.certificate.lower, pairs.certificate.upper, *pairs.eigenvalues.tolist()]
     size = max(abs(bound) for bound in bounds if math.isfinite(bound))
-    rounding = NOISE * float(torch.finfo(H.dtype).eps) * size
-    allowed = max(float(pairs.residuals[lowest]), 1e-3 * size) + rounding
+    noise = rounding.product_noise(H.dtype, size)
+    allowed = max(float(pairs.residuals[lowest]), 1e-3 * size) + noise
     if not abs(curvature - expected) <= allowed:
         msg = (
             f"pairs say {expected:.6g} where v'Hv is {curvature:.6g}: they belong to another "
             "operator, or to other parameters. Leave `pairs` out, or compute them again."
         )
         raise ValueError(msg)
-    return _Direction(v, curvature, float((Hv - curvature * v).norm()), size, rounding)
+    return _Direction(v, curvature, float((Hv - curvature * v).norm()), size, noise)
 
 
 @dataclass
@@ -198,7 +196,7 @@ class _Line:
 
     @property
     def rounding(self) -> float:
-        return ROUNDING * _eps(self.problem) * abs(self.start)
+        return rounding.loss_change_noise(self.problem.dtype, abs(self.start))
 
     def falls(self, t: float) -> bool:
         """Whether the loss at t is below the start by more than rounding."""
@@ -221,7 +219,7 @@ def _descend(line: _Line, curvature: float, signs: tuple[float, ...]) -> None:
     longest = math.sqrt(2 * abs(line.start) / abs(curvature)) or 1.0
     for sign in signs:
         t = sign * longest
-        for _ in range(math.ceil(-math.log2(_eps(line.problem)) / 2)):
+        for _ in range(math.ceil(-math.log2(rounding.eps(line.problem.dtype)) / 2)):
             if line.falls(t):
                 break
             t /= 2
@@ -247,7 +245,3 @@ def _refine(line: _Line, t: float) -> None:
 
 def _dot(v: Tensor, w: Tensor) -> float:
     return float(v.double() @ w.double())
-
-
-def _eps(problem: Problem) -> float:
-    return float(torch.finfo(problem.dtype).eps)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from itertools import takewhile
 
-import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.landscape.height import height
 from hesscope.problem.problem import Problem
 
 LENGTHS = tuple(10.0**-k for k in range(5))  # relative to ‖θ‖, or to 1 where that is zero
-ROUNDING = 10  # times eps: of a loss
 COST = 2 * len(LENGTHS)  # losses
 
 
@@ -42,14 +41,14 @@ def fall_along(problem: Problem, v: Tensor, loss: float, slope: float) -> float:
     """
     theta = problem.theta
     scale = float(theta.norm()) or 1.0
-    rounding = ROUNDING * float(torch.finfo(problem.dtype).eps) * abs(loss)
+    noise = rounding.loss_noise(problem.dtype, loss)
     falls = [0.0]
     for sign in (1.0, -1.0):
         changes = []
         for length in reversed(LENGTHS):
             t = sign * length * scale
             change = height(problem, theta + t * v) - loss
-            if abs(change) > rounding + 2 * slope * abs(t):
+            if abs(change) > noise + 2 * slope * abs(t):
                 changes.append(change)
         run = list(takewhile(lambda change: change < 0, changes))
         if len(run) >= 2:

@@ -7,14 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.problem.parameters import finite_vector
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import LossLine
 from hesscope.system import progress
-
-ROUNDING = (
-    8  # times eps times the largest loss: about what a difference of two mean losses is off by
-)
 
 
 def interpolate(
@@ -68,7 +65,7 @@ def interpolate(
         barrier=barrier,
         barrier_at=where,
         missed=missed,
-        rounding=ROUNDING * torch.finfo(problem.dtype).eps * largest,
+        rounding=rounding.loss_change_noise(problem.dtype, largest),
         distance=float((end.double() - start.double()).norm()),
         num_evaluations=num_points,
         facts=problem.facts(),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.autodiff.graph import KINKS, node_names
 from hesscope.curvature.hessian import Hessian
 from hesscope.problem.calls import NonFiniteLossError
@@ -146,7 +146,7 @@ def _noise(problem: Problem, here: _Sight, v: Tensor, seed: int) -> _Sight:
     A slope is at least as noisy as the mean entry of the gradient, so that one lucky direction
     does not pass for exactness.
     """
-    theta, eps = problem.theta, torch.finfo(problem.dtype).eps
+    theta, eps = problem.theta, rounding.eps(problem.dtype)
     loss, slope = eps * abs(here.loss), eps * abs(here.slope)
     for jitter in range(JITTERS):
         signs = probes.rademacher(

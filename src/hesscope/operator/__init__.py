@@ -13,5 +13,6 @@ from hesscope.operator.door import symmetric_operator as symmetric_operator
 from hesscope.operator.inner import norm as norm
 from hesscope.operator.products import column_products as column_products
 from hesscope.operator.products import finite_product as finite_product
+from hesscope.operator.products import refuse_size as refuse_size
 from hesscope.operator.symmetric import SpectralForm as SpectralForm
 from hesscope.operator.symmetric import SymmetricOperator as SymmetricOperator

@@ -44,7 +44,7 @@ def check_operator(A: OperatorLike, *, seed: int = 0) -> Check:
         ("linear", norm(A, combined - 2 * Au + Av), "A(2u - v) is not 2Au - Av"),
         ("symmetric", abs(float(asymmetry)) / norm(A, u), "u'Av is not v'Au"),
     )
-    tolerance, floor = rounding.product_check(A.dtype, A.n), _floor(A)
+    tolerance, floor = rounding.product_tolerance(A.dtype, A.n), _floor(A)
     for name, error, claim in tests:
         if error > tolerance * scale + floor:
             return Check((_fault(name, error / scale, claim),), num_matvecs)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.operator.symmetric import SymmetricOperator
 
 ROWS = 2_048  # of a matrix that are compared with its columns at a time
@@ -149,7 +150,7 @@ def _refuse_asymmetric(M: Tensor) -> None:
         rows = M[start : start + ROWS]
         largest = max(largest, float(rows.abs().max()))
         difference = max(difference, float((rows - M[:, start : start + ROWS].T).abs().max()))
-    if difference > torch.finfo(M.dtype).eps ** 0.5 * largest:
+    if difference > rounding.half_the_digits(M.dtype) * largest:
         msg = (
             f"the matrix is not symmetric: A and its transpose differ by {difference:.3g}, its "
             f"largest entry is {largest:.3g}; give (A + A.T) / 2 if that is meant."

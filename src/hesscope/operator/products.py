@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from hesscope import rounding
+
 if TYPE_CHECKING:
     from hesscope.operator.symmetric import SymmetricOperator
 
@@ -29,6 +31,20 @@ def finite_product(A: SymmetricOperator, V: Tensor) -> Tensor:
         )
         raise RuntimeError(msg)
     return W
+
+
+def refuse_size(size: float, *, small: bool = True) -> None:
+    """Whether squares of numbers of this size are numbers of float64; zero is of no size.
+
+    Raises:
+        RuntimeError: if they are too large, or, with `small`, too small.
+    """
+    if size > rounding.LARGEST or (small and 0 < size < 1 / rounding.LARGEST):
+        msg = (
+            f"products of the operator are of size {size:.0e}, whose square leaves the range of "
+            f"float64; take a multiple, {1e100 if size < 1 else 1e-100:g} * A."
+        )
+        raise RuntimeError(msg)
 
 
 def column_products(A: SymmetricOperator, V: Tensor, told: Callable[[int], None]) -> Tensor:

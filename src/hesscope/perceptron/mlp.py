@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
+from hesscope import rounding
 from hesscope.derivatives.by_autograd import hessian_blocks, hessian_product
 from hesscope.problem.data import Batch, seed_generators
 from hesscope.problem.evaluation import Evaluation
@@ -233,7 +234,8 @@ def _close(found: Tensor, expected: Tensor, size: float = 0.0) -> bool:
     if found.shape != expected.shape:
         return False
     error = (found - expected).abs().max()
-    return bool(error <= 1e3 * torch.finfo(found.dtype).eps * expected.abs().max().clamp_min(size))
+    allowed = rounding.recomputed(found.dtype) * expected.abs().max().clamp_min(size)
+    return bool(error <= allowed)
 
 
 def _run(mlp: MLP, e: Evaluation, batch: Batch) -> tuple[Tensor, Tensor, Any] | None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from hesscope import rounding
 from hesscope.perceptron.assembly import Unit, assemble, columns_in_theta, parameter_places
 from hesscope.perceptron.injections import levels
 from hesscope.perceptron.mlp import MLP, examples
@@ -117,7 +118,7 @@ def reduce(mlp: MLP) -> Reduction:
     (1, {'dead inputs': 2, 'inputs confined to a subspace': 2, 'softmax shift': 1})
     """
     seen = _survey(mlp)
-    tolerance = max(seen.inputs.shape) * torch.finfo(seen.inputs.dtype).eps
+    tolerance = rounding.rank_threshold(seen.inputs.dtype, max(seen.inputs.shape), 1.0)
     units, zeros, mix = [], Counter[str](), None
     for k in range(seen.first, len(mlp.layers)):
         _count_removed(mlp, seen, k, zeros)

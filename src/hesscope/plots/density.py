@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import torch
 
+from hesscope import rounding
 from hesscope.plots import symlog
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.density import SpectralDensity
@@ -56,7 +57,7 @@ def density(
     if kind not in ("counts", "cdf"):
         msg = f"kind={kind!r}; choose 'counts' or 'cdf'."
         raise ValueError(msg)
-    tau = tau or max(result.tau, float(np.finfo(float).tiny) ** 0.5)
+    tau = tau or max(result.tau, rounding.LOST)
     ax = new_axes(ax, (7.2, 3.8))
     size = max(result.size, 10 * tau)
     edges = symlog.bin_edges(tau, size, PER_DECADE)

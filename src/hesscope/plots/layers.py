@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hesscope import rounding
 from hesscope.plots.style import new_axes
 from hesscope.results.layers import LayerMap
 
@@ -27,7 +28,7 @@ def layer_map(result: LayerMap, *, ax: Axes | None = None) -> Axes:
     side = 1.6 + 0.62 * min(num, 2 * ANNOTATED)
     ax = new_axes(ax, (side + 2.0, side))
     norms = result.interaction.numpy()
-    floor = max(float(norms.max()) * 1e-6, np.finfo(float).tiny)
+    floor = max(float(norms.max()) * 1e-6, rounding.tiny())
     norm = LogNorm(vmin=max(float(norms.min()), floor), vmax=max(float(norms.max()), 10 * floor))
     image = ax.imshow(np.maximum(norms, floor), cmap="cividis", norm=norm)
     ax.set_xticks(range(num), result.layers, rotation=45, ha="right", rotation_mode="anchor")

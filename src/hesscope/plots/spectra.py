@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hesscope import rounding
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 
@@ -36,7 +37,7 @@ def spectrum_histogram(
     ax = new_axes(ax, (7.2, 3.6))
     values = spectrum.eigenvalues.numpy()
     size = float(np.abs(values).max())
-    tau = tau or max(1e-6 * size, 10 * spectrum.error, np.finfo(float).tiny)
+    tau = tau or max(1e-6 * size, 10 * spectrum.error, rounding.tiny())
     if size <= tau:  # nothing but zeros
         size = 10 * tau
     decades = math.log10(size / tau)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.quadrature import Range, mass_bounds, rank_range
 from hesscope.results import html
 from hesscope.results.estimate import Interval
@@ -18,8 +19,6 @@ from hesscope.results.result import Columns, Result
 
 RELATIVE_TAU = 1e-6  # of the largest |λ|: below, an eigenvalue is called zero by default
 ROUNDINGS = 3  # a zero, its error bar, and the threshold are each off by what rounding can do
-SMALLEST_TAU = 1e-300  # for the zero operator
-MASS_ROUNDING = 1e-12  # of sums of weights: a mass below may be none, one so near to 1 may be 1
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class SpectralDensity(Result):
         1e-6 of the largest |λ|, and at least three times what rounding can do over all steps:
         below that, a singular operator could not be told from a regular one.
         """
-        return max(RELATIVE_TAU * self.size, ROUNDINGS * self.rounding, SMALLEST_TAU)
+        return max(RELATIVE_TAU * self.size, ROUNDINGS * self.rounding, rounding.POSITIVE)
 
     def count(
         self, low: float = -math.inf, high: float = math.inf, level: float = 0.95
@@ -196,9 +195,9 @@ class SpectralDensity(Result):
         start, end = self._cut_masses
         a = start if low == self.cut_low else self._masses(low)
         b = end if high == self.cut_high else self._masses(high)
-        least = max(0.0, b[0] - a[1] - MASS_ROUNDING) / max(end[1] - start[0], 1e-300)
-        most = max(0.0, b[1] - a[0]) / max(end[0] - start[1], 1e-300)
-        return min(least, 1.0), min(most + MASS_ROUNDING, 1.0) if most > 0.0 else 0.0
+        least = max(0.0, b[0] - a[1] - rounding.MASS) / max(end[1] - start[0], rounding.POSITIVE)
+        most = max(0.0, b[1] - a[0]) / max(end[0] - start[1], rounding.POSITIVE)
+        return min(least, 1.0), min(most + rounding.MASS, 1.0) if most > 0.0 else 0.0
 
     @cached_property
     def _cut_masses(self) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.results.result import Result
 
 
@@ -131,7 +132,7 @@ class MarchenkoPastur(Result):
         x = _tensor(x)
         root = ((b - x) * (x - a)).clamp_min(0).sqrt()
         scale = 2 * math.pi * self.variance * self.ratio
-        return torch.where(root > 0, root / (scale * x.abs().clamp_min(1e-300)), 0.0)
+        return torch.where(root > 0, root / (scale * x.abs().clamp_min(rounding.POSITIVE)), 0.0)
 
     def cdf(self, x: Tensor | float) -> Tensor:
         """The share of eigenvalues <= x, the zeros included."""
@@ -188,8 +189,8 @@ class MarchenkoPastur(Result):
             ValueError: if the eigenvalues are not finite, or none are given.
         """
         values = _values(eigenvalues)
-        eps = torch.finfo(torch.float64).eps
-        values = torch.where(values.abs() <= eps * len(values) * values.abs().max(), 0.0, values)
+        zero = rounding.rank_threshold(torch.float64, len(values), float(values.abs().max()))
+        values = torch.where(values.abs() <= zero, 0.0, values)
         return _kolmogorov(values, self.cdf, self._before)
 
     def _before(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import SamplingError
@@ -169,14 +170,14 @@ def _inverse_gaps(
     T = (Q.T @ HQ).double()
     ritz, S = torch.linalg.eigh((T + T.T) / 2)
     weights = (S.T @ (Q.T @ U).double()).square()
-    weights = weights / weights.sum(0).clamp_min(torch.finfo(torch.float64).tiny)
+    weights = weights / weights.sum(0).clamp_min(rounding.tiny())
     inverse = 1 / (values[None, :] - ritz[:, None])
     return (weights * inverse).sum(0), (weights * inverse**2).sum(0)
 
 
 def _orthonormal(W: Tensor, Q: Tensor) -> Tensor:
     """An orthonormal basis of the columns of W outside the span of Q, to half the digits."""
-    small = torch.finfo(W.dtype).eps ** 0.5
+    small = rounding.half_the_digits(W.dtype)
     norms = W.norm(dim=0)
     W = W[:, norms > small * norms.max()]
     W = W / W.norm(dim=0)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.hessian import Hessian
 from hesscope.derivatives.by_autograd import hessian_product
@@ -141,7 +142,7 @@ def _adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
     if shares is None:
         return False
     total = collectives.sum_over_processes(torch.stack([shares.sum(0), shares.abs().sum(0)]))
-    tolerance = torch.finfo(dtype).eps ** 0.5
+    tolerance = rounding.half_the_digits(dtype)
     return bool(((total[0] - truth).abs() <= tolerance * total[1]).all())
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hesscope import rounding
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.steps.held import held
@@ -71,8 +72,8 @@ def update(problem: Problem, optimizer: Optimizer, gradient: Tensor) -> Update:
     _make_step(_shadow(optimizer, clones))
     start = problem.theta
     after = flatten([clone.detach() for clone in clones.values()])
-    rounding = float(torch.finfo(problem.dtype).eps) / 2 * float(start.norm())
-    return Update(after - start, type(optimizer).__name__, rounding)
+    off = rounding.stored(problem.dtype, float(start.norm()))
+    return Update(after - start, type(optimizer).__name__, off)
 
 
 def _make_step(shadow: Optimizer) -> None:
