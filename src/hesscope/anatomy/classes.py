@@ -1,7 +1,8 @@
 """Where the curvature of a classifier comes from: class means, cross-class means, the rest.
 
 G = Σ_n Σ_c w_n p_{n,c} g_{n,c} g_{n,c}ᵀ with g_{n,c} = J_nᵀ (e_c - p_n): a weighted second moment
-of N·C vectors, which splits over groups of label y and class c (Papyan 2019, 2020).
+of N·C vectors, which splits over groups of label y and class c (Papyan 2019, 2020). w_n is the
+share of item n in the mean loss, times the mass of its target distribution (smoothing).
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def _vectors(problem: Problem, loss: CrossEntropy) -> Iterator[tuple[Tensor, Ten
                 raise ValueError(msg)
             z = outputs.detach()
             p = loss.rows(z).softmax(1)
-            weights = loss.weights(z, targets) * batch.count / e.num_items
+            weights = loss.weights(z, targets) * loss.mass(z, targets)
+            weights = weights * batch.count / e.num_items
             for i in torch.nonzero(weights).flatten().tolist():
                 cotangents = torch.zeros(p.shape[1], *p.shape, dtype=p.dtype, device=p.device)
                 cotangents[:, i] = torch.eye(p.shape[1], dtype=p.dtype, device=p.device) - p[i]

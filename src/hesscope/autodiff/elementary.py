@@ -20,8 +20,9 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Some = Tensor | Nonefrom hesscope import rounding
+from hesscope import rounding
 
+Some = Tensor | None
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

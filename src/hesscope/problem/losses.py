@@ -56,7 +56,12 @@ class OutputLoss(ABC):
 
     @abstractmethod
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """∂ℓ/∂z with targets drawn from the model's own distribution, (items, C)."""
+        """Minus the score ∂ log p(y|z)/∂z of one target y that the model draws, (items, C)."""
+
+    def mass(self, outputs: Tensor, targets: Any) -> Tensor:
+        """How many drawn targets the loss of each item is worth, (items,): ℓ = -m log p(y|z)."""
+        rows = self.rows(outputs)
+        return rows.new_ones(len(rows))
 
     def root(self, outputs: Tensor, targets: Any) -> Tensor:
         """R of shape (items, C, r) with ∂²ℓ/∂z² = R Rᵀ; by eigendecomposition of C x C blocks."""
@@ -73,7 +78,8 @@ class CrossEntropy(OutputLoss):
 
     ℓ = -Σ_c a_c log p_c, where a is the target distribution, smoothed, and times the class weights
     relative to the label's own. With mass m = Σ_c a_c, which is 1 in the plain case, the gradient
-    is m p - a and the Hessian m (diag p - p pᵀ).
+    is m p - a and the Hessian m (diag p - p pᵀ). The loss is that of m labels distributed like
+    a/m, so the Fisher matrix of an item is that of m labels drawn from p: the Hessian again.
     """
 
     def __init__(
@@ -105,20 +111,24 @@ class CrossEntropy(OutputLoss):
         a = self._target(outputs, targets)
         return softmax_gradient(self.rows(outputs), a, a.sum(1, keepdim=True))
 
+    def mass(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """m = Σ_c a_c."""
+        return self._target(outputs, targets).sum(1)
+
     def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """m (p∘u - p (p·u))."""
-        p, mass = self.rows(outputs).softmax(1), self._target(outputs, targets).sum(1, keepdim=True)
+        p, mass = self.rows(outputs).softmax(1), self.mass(outputs, targets)[:, None]
         return lambda U: mass * softmax_product(p, U)
 
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """p - e_y with y drawn from p."""
         p = self.rows(outputs).softmax(1)
-        labels = torch.multinomial(p.cpu(), 1, generator=generator).to(p.device)
+        labels = torch.multinomial(p.double().cpu(), 1, generator=generator).to(p.device)
         return p.scatter_add(1, labels, p.new_full(labels.shape, -1.0))
 
     def root(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """C - 1 columns: the root of diag p - p pᵀ, times that of the mass."""
-        mass = self._target(outputs, targets).sum(1).clamp_min(0)
+        mass = self.mass(outputs, targets).clamp_min(0)
         return mass.sqrt()[:, None, None] * softmax_root(self.rows(outputs).softmax(1))
 
     def _own_weight(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -151,7 +161,18 @@ class SquaredError(OutputLoss):
         return outputs.new_full((len(outputs),), 1 / len(outputs))
 
     def gradient(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """2 (z - t) / C."""
+        """2 (z - t) / C.
+
+        Raises:
+            ValueError: if torch would broadcast the outputs to the shape of the targets.
+        """
+        if torch.broadcast_shapes(outputs.shape, targets.shape) != outputs.shape:
+            msg = (
+                f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)} differ in "
+                "shape, so mse_loss compares every output with every target; reshape one of them."
+            )
+            raise ValueError(msg)
+        targets = targets.expand_as(outputs)
         return squared_error_gradient(self.rows(outputs), self.rows(targets))
 
     def curvature(self, outputs: Tensor, targets: Any) -> Callable[[Tensor], Tensor]:
@@ -168,7 +189,8 @@ class SquaredError(OutputLoss):
 class BinaryCrossEntropy(OutputLoss):
     """Logistic loss, averaged over all labels, with a weight w of the positives.
 
-    An item is one label, C = 1, so that the loss is the mean of the items' log-likelihoods.
+    An item is one label, C = 1, so that the loss is the mean of the items' log-likelihoods. With
+    w, ℓ = -w t log σ - (1 - t) log(1 - σ) is the loss of m = 1 + (w - 1) t labels.
     """
 
     def __init__(self, pos_weight: Tensor | None = None) -> None:
@@ -187,22 +209,19 @@ class BinaryCrossEntropy(OutputLoss):
         rows, t, w = self.rows(outputs), self.rows(targets.to(outputs)), self._positive(outputs)
         return rows.sigmoid() * (1 + (w - 1) * t) - w * t
 
+    def mass(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """m = 1 + (w - 1) t."""
+        t, w = self.rows(targets.to(outputs)), self._positive(outputs)
+        return (1 + (w - 1) * t).reshape(-1)
+
     def curvature(self, outputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        """σ (1 - σ) (1 + (w - 1) t) u."""
-        rows, t, w = self.rows(outputs), self.rows(targets.to(outputs)), self._positive(outputs)
-        p = rows.sigmoid()
-        diagonal = p * (1 - p) * (1 + (w - 1) * t)
+        """σ (1 - σ) m u."""
+        p = self.rows(outputs).sigmoid()
+        diagonal = p * (1 - p) * self.mass(outputs, targets)[:, None]
         return lambda U: diagonal * U
 
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        """σ - t with t drawn from σ.
-
-        Raises:
-            ValueError: with a weight of positives, where the loss is no log-likelihood.
-        """
-        if self.pos_weight is not None:
-            msg = "a logistic loss with pos_weight is no log-likelihood; use hs.GaussNewton."
-            raise ValueError(msg)
+        """σ - t with t drawn from σ."""
         p = self.rows(outputs).sigmoid()
         drawn = torch.rand(p.shape, generator=generator, dtype=torch.float64).to(p) < p
         return p - drawn.to(p)
@@ -302,7 +321,7 @@ def output_loss(loss_fn: LossFunction) -> OutputLoss:
     if options.get("reduction", "mean") != "mean":
         msg = f"{name} has reduction={options['reduction']!r}; a Problem averages: use 'mean'."
         raise ValueError(msg)
-    if name == "cross_entropy":
+    if name == "cross_entropy" and not _smooths_over_nothing(options):
         return CrossEntropy(
             options.get("weight"),
             options.get("ignore_index", -100),
@@ -313,6 +332,14 @@ def output_loss(loss_fn: LossFunction) -> OutputLoss:
     if name == "binary_cross_entropy_with_logits" and options.get("weight") is None:
         return BinaryCrossEntropy(options.get("pos_weight"))
     return Differentiated(loss_fn)
+
+
+def _smooths_over_nothing(options: dict[str, Any]) -> bool:
+    """Whether a label of class weight zero has a smoothing loss all the same: no weighted mean."""
+    weight = options.get("weight")
+    return (
+        weight is not None and options.get("label_smoothing", 0.0) > 0 and bool((weight == 0).any())
+    )
 
 
 _MODULES = {
