@@ -80,7 +80,9 @@ _T5 = dict(decoder_start_token_id=0, eos_token_id=1)  # begins with padding
 _MAMBA = dict(mamba_d_ssm=32, mamba_d_head=8)  # its width is heads times head
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     "BambaForCausalLM": dict(attn_layer_indices=[1]),
-    "BigBirdForSequenceClassification": dict(block_size=4, num_random_blocks=1),
+    "BigBirdForSequenceClassification": dict(  # sparse only beyond 28 words
+        block_size=4, num_random_blocks=1, sep_token_id=2
+    ),
     "CTRLLMHeadModel": dict(dff=24),  # its own name for the inner width
     "CanineForSequenceClassification": dict(num_hash_buckets=16),  # 16384 otherwise
     "CodeGenForCausalLM": dict(n_head=4),  # splits its heads over four chips
@@ -196,7 +198,7 @@ _ROPE = dict(rope_type="dynamic", factor=4.0, rope_theta=1e4)  # recomputed beyo
 
 TEXT = [
     *(model(f"{n}ForSequenceClassification", "encoder", classified) for n in ENCODERS.split()),
-    model("BigBirdForSequenceClassification", "encoder", of_length(classified, 24)),
+    model("BigBirdForSequenceClassification", "encoder", of_length(classified, 32)),
     model("NystromformerForMaskedLM", "encoder", masked, num_landmarks=4, segment_means_seq_len=8),
     model("DebertaForMaskedLM", "encoder", masked),
     model("BartForSequenceClassification", "encoder", ended),
