@@ -204,10 +204,10 @@ class FiniteDifference(Engine):
     def _look_at(self, theta: Tensor) -> None:
         """Notes what the loss does at theta, in one forward pass."""
         self._point = theta
-        with self.problem.evaluating():
-            for batch in self.problem.batches:
+        with self.problem.evaluation() as e:
+            for batch in e.batches:
                 with padding_held() as padding, fast_second_derivatives() as mode:
-                    self.problem.batch_loss(batch)
+                    e.finite_loss(batch)
                 self._padding[batch.index] = padding.rows
                 self._differentiated = self._differentiated or mode.differentiated
 
@@ -218,10 +218,10 @@ class FiniteDifference(Engine):
         def of_batch(batch: Batch) -> Tensor:
             held = padding_held(self._padding[batch.index])
             with fast_second_derivatives(normalisations=self._differentiated), held:
-                return flatten(moved.batch_gradient(batch, leaves))
+                return e.gradient(batch)
 
-        with moved.evaluating() as leaves:
-            return moved.mean(of_batch)
+        with moved.evaluation() as e:
+            return e.mean(of_batch)
 
     def _product(self, theta: Tensor, v: Tensor, step: float) -> Tensor:
         norm = float(v.norm())
@@ -255,7 +255,7 @@ class FiniteDifference(Engine):
 
     def _estimate(self, theta: Tensor, v: Tensor, h: float) -> tuple[float, Tensor]:
         """√(4/5) ‖D(h) - D(2h)‖ relative to the least that ‖Hv‖ can be, and D(h), for unit v."""
-        v = v / v.norm().clamp_min(torch.finfo(v.dtype).tiny)
+        v = v / v.norm().clamp_min(rounding.tiny(v.dtype))
         fine, coarse = self._product(theta, v, h), self._product(theta, v, 2 * h)
         error = 0.8**0.5 * float((fine - coarse).norm())
         if error == 0:
