@@ -83,7 +83,7 @@ def one(name: str) -> None:
     make, effort = CONFIGURATIONS[name]
     problem = make()
     problem.loss()
-    hs.diagnose(problem, effort="quick", lr=1e-3, budget=8, check=False)  # imports and warm-up
+    hs.diagnose(problem, effort="quick", lr=1e-3, max_matvecs=8, check=False)  # imports and warm-up
     forecast = hs.plan(problem, lr=1e-3, effort=effort)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()

@@ -18,6 +18,7 @@ from hesscope.krylov.eigsh import eigsh
 from hesscope.landscape.escape import escape as escape_from
 from hesscope.landscape.flat import COST as FLAT_COST
 from hesscope.landscape.flat import fall_along
+from hesscope.landscape.height import height
 from hesscope.landscape.smoothness import smoothness as smoothness_along
 from hesscope.problem.problem import Problem
 from hesscope.results.descent import Descent
@@ -67,7 +68,7 @@ def step(look: Look) -> Step:
         found,
         slope=look.dot(look.of(gradient), way.d),
         curvature=look.dot(way.d, way.product),
-        change=look.problem.loss_at(look.problem.theta + way.d) - before,
+        change=height(look.problem, look.problem.theta + way.d) - before,
         rounding=rounding.loss_noise(look.problem.dtype, before),
         loss=before,
         running_statistics=_running_statistics(look.problem),
