@@ -77,7 +77,8 @@ class KeptGraphs(Generic[Graph]):
         """All that a forward pass needs, but only where a kept graph runs the model again."""
         if self._recomputes:
             return self.problem.evaluation()
-        return twice_differentiable(self.problem.model, self.problem.device)
+        point = self.problem.point
+        return twice_differentiable(point.model, point.device)
 
     def _build_all(self) -> None:
         """Builds the graph of each batch; gives up keeping them when they would not fit."""
