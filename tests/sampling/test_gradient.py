@@ -57,7 +57,8 @@ def test_sorted_data_has_the_noise_of_shuffled_data():
 def test_parts_hold_every_example_once(num, batch_size):
     x = torch.arange(float(num))[:, None]
     problem = hs.Problem(nn.Linear(1, 1), nn.MSELoss(), (x, x), batch_size=batch_size)
-    parts = list(parts_of(problem))
+    with problem.evaluation() as e:
+        parts = list(parts_of(problem, e))
     assert torch.equal(torch.cat([part.content[0] for part in parts]).sort(0).values, x)
     assert min(num, 32) <= len(parts)
     assert sum(part.count for part in parts) == problem.num_items
@@ -67,4 +68,5 @@ def test_examples_that_cannot_be_told_apart_stay_in_one_part():
     batches = [(torch.ones(3, 1), torch.ones(4, 1))] * 2
     closure = lambda model, batch: model(batch[0]).mean() + batch[1].mean()  # noqa: E731
     problem = hs.Problem.from_closure(nn.Linear(1, 1), closure, batches, count=lambda _: 3)
-    assert [part.count for part in parts_of(problem)] == [3.0, 3.0]
+    with problem.evaluation() as e:
+        assert [part.count for part in parts_of(problem, e)] == [3.0, 3.0]

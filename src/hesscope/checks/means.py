@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hesscope.checks.differences import direction
 from hesscope.checks.state import State
-from hesscope.problem.data import Batch, num_examples, take, tensors_in
+from hesscope.problem.data import Batch, map_tensors, num_examples, take, tensors_in
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
@@ -23,7 +23,7 @@ def loss_is_repeatable(state: State) -> Finding | None:
     with problem.evaluation() as e:
         losses = (e.finite_loss(batch, seed=seed) for seed in (1, 1, 2))
         once, again, other = (float(loss.detach()) for loss in losses)
-    if once != again and not _close(once, again, _rounding(problem)):
+    if once != again and not _close(once, again, state.tolerance):
         return Finding(
             "stateful_loss",
             f"two evaluations of one batch under one random seed differ ({once:.8g}, {again:.8g}): "
@@ -31,7 +31,7 @@ def loss_is_repeatable(state: State) -> Finding | None:
             "reset that state in forward(), or register it with register_buffer; replace in-place "
             "operations on inputs, such as x.mul_(2), by x * 2.",
         )
-    if once == other or _close(once, other, _rounding(problem)):
+    if once == other or _close(once, other, state.tolerance):
         return None
     active = _named(problem.model, lambda m: m.training and "Dropout" in type(m).__name__)
     if active:
@@ -62,7 +62,9 @@ def loss_is_a_mean(state: State) -> Finding | None:
                 continue
             checked += 1
             expected = (parts[0].count * one + parts[1].count * two) / batch.count
-            if not _same_loss(problem, batch, whole, expected):
+            if not _same_loss(state, batch, whole, expected):
+                if _examples_lie_on_axis_1(state, batch, whole):
+                    return None
                 return _why_not_a_mean(state, batch, whole, expected, one + two)
     if not checked:
         state.note(
@@ -72,6 +74,36 @@ def loss_is_a_mean(state: State) -> Finding | None:
             "make sure that it is.",
         )
     return None
+
+
+def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
+    """Whether the loss is a mean over cuts along the second axis: sequences with time first."""
+    tensors = tensors_in(batch.content)
+    sizes = {tensor.shape[1] if tensor.ndim > 1 else -1 for tensor in tensors}
+    if len(sizes) != 1 or -1 in sizes:
+        return False
+    (size,) = sizes
+    for cut in sorted({1, size // 2} & set(range(1, size))):
+        expected = 0.0
+        with state.problem.evaluation() as e:
+            for places, share in ((slice(0, cut), cut), (slice(cut, size), size - cut)):
+                content = _along_axis_1(batch, places)
+                value = _value(e, Batch(batch.index, content, batch.count * share / size))
+                expected += math.nan if value is None else value * share / size
+        if not _same_loss(state, batch, whole, expected):
+            return False
+    state.note(
+        "examples_on_axis_1",
+        "the loss is a mean over the second axis of its tensors, not over the first: sequences "
+        "with time first. Losses, gradients and Hessians are right; what needs single examples "
+        "(noise over the data, data error bars, subsample) treats a batch as one.",
+        "for these, put the examples first (batch_first=True), or give 32 batches or more.",
+    )
+    return size > 1
+
+
+def _along_axis_1(batch: Batch, places: slice) -> Any:
+    return map_tensors(batch.content, lambda tensor: tensor[:, places])
 
 
 def _value(e: Evaluation, batch: Batch) -> float | None:
@@ -99,7 +131,7 @@ def _why_not_a_mean(
             "so the loss of an example depends on its neighbours.",
             "measure in evaluation mode with running statistics: leave out training=True.",
         )
-    if _close(whole, total, _rounding(problem)):
+    if _close(whole, total, state.tolerance):
         return Finding(
             "sum_reduction",
             f"{numbers} and add up to {total:.6g}: the loss is a sum over the batch.",
@@ -167,20 +199,16 @@ def _uses_batch_statistics(module: nn.Module) -> bool:
     return module.training or module.running_mean is None
 
 
-def _rounding(problem: Problem) -> float:
-    return 1e-9 if problem.dtype == torch.float64 else 1e-4
-
-
-def _same_loss(problem: Problem, batch: Batch, a: float, b: float) -> bool:
+def _same_loss(state: State, batch: Batch, a: float, b: float) -> bool:
     """Whether two values of one loss agree up to the rounding of its forward pass.
 
     Rounding acts like a relative change of the parameters, so two values also agree when such a
     change moves the loss as far: a loss of 1e-33 = (1e-16)² has no correct digit.
     """
-    if _close(a, b, _rounding(problem)):
+    if _close(a, b, state.tolerance):
         return True
-    theta = problem.theta + _rounding(problem) * direction(problem, seed=8)
-    moved = problem.at(theta)
+    problem = state.problem
+    moved = problem.at(problem.theta + state.tolerance * direction(problem, seed=8))
     with moved.evaluation() as e:
         value = _value(e, batch)
     return value is not None and abs(a - b) <= 10 * abs(value - a)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import torch
+
+from hesscope import rounding
+from hesscope.checks.precision import weakest_dtype
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
@@ -17,6 +22,15 @@ class State:
     notes: list[Finding] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     num_matvecs: int = 0
+
+    @cached_property
+    def tolerance(self) -> float:
+        """Relative difference of two losses above which they are not the same but for rounding.
+
+        Of the weakest dtype that the loss passes through: 1e-4 in float32, some thousand roundings.
+        """
+        weakest = weakest_dtype(self.problem, self.first_batch())
+        return {torch.float64: 1e-9, torch.float32: 1e-4}.get(weakest, 10 * rounding.eps(weakest))
 
     def first_batch(self) -> Batch:
         """The first batch that counts."""

@@ -109,7 +109,7 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
     weights, num_parts, num_examples = 0.0, 0.0, 0.0
     along: list[float] = []
     with problem.evaluation() as e:
-        for part in parts_of(problem):
+        for part in parts_of(problem, e):
             w = part.count / e.num_items
             D = products_of(e, part, V) - V * values.to(V.dtype)
             C = V.T @ D
@@ -216,7 +216,8 @@ def _enough(num_parts: float) -> float:
         return num_parts
     msg = (
         "the data is one part whose examples cannot be told apart, so its luck cannot be seen: "
-        "give two or more batches (32 are good), or tensors with a common first dimension."
+        "its tensors have no common first dimension, or batches couple their examples (training "
+        "mode, contrastive losses). Give two or more batches; 32 are good."
     )
     raise ValueError(msg)
 

@@ -32,7 +32,7 @@ def gradient_with_noise(problem: Problem) -> tuple[Tensor, float]:
     weighted = torch.zeros_like(total)
     squares, weights, num_parts = 0.0, 0.0, 0.0
     with problem.evaluation() as e:
-        for part in parts_of(problem):
+        for part in parts_of(problem, e):
             w = part.count / e.num_items
             g = e.gradient(part)
             total += w * g

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.autodiff.graph import gradient_graph, refuse_broken
 from hesscope.problem.data import Batch, fingerprint, num_examples, take
 from hesscope.problem.evaluation import Evaluation
@@ -19,23 +20,44 @@ from hesscope.system import collectives
 PARTS = 32  # the data is looked at in at least this many parts, where it can be
 
 
-def parts_of(problem: Problem) -> Iterator[Batch]:
+def parts_of(problem: Problem, e: Evaluation) -> Iterator[Batch]:
     """The batches of this process, each cut at random where there are fewer than PARTS.
 
     A batch is cut into pieces whose sizes differ by one at most. Its examples are shuffled under
     its own fixed seed first, because data often lies in an order that has a meaning: slices of
-    sorted data differ by more than the luck of the draw. A batch whose examples cannot be told
-    apart stays whole. One part at a time is in memory.
+    sorted data differ by more than the luck of the draw. Batches stay whole where their examples
+    cannot be told apart, and where the loss of the first one is not the mean of those of its parts:
+    it couples its examples, or they do not lie on the first axis. One part at a time is in memory.
 
     >>> import torch, hesscope as hs
     >>> x = torch.arange(70.0)[:, None]
-    >>> parts = list(parts_of(hs.Problem(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (x, x))))
+    >>> problem = hs.Problem(torch.nn.Linear(1, 1), torch.nn.MSELoss(), (x, x))
+    >>> with problem.evaluation() as e:
+    ...     parts = list(parts_of(problem, e))
     >>> len(parts), sorted({part.count for part in parts})
     (32, [2.0, 3.0])
     """
     pieces = -(-PARTS // len(problem.batches))
+    cuts = pieces > 1 and _adds_up(problem, e)
     for batch in problem.batches:
-        yield from [batch] if pieces == 1 else _cut(problem, batch, pieces)
+        yield from _cut(problem, batch, pieces) if cuts else [batch]
+
+
+def _adds_up(problem: Problem, e: Evaluation) -> bool:
+    """Whether the loss of the first batch is the mean of those of two parts; two forward passes."""
+    batch = next(iter(problem.batches))
+    halves = list(_cut(problem, batch, 2))
+    if len(halves) < 2:
+        return False
+    try:
+        whole, *parts = (e.loss(one).detach() for one in (batch, *halves))
+    except ValueError:  # the model refuses a part of its batch
+        return False
+    counts = [half.count for half in halves]
+    expected = sum(c * float(part) for c, part in zip(counts, parts, strict=True)) / sum(counts)
+    weaker = max(whole.dtype, problem.dtype, key=rounding.eps)
+    largest = max(abs(float(whole)), 100 * rounding.half_the_digits(weaker))
+    return abs(float(whole) - expected) <= rounding.half_the_digits(weaker) * largest
 
 
 def examples_in(batch: Batch) -> float:
