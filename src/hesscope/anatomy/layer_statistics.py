@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.anatomy.activity import Activity, count_always_on, count_far, watched
+from hesscope.autodiff.graph import variables_behind
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem, layer_slices
 from hesscope.results.layers import LayerStatistics, UnitStatistics
@@ -84,24 +85,10 @@ def _forward(e: Evaluation, activity: Activity) -> tuple[str, ...]:
     used = torch.zeros(len(e.leaves), dtype=torch.float64, device=e.point.device)
     for batch in e.batches:
         activity.begin()
-        reached = _variables(e.finite_loss(batch))
+        reached = variables_behind(e.finite_loss(batch))
         used += torch.tensor([float(id(leaf) in reached) for leaf in e.leaves]).to(used)
     used = collectives.sum_over_processes(used)
     return tuple(name for name, u in zip(e.point.layout.names, used, strict=True) if not u)
-
-
-def _variables(loss: Tensor) -> set[int]:
-    """The identities of the leaves that a graph ends in."""
-    stack = [loss.grad_fn] if loss.grad_fn is not None else []
-    seen, found = set(stack), {id(loss)}
-    while stack:
-        node = stack.pop()
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        new = {n for n, _ in node.next_functions if n is not None} - seen
-        seen |= new
-        stack.extend(new)
-    return found
 
 
 def layers_of(model: nn.Module) -> dict[str, tuple[nn.Module, bool]]:

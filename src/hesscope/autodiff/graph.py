@@ -168,3 +168,17 @@ def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], T
 def _normalises_derivatives(value: Tensor) -> bool:
     """Whether the graph holds the backward pass of a normalisation, ready to run backwards."""
     return any("NormBackwardBackward" in name for name in node_names([value]))
+
+
+def variables_behind(loss: Tensor) -> set[int]:
+    """The identities of the leaves that a graph ends in."""
+    stack = [loss.grad_fn] if loss.grad_fn is not None else []
+    seen, found = set(stack), {id(loss)}
+    while stack:
+        node = stack.pop()
+        if hasattr(node, "variable"):
+            found.add(id(node.variable))
+        new = {n for n, _ in node.next_functions if n is not None} - seen
+        seen |= new
+        stack.extend(new)
+    return found

@@ -2,44 +2,32 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from hesscope import rounding
+from hesscope.autodiff.graph import variables_behind
 from hesscope.checks.state import State
-from hesscope.problem.data import Batch
-from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
 
 
 def loss_moves_with_the_parameters(state: State) -> Finding | None:
-    """∇L at theta is the same in the model's own tensors and in tensors that stand in for them.
+    """With other tensors in the place of theta, the loss reaches none of the model's own.
 
     A penalty on `list(model.parameters())` made once holds the model's own tensors: their gradient
-    is seen, but away from theta the penalty stays behind. Two gradients of the first batch.
+    is seen, but away from theta the penalty stays behind. Read off the graph of the first batch's
+    loss, so exact; one forward pass.
     """
-    problem, batch = state.problem, state.first_batch()
-    own = _gradient(problem, batch)
-    moved = _gradient(problem.at(problem.theta), batch)
-    allowed = rounding.recomputed(problem.dtype) * float(own.norm())
-    apart = [
-        name
-        for name, place in problem.layout.slices().items()
-        if not float((own[place] - moved[place]).norm()) <= allowed
-    ]
-    if not apart:
+    problem = state.problem
+    own = dict(problem.model.named_parameters())
+    with problem.at(problem.theta).evaluation() as e:
+        for name in problem.layout.names:
+            own[name].requires_grad_(True)
+        reached = variables_behind(e.loss(state.first_batch()))
+    held = [name for name in problem.layout.names if id(own[name]) in reached]
+    if not held:
         return None
-    share = float((own - moved).norm()) / float(own.norm())
-    names = ", ".join(apart[:3]) + (" and others" if len(apart) > 3 else "")
+    names = ", ".join(held[:3]) + (" and others" if len(held) > 3 else "")
     return Finding(
         "captured_parameters",
-        f"{share:.0%} of the gradient (in {names}) comes from parameters that the loss holds "
-        "itself, such as a penalty on a list of model.parameters() made beforehand: away from "
-        "these parameters that part of the loss does not move.",
+        f"the loss holds {names} itself, as a penalty on a list of model.parameters() made "
+        "beforehand does: away from these parameters that part of the loss does not move.",
         "read the parameters where the loss is computed: Problem.from_closure(model, lambda model, "
         "batch: loss(model, batch) + penalty(model.parameters()), data).",
     )
-
-
-def _gradient(problem: Problem, batch: Batch) -> Tensor:
-    with problem.evaluation() as e:
-        return e.gradient(batch)

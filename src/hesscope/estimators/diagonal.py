@@ -106,5 +106,5 @@ def _products(A: SymmetricOperator, V: Tensor, done: int, total: int) -> Tensor:
         RuntimeError: if a product is not finite, or squares of its entries are not.
     """
     W = column_products(A, V, lambda i: progress.report("diagonal: matvecs", done + i, total))
-    refuse_size(float(W.abs().max()))
+    refuse_size(float(W.abs().max()) if W.numel() else 0.0)
     return W
