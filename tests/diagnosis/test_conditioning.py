@@ -66,12 +66,12 @@ def test_a_gradient_in_the_sharpest_directions_is_told(share, told):
 
 
 def test_a_spread_that_is_not_known_is_undecided():
-    wide = {**EVEN.ratios, "50 %": hs.Interval(1.0, 1e6, 0.95)}
+    wide = {**EVEN.ratios, 0.5: hs.Interval(1.0, 1e6, 0.95)}
     verdict = conditioning(hs.Conditioning(**{**vars(EVEN), "ratios": wide}), NAN, 1)
     assert verdict.confidence == "undecided"
     assert verdict.claim.startswith("undecided: gradient descent at the largest stable")
     assert verdict.advice
-    low = {**EVEN.ratios, "50 %": hs.Interval(100.0, 1e6, 0.95)}
+    low = {**EVEN.ratios, 0.5: hs.Interval(100.0, 1e6, 0.95)}
     known = conditioning(hs.Conditioning(**{**vars(EVEN), "ratios": low}), NAN, 1)
     assert known.confidence == "measured"
     assert "50 steps or more" in known.claim

@@ -98,7 +98,7 @@ def _key(words: str) -> str:
 
 def _steps(c: Conditioning, lr: float | None) -> Interval:
     """Steps that shrink the distance along the median direction by a factor e."""
-    ratio = c.ratios.get("50 %", Interval(math.nan, math.nan))
+    ratio = c.ratios.get(0.5, Interval(math.nan, math.nan))
     factor = 0.5 if lr is None or c.size == 0 else 1 / (lr * c.size)
     return Interval(factor * ratio.low, factor * ratio.high, ratio.level)
 

@@ -53,7 +53,7 @@ def conditioning(
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.0]).double()))
     >>> c = hs.conditioning(A, dampings=[1.0])
-    >>> c.singular, round(c.kappa.low, 6), round(c.damped["1"].high, 6)
+    >>> c.singular, round(c.kappa.low, 6), round(c.damped[1.0].high, 6)
     (True, 4.0, 5.0)
     """
     density = A
@@ -78,8 +78,8 @@ def conditioning(
         null=null,
         positive=positive,
         kappa=counts.ratio_to_smallest(),
-        ratios={f"{q:.0%}".replace("%", " %"): counts.ratio_to_quantile(q) for q in QUANTILES},
-        damped={f"{d:g}": _damped(lambda_max, lambda_min, d) for d in dampings},
+        ratios={q: counts.ratio_to_quantile(q) for q in QUANTILES},
+        damped={float(d): _damped(lambda_max, lambda_min, d) for d in dampings},
         effective_rank=_moment(density, lambda x: np.abs(x) / size if size else 0 * x),
         stable_rank=_moment(density, lambda x: (x / size) ** 2 if size else 0 * x),
         num_matvecs=density.num_matvecs,

@@ -25,8 +25,8 @@ class Conditioning(Result):
     null: Interval  # eigenvalues within ± tau
     positive: Interval  # eigenvalues above tau
     kappa: Interval  # largest |λ| over the smallest |λ| above tau
-    ratios: dict[str, Interval]  # "50 %": largest |λ| over that quantile of |λ| above tau
-    damped: dict[str, Interval | None]  # damping: κ of A + damping I; None if not proven definite
+    ratios: dict[float, Interval]  # 0.5: largest |λ| over that quantile of |λ| above tau
+    damped: dict[float, Interval | None]  # damping: κ of A + damping I; None if not proven definite
     effective_rank: Estimate  # tr |A| over the largest |λ|
     stable_rank: Estimate  # ‖A‖_F² over the largest |λ| squared
     num_matvecs: int
@@ -88,8 +88,8 @@ class Conditioning(Result):
         if self.indefiniteness is not None:
             lines.append(f"  indefinite: λmax/|λmin| = {_both(self.indefiniteness)}")
         lines += [
-            f"  largest |λ| / {name} quantile of |λ| above tau: {_both(ratio)}"
-            for name, ratio in self.ratios.items()
+            f"  largest |λ| / {100 * q:g} % quantile of |λ| above tau: {_both(ratio)}"
+            for q, ratio in self.ratios.items()
             if not math.isnan(ratio.low)
         ]
         lines.append(
@@ -98,7 +98,7 @@ class Conditioning(Result):
         )
         for damping, kappa in self.damped.items():
             value = "not proven positive definite" if kappa is None else f"κ = {_both(kappa)}"
-            lines.append(f"  A + {damping} I: {value}")
+            lines.append(f"  A + {damping:g} I: {value}")
         if self.critical_step is not None:
             lines.append(f"  2/λmax = {self.critical_step:.4g}")
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
