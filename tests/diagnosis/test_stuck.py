@@ -53,6 +53,14 @@ def test_the_claim_follows_from_the_numbers(
     assert (verdict.confidence, verdict.finding) == (confidence, bool(finding))
 
 
+@pytest.mark.parametrize(("loss", "constant"), [(1.0, 0.0), (1.0, 1e-12), (-1.0, 2.0), (0.0, 0.0)])
+def test_without_a_scale_it_is_undecided(loss, constant):
+    verdict = stuck(loss, constant, STOPPED, BOWL)
+    assert verdict.confidence == "undecided"
+    assert not verdict.finding
+    assert "share" not in verdict.evidence
+
+
 def test_the_kick_doubles_a_quadratic_loss_on_average():
     """L + r² tr H/2n = 2 L at the stated radius; the mean over kicks is within four errors."""
     values = torch.linspace(0.5, 1.5, 40).double()

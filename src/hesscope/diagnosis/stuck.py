@@ -15,6 +15,7 @@ SOURCE = (
 )
 CHANCE = 0.95  # of the loss of the best constant prediction: above, next to nothing is learned
 HIGH = 0.5
+PERFECT = 1e-9  # a constant that fits all targets but for rounding says nothing about a network
 
 
 def stuck(
@@ -34,9 +35,11 @@ def stuck(
     L + r² tr H/2n, has doubled the loss: descent from a much smaller one falls back to the same
     place. Where curvature is negative on average no such radius exists.
 
+    Undecided where a constant fits all targets, or losses are negative: there is no scale then.
+
     Args:
-        loss: the mean loss, not negative.
-        constant_loss: of the best constant prediction, positive.
+        loss: the mean loss.
+        constant_loss: of the best constant prediction.
         descent: the slope.
         curvature: the ends of the spectrum.
         density: of the Hessian, for its trace.
@@ -45,7 +48,8 @@ def stuck(
     >>> stuck(0.69, 0.69, Descent(0.0, math.nan, 1e-9), bowl).claim
     'stuck high: a minimum, and the loss is 100 % of that of the best constant prediction'
     """
-    share = loss / constant_loss
+    measures = loss >= 0 and constant_loss > PERFECT * loss
+    share = loss / constant_loss if measures else math.nan
     radius = _kick_radius(loss, density)
     claim, confidence, advice, finding = _judge(share, radius, descent, curvature)
     return Verdict(
@@ -69,6 +73,9 @@ def stuck(
 def _judge(
     share: float, radius: float, d: Descent, c: Curvature
 ) -> tuple[str, Confidence, str, bool]:
+    if math.isnan(share):
+        claim = "undecided: a constant prediction has a loss of zero or less, so it is no measure"
+        return claim, "undecided", "", False
     times = f"{100 * share:.0f} % of" if share < 2 else f"{share:.2g} times"
     level = f"the loss is {times} that of the best constant prediction"
     where = _stopped(d, c)
