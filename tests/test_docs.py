@@ -1,6 +1,7 @@
 """The documentation names what the code names."""
 
 import re
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -38,3 +39,18 @@ def test_every_make_command_that_is_named_exists():
         found = re.findall(r"(?:^\s*|`|entry: |run: )make ([a-z-]+)", path.read_text("utf-8"), re.M)
         named |= set(found)
     assert {"check", "lint", "test", "papers"} <= named <= commands
+
+
+def test_the_rooms_stand_in_the_order_of_the_contract():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    levels = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "docs/architecture.md").read_text("utf-8")
+    table = page.split("## Rooms")[1].split("## ")[0]
+    rooms = [
+        name.strip("`/").removesuffix(".py")
+        for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+        for name in row.split(", ")
+    ]
+    assert sorted(rooms) == sorted(name for level in levels for name in level.split(" | "))
+    where = {name: i for i, level in enumerate(levels) for name in level.split(" | ")}
+    assert [where[room] for room in rooms] == sorted(where.values())
