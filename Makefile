@@ -61,8 +61,8 @@ test-peers: ## agreement with curvlinops, in an environment of its own
 	"$(PEERS)/bin/python" -m pytest --noconftest -p no:cacheprovider tests/peers
 
 GUESTS := .zoo-guests
-test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (15 minutes of two cores)
+test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minutes of two cores)
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
 		--target $(GUESTS) -r tests/zoo/guests.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -n 2 -m zoo --tb=line \
-		tests/zoo --zoo-rows zoo-rows.json
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -n 2 -m zoo \
+		--show-capture=no --zoo-rows zoo-rows.json tests/zoo

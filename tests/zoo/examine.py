@@ -177,23 +177,37 @@ def _left_changed(
 ) -> list[str]:
     """What hesscope left in the user's hands other than it was, beside a twin never shown to it."""
     twin = build(specimen, mode.point, mode.dtype)
-    pairs = list(zip(model.modules(), twin.modules(), strict=True))
-    mine, its = model.state_dict(), twin.state_dict()
+    first, mine = _Inside(twin), _Inside(model)
+    fresh = specimen.batches(mode.parts, mode.dtype)
+    losses = [MeanLoss(specimen, m, fresh, lifted=False).value() for m in (model, twin)]
+    unchanged = same(batches, fresh)
+    specimen.loss(twin, fresh[0])  # what any call leaves behind is nobody's fault
+    used = _Inside(twin)
     changed = {
-        "tensors": any(not torch.equal(mine[k].nan_to_num(), its[k].nan_to_num()) for k in its),
+        "tensors": not (mine.same_tensors(first) or mine.same_tensors(used)),
         "gradients": any(p.grad is not None for p in model.parameters()),
-        "mode": any(a.training != b.training for a, b in pairs),
-        "batch": not same(batches, specimen.batches(mode.parts, mode.dtype)),
+        "mode": any(mine.training.get(name, flag) != flag for name, flag in first.training.items()),
+        "batch": not unchanged,
+        "loss": not torch.allclose(*torch.tensor(losses), rtol=1e-6, atol=0, equal_nan=True),
     }
-    losses = [
-        MeanLoss(specimen, m, specimen.batches(mode.parts, mode.dtype), lifted=False).value()
-        for m in (model, twin)
-    ]
-    mine, its = torch.tensor(losses)
-    changed["loss"] = not torch.allclose(mine, its, rtol=1e-6, atol=0, equal_nan=True)
-    specimen.loss(twin, specimen.batches(mode.parts, mode.dtype)[0])  # what any call leaves behind
-    new = {name for mine, its in pairs for name in mine.__dict__.keys() - its.__dict__.keys()}
+    new = {name for _, name in mine.attributes - first.attributes - used.attributes}
     return [*(name for name, is_so in changed.items() if is_so), *sorted(new)]
+
+
+class _Inside:
+    """What a model holds, to be compared with another of its kind."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        self.tensors = {name: t.detach().clone() for name, t in model.state_dict().items()}
+        self.training = {name: module.training for name, module in modules.items()}
+        self.attributes = {(name, key) for name, m in modules.items() for key in m.__dict__}
+
+    def same_tensors(self, other: _Inside) -> bool:
+        return self.tensors.keys() == other.tensors.keys() and all(
+            torch.equal(self.tensors[name].nan_to_num(), tensor.nan_to_num())
+            for name, tensor in other.tensors.items()
+        )
 
 
 def _row(specimen: Specimen, mode: Mode | None = None, **facts: Any) -> dict[str, Any]:

@@ -212,6 +212,10 @@ def truth(loss: MeanLoss, v: Tensor) -> Truth:
     """H v of a mean loss, its witness, and whether the loss has a Hessian at all."""
     if not abs(loss.value()) < float("inf"):
         return Truth(None, None, "none", "the loss is not finite")
+    try:
+        loss.gradient()
+    except Exception as failure:  # models that can be differentiated in training mode alone
+        return Truth(None, None, "none", f"torch has no gradient in evaluation mode: {failure}")
     differences, spread = loss.best_difference(v, loss.gradient)
     by_differences = differences if spread <= CONVERGED else None
     witness = f"differences to {spread:.0e}"

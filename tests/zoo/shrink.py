@@ -80,6 +80,7 @@ def tiny(name: str, eager: bool, /, **exceptions: Any) -> nn.Module:
     """The model class of that name in a tiny configuration, with the weights of seed 0."""
     import transformers
 
+    transformers.logging.set_verbosity_error()
     kind = getattr(transformers, name)
     config = small(kind.config_class, **exceptions)
     if eager:

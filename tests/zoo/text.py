@@ -216,6 +216,7 @@ TEXT = [
     *(model(n, "experts", continued) for n in EXPERTS.split()),
     model("MixtralForCausalLM", "experts", continued, "balanced", output_router_logits=True),
     *(model(n, "recurrent", continued) for n in RECURRENT.split()),
+    model("RwkvForCausalLM", "recurrent", continued, "uncached", use_cache=False),
     model("xLSTMForCausalLM", "recurrent", of_length(continued, 16)),
     model("ReformerModelWithLMHead", "recurrent", of_length(continued, 16)),
     *(model(n, "translator", translated) for n in TRANSLATORS.split()),
