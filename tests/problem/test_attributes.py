@@ -151,3 +151,49 @@ def test_modules_are_found_once_behind_functions_within_functions():
     inner = partial(lambda held, x: held(x), layer)
     assert list(modules_behind(lambda x: inner(x))) == [layer]
     assert list(modules_behind(lambda x: x)) == []
+
+
+class InstallsHooksOnce(nn.Module):
+    """Registers a hook at its first call, and remembers in an attribute that it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3).double()
+
+    def forward(self, x):
+        if not getattr(self, "installed", False):
+            self.layer.register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+            self.installed = True
+        return self.layer(x)
+
+
+class ReplacesASubmodule(nn.Module):
+    """Swaps a layer for another one as soon as an input is short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.scale = nn.Linear(4, 3).double(), nn.Identity()
+
+    def forward(self, x):
+        outputs = self.scale(self.layer(x))
+        self.scale = nn.Tanh()
+        return outputs
+
+
+@pytest.mark.parametrize(("build", "factor"), [(InstallsHooksOnce, 2.0), (ReplacesASubmodule, 1.0)])
+def test_hooks_and_submodules_are_those_of_the_first_call(build, factor):
+    model = build()
+    theta = torch.cat([p.detach().reshape(-1) for p in model.layer.parameters()])
+
+    def loss(t):
+        return F.cross_entropy(factor * (INPUTS @ t[:12].view(3, 4).T + t[12:]), LABELS)
+
+    problem = hs.Problem(model, F.cross_entropy, (INPUTS, LABELS))
+    assert [problem.loss() for _ in range(3)] == pytest.approx([float(loss(theta))] * 3, rel=1e-14)
+    H = torch.autograd.functional.hessian(loss, theta)
+    assert (hs.Hessian(problem).to_dense() - H).abs().max() <= 1e-13
+    assert not model.layer._forward_hooks
+    assert not hasattr(model, "installed")
+    assert not isinstance(getattr(model, "scale", None), nn.Tanh)

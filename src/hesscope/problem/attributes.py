@@ -6,6 +6,7 @@ its keys: plain attributes that change what the next evaluation gives, and belon
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -25,7 +26,8 @@ class Attributes:
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._kept = [(vars(module), _plain(vars(module))) for module in modules]
+        self.modules = tuple(modules)
+        self._kept = [(vars(module), _plain(vars(module))) for module in self.modules]
 
     def restore(self) -> None:
         """Puts back what has changed, and nothing else."""
@@ -37,6 +39,29 @@ class Attributes:
                     now[name] = value
                 if content is not None:
                     content.restore()
+
+
+class Structure:
+    """The submodules and hooks of modules as they are now.
+
+    A forward pass may replace a submodule, or register hooks and remember in an attribute that it
+    has: the attribute put back alone, the hooks would be there twice after the next pass.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._kept = [
+            (value, value.copy())
+            for module in modules
+            for value in vars(module).values()
+            if type(value) is OrderedDict or value is module.__dict__["_modules"]
+        ]
+
+    def restore(self) -> None:
+        """Puts back what has changed, and nothing else."""
+        for now, before in self._kept:
+            if len(now) != len(before) or any(now.get(key) is not before[key] for key in before):
+                now.clear()
+                now.update(before)
 
 
 def modules_behind(function: Any, depth: int = DEPTH) -> Iterator[nn.Module]:

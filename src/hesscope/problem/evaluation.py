@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesscope.problem.attributes import Attributes
+from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.calls import call, check_finite, check_loss, check_outputs
 from hesscope.problem.data import Batch, Batches, seed_generators
 from hesscope.problem.handing import Handing
@@ -148,10 +148,12 @@ class Evaluation:
             raise RuntimeError(msg)
         seed_generators(batch.index if seed is None else seed)
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
+        structure = Structure(self._attributes.modules)
         try:
             with substituted(self.model, buffers), self._handing.content(batch) as content:
                 return call(function, self.point, replace(batch, content=content))
         finally:
+            structure.restore()
             self._attributes.restore()
 
 
