@@ -27,11 +27,13 @@ def parameters_are_finite(state: State) -> Finding | None:
             f"{', '.join(bad[:4])}.",
             "load a checkpoint from before the run diverged.",
         )
-    if problem.dtype in (torch.float16, torch.bfloat16):
+    if problem.point.half is not None and not problem.rounded:
         state.note(
             "low_precision",
-            f"the parameters are {problem.dtype}; products carry a noise of about 1 %.",
-            "measure a float32 copy: model.float().",
+            f"parameters are {problem.point.half}: loss, gradient and products are computed in "
+            "float32 copies of weights and data, and are those of the float32 network with these "
+            "weights.",
+            "nothing; a step in half precision adds its own rounding to what is found here.",
         )
     return None
 

@@ -10,13 +10,17 @@ from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.checks.differences import (
     beside,
     direction,
+    few_examples,
     first_error,
+    rounding_noise,
     second_error,
     small_problem,
     worst_tensor,
 )
 from hesscope.checks.state import State
 from hesscope.results.check import Finding
+
+NOISE = 0.1  # of a product: above, its largest eigenvalues have no correct digit
 
 
 def graph_is_differentiable_again(state: State) -> Finding | None:
@@ -52,6 +56,8 @@ def hessian_is_symmetric(state: State) -> Finding | None:
             "product='finite-difference'.",
         )
     state.num_matvecs += 2
+    if state.problem.rounded and (fault := _rounding(state)) is not None:
+        return fault
     if not bool(torch.isfinite(Hu).all() and torch.isfinite(Hv).all()):
         return Finding(
             "product_not_finite",
@@ -121,6 +127,25 @@ def hessian_matches_the_gradient(state: State) -> Finding | None:
         "autograd's Hessian-vector product differs from the change of the gradient, most for "
         f"{worst}, by {error:.1e} of"
     )
+
+
+def _rounding(state: State) -> Finding | None:
+    """Says how far off products of a model are that runs in half precision only."""
+    few = few_examples(state.problem)
+    noise = rounding_noise(few, direction(few, seed=0))
+    state.num_matvecs += 3
+    cause = (
+        f"the model fails in float32 and runs in {state.problem.point.half} alone, whose rounding "
+        f"changes a Hessian-vector product by about {100 * noise:.2g} % of its size."
+    )
+    cure = (
+        "let it run in float32, too: cast to the dtype of a weight, x.to(self.weight.dtype), and "
+        "not to torch.bfloat16."
+    )
+    if noise > NOISE:
+        return Finding("low_precision", cause, cure)
+    state.note("low_precision", cause, cure)
+    return None
 
 
 def _wrong_third_derivative(exact: torch.Tensor, gradient: torch.Tensor) -> Finding:

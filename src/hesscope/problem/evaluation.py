@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.calls import call, check_finite, check_loss, check_outputs
-from hesscope.problem.data import Batch, Batches, seed_generators
+from hesscope.problem.data import Batch, Batches, map_tensors, seed_generators
 from hesscope.problem.handing import Handing
 from hesscope.problem.parameters import flatten, substituted
-from hesscope.problem.point import Point
+from hesscope.problem.point import Point, at_least_single
 from hesscope.problem.surroundings import twice_differentiable, untouched
 from hesscope.system import collectives
 
@@ -48,6 +48,7 @@ class Evaluation:
     _predict: Predict | None
     _handing: Handing
     _attributes: Attributes
+    _change: Callable[[Tensor], Tensor] | None = None  # of the tensors of a batch
     _stay: _Stay = field(default_factory=_Stay)
 
     @property
@@ -147,6 +148,8 @@ class Evaluation:
             )
             raise RuntimeError(msg)
         seed_generators(batch.index if seed is None else seed)
+        if self._change is not None:
+            batch = replace(batch, content=map_tensors(batch.content, self._change))
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
         structure = Structure(self._attributes.modules)
         try:
@@ -168,16 +171,23 @@ def evaluating(
     others: Sequence[nn.Module],
     *,
     training: bool,
+    rounded: bool = False,
 ) -> Iterator[Evaluation]:
-    """Enters the surroundings in which a model can be run at a point, and leaves no trace."""
+    """Enters the surroundings in which a model can be run at a point, and leaves no trace.
+
+    A model in half precision is run in float32, on data in float32, unless `rounded`.
+    """
     point = point.without_hooks()
-    with untouched(point.model, others, training=training) as attributes:
-        leaves = point.differentiated()
-        with (
-            substituted(point.model, point.substitutes),
-            twice_differentiable(point.model, point.device),
-        ):
-            e = Evaluation(point, leaves, batches, num_items, closure, predict, handing, attributes)
+    with (
+        untouched(point.model, others, training=training) as attributes,
+        twice_differentiable(point.model, point.device),
+    ):
+        leaves, seen = point.entered(rounded=rounded)
+        change = None if point.half is None or rounded else at_least_single
+        with substituted(point.model, seen):
+            e = Evaluation(
+                point, leaves, batches, num_items, closure, predict, handing, attributes, change
+            )
             try:
                 yield e
             finally:

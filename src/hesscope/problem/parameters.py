@@ -181,14 +181,22 @@ def _describe(selection: Selection) -> str:
     return f"params={selection!r}" if not callable(selection) else "the function given as params"
 
 
+HALF = (torch.float16, torch.bfloat16)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that derivatives are taken in: float32 for half precision."""
+    return torch.float32 if dtype in HALF else dtype
+
+
 def _refuse_mixed(chosen: Mapping[str, Tensor]) -> None:
-    """One vector theta has one dtype and one device.
+    """One vector theta has one dtype, to which half precision is raised, and one device.
 
     Raises:
         ValueError: if the parameters differ in one of them.
     """
     kinds = {f"{p.dtype} on {p.device}": name for name, p in chosen.items()}
-    if len(kinds) > 1:
+    if len({(working_dtype(p.dtype), p.device) for p in chosen.values()}) > 1:
         examples = ", ".join(f"{name} is {kind}" for kind, name in list(kinds.items())[:3])
         msg = (
             f"the parameters differ in dtype or device: {examples}. Bring them together, for "

@@ -8,12 +8,23 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from hesscope.problem.parameters import Layout, Selection, finite_vector, flatten, select
+from hesscope.problem.parameters import (
+    HALF,
+    Layout,
+    Selection,
+    finite_vector,
+    flatten,
+    select,
+    working_dtype,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A model, which of its parameters make up theta, and the tensors that stand in for its own."""
+    """A model, which of its parameters make up theta, and the tensors that stand in for its own.
+
+    The theta of a model in half precision is in float32.
+    """
 
     model: nn.Module
     layout: Layout
@@ -31,18 +42,40 @@ class Point:
         """
         chosen = select(dict(model.named_parameters()), selection)
         first = next(iter(chosen.values()))
-        return cls(model, Layout.of(chosen), first.dtype, first.device)
+        return cls(model, Layout.of(chosen), working_dtype(first.dtype), first.device)
+
+    @property
+    def half(self) -> torch.dtype | None:
+        """The half-precision dtype that the model holds some of its tensors in, if it does."""
+        if self.dtype == torch.float64:  # all are in copies
+            return None
+        own = [*self.model.parameters(), *self.model.buffers()]
+        return next((tensor.dtype for tensor in own if tensor.dtype in HALF), None)
 
     def leaves(self) -> list[Tensor]:
         """The tensors that make up theta: the model's own, or those of `moved_to`."""
         return self._among(dict(self.model.named_parameters()))
 
-    def differentiated(self) -> list[Tensor]:
-        """The leaves, after asking for gradients of them and of no other parameter of the model."""
+    def entered(self, *, rounded: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The leaves that are differentiated, and what the model sees in the place of its tensors.
+
+        Gradients are asked for of the leaves and of no other parameter of the model. What the model
+        holds in half precision it sees in float32, or, if `rounded`, as it holds it.
+        """
         own, inside = dict(self.model.named_parameters()), set(self.layout.names)
         for name, parameter in own.items():
             parameter.requires_grad_(name in inside and name not in self.substitutes)
-        return self._among(own)
+        if self.half is None:
+            return self._among(own), dict(self.substitutes)
+        seen = dict(self.substitutes)
+        for name, tensor in [*own.items(), *self.model.named_buffers()]:
+            if tensor.dtype in HALF and name not in seen:
+                seen[name] = tensor.detach().float().requires_grad_(name in inside)
+        leaves = [seen.get(name, own[name]) for name in self.layout.names]
+        if rounded:  # the derivative passes through the rounding
+            tensors = {**own, **dict(self.model.named_buffers())}
+            seen = {name: tensor.to(tensors[name].dtype) for name, tensor in seen.items()}
+        return leaves, seen
 
     def without_hooks(self) -> Point:
         """The same point, with tensors of the same memory in place of parameters that have hooks.
@@ -51,7 +84,7 @@ class Point:
         """
         own = dict(self.model.named_parameters())
         hooked = [n for n in self.layout.names if own[n]._backward_hooks]
-        hooked = [name for name in hooked if name not in self.substitutes]
+        hooked = [n for n in hooked if n not in self.substitutes and own[n].dtype not in HALF]
         if not hooked:
             return self
         with torch.inference_mode(mode=False):
@@ -69,7 +102,7 @@ class Point:
     def theta(self) -> Tensor:
         """A copy of the parameter vector (n,)."""
         with torch.inference_mode(mode=False):
-            return flatten([leaf.detach() for leaf in self.leaves()]).clone()
+            return flatten([leaf.detach().to(self.dtype) for leaf in self.leaves()]).clone()
 
     def moved_to(self, theta: Tensor) -> Point:
         """The point theta (n,), in tensors of its own.
@@ -124,3 +157,8 @@ class Point:
 def double(tensor: Tensor) -> Tensor:
     """The tensor without its graph, in float64 if it is a floating one."""
     return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """The tensor, in float32 if it is in half precision."""
+    return tensor.float() if tensor.dtype in HALF else tensor

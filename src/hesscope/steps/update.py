@@ -71,8 +71,9 @@ def update(problem: Problem, optimizer: Optimizer, gradient: Tensor) -> Update:
         clones[id(p.parameter)] = clone
     _make_step(_shadow(optimizer, clones))
     start = problem.theta
-    after = flatten([clone.detach() for clone in clones.values()])
-    off = rounding.stored(problem.dtype, float(start.norm()))
+    after = flatten([clone.detach().to(start.dtype) for clone in clones.values()])
+    coarsest = max((clone.dtype for clone in clones.values()), key=rounding.eps)
+    off = rounding.stored(coarsest, float(start.norm()))
     return Update(after - start, type(optimizer).__name__, off)
 
 
