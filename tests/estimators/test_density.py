@@ -476,7 +476,7 @@ REFUSED = [
      "str is no operator; give one such as hs.Hessian(problem), a square tensor or array, a SciPy "
      "operator, or hs.as_operator(function, n)."),
     (lambda: hs.spectral_density(dense(), 3),
-     "num_matvecs=3 is too few for a density; the usual is 100."),
+     "max_matvecs=3 is too few for a density; the usual is 100."),
     (lambda: hs.spectral_density(dense(), delta=0.0),
      "delta=0.0 must lie between 0 and 0.05, so that 95 % is left; the usual is 1e-3."),
     (lambda: hs.spectral_density(dense(), delta=0.05),
@@ -512,7 +512,7 @@ def test_too_many_products_for_the_memory_are_refused_with_how_many_would_fit(mo
         "hesscope.estimators.density.available_bytes", lambda device: 2 * 8 * 600 * 50
     )
     message = (
-        "100 products of n=600 keep up to 960 kB of vectors, 480 kB are free; num_matvecs=50 "
+        "100 products of n=600 keep up to 960 kB of vectors, 480 kB are free; max_matvecs=50 "
         "would fit."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -128,7 +128,7 @@ def test_a_diagonal_prints_its_range_and_how_well_it_is_known():
 
 @pytest.mark.parametrize("num_matvecs", [3, 2, 0, 7])
 def test_odd_or_too_few_products_are_refused(num_matvecs):
-    message = f"num_matvecs={num_matvecs} must be even and at least 4: half goes to each side."
+    message = f"max_matvecs={num_matvecs} must be even and at least 4: half goes to each side."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         hs.diagonal(hs.as_operator(torch.eye(30)), num_matvecs)
 

@@ -106,7 +106,7 @@ def rounding_noise(problem: Problem, v: Tensor) -> float:
     """
     assert problem.point.half is not None
     z = probes.gaussian(problem.n, 7, dtype=problem.dtype, device=problem.device)
-    nudge = torch.finfo(problem.point.half).eps / 2 * z * problem.theta
+    nudge = rounding.eps(problem.point.half) / 2 * z * problem.theta
     behind, here, ahead = (
         ReverseOverReverse(problem.at(problem.theta + sign * nudge)).products(v[:, None])[:, 0]
         for sign in (-1, 0, 1)

@@ -23,7 +23,7 @@ SKEWNESS = 1.5  # (2 t² + 1)/6 at t = 2: skewness times the standard error in J
 
 def conditioning(
     A: OperatorLike | SpectralDensity,
-    num_matvecs: int = 100,
+    max_matvecs: int = 100,
     *,
     tau: float | None = None,
     dampings: Sequence[float] = (),
@@ -39,7 +39,7 @@ def conditioning(
 
     Args:
         A: the operator or matrix, or a density that is known and then costs nothing again.
-        num_matvecs: products to spend.
+        max_matvecs: products to spend.
         tau: below, |λ| is called zero; by default 1e-6 of the largest, at least three times what
             rounding can do. An absolute and a relative threshold can tell opposite stories of one
             training run, so both are printed.
@@ -58,7 +58,7 @@ def conditioning(
     """
     density = A
     if not isinstance(density, SpectralDensity):
-        density = spectral_density(density, num_matvecs, seed=seed)
+        density = spectral_density(density, max_matvecs, seed=seed)
     tau = density.tau if tau is None else tau
     negative, null, positive = (
         ask(tau) for ask in (density.negative, density.null, density.positive)

@@ -29,14 +29,14 @@ CLEAN_CUT = 0.01  # of 1/n: the mass that an eigenvalue at a cut could have
 
 def spectral_density(
     A: OperatorLike,
-    num_matvecs: int = 100,
+    max_matvecs: int = 100,
     *,
     deflate: Literal["auto", "none"] | Eigenpairs = "auto",
     verify: bool = True,
     seed: int = 0,
     delta: float = 1e-3,
 ) -> SpectralDensity:
-    """The density of all n eigenvalues, with rigorous counts, from `num_matvecs` products.
+    """The density of all n eigenvalues, with rigorous counts, from `max_matvecs` products.
 
     Lanczos with full reorthogonalisation from a Gaussian start. Ritz values at both ends that have
     converged are eigenvalues: they get weight 1/n each instead of the random mass that they have
@@ -47,7 +47,7 @@ def spectral_density(
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
-        num_matvecs: products to spend in all. From n on, the whole spectrum is computed instead.
+        max_matvecs: products to spend in all. From n on, the whole spectrum is computed instead.
         deflate: "auto" as described; "none" for plain quadrature; or the result of `eigsh`, whose
             pairs are taken out before the run.
         verify: spend products on verifying outliers.
@@ -60,7 +60,7 @@ def spectral_density(
         Interrupted from the keyboard, it warns and returns what the steps until then give.
 
     Raises:
-        ValueError: if num_matvecs is less than 4, delta or the pairs do not fit, or memory is
+        ValueError: if max_matvecs is less than 4, delta or the pairs do not fit, or memory is
             short.
         RuntimeError: if a product is not finite, or A is not symmetric.
 
@@ -68,16 +68,16 @@ def spectral_density(
 
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.linspace(-1, 1, 400).double()))
-    >>> d = hs.spectral_density(A, num_matvecs=40)
+    >>> d = hs.spectral_density(A, max_matvecs=40)
     >>> 200 in d.negative(), abs(float(d.nodes @ d.weights)) < 0.1
     (True, True)
     """
     A = symmetric_operator(A)
-    _check(A, num_matvecs, deflate, delta)
-    if num_matvecs >= A.n:
+    _check(A, max_matvecs, deflate, delta)
+    if max_matvecs >= A.n:
         return _exact(A, seed, delta)
-    _refuse_too_large(A, num_matvecs)
-    work = Measurement(A, num_matvecs, verify and deflate != "none", seed, delta)
+    _refuse_too_large(A, max_matvecs)
+    work = Measurement(A, max_matvecs, verify and deflate != "none", seed, delta)
     if isinstance(deflate, Eigenpairs):
         work.lock(deflate)
     work.measure(split=deflate != "none")
@@ -334,14 +334,14 @@ def _exact(A: SymmetricOperator, seed: int, delta: float) -> SpectralDensity:
     )
 
 
-def _check(A: SymmetricOperator, num_matvecs: int, deflate: str | Eigenpairs, delta: float) -> None:
+def _check(A: SymmetricOperator, max_matvecs: int, deflate: str | Eigenpairs, delta: float) -> None:
     """Can this be asked?
 
     Raises:
         ValueError: if not.
     """
-    if num_matvecs < 4:
-        msg = f"num_matvecs={num_matvecs} is too few for a density; the usual is 100."
+    if max_matvecs < 4:
+        msg = f"max_matvecs={max_matvecs} is too few for a density; the usual is 100."
         raise ValueError(msg)
     if not 0 < delta < 0.05:
         msg = f"delta={delta} must lie between 0 and 0.05, so that 95 % is left; the usual is 1e-3."
@@ -355,17 +355,17 @@ def _check(A: SymmetricOperator, num_matvecs: int, deflate: str | Eigenpairs, de
         raise ValueError(msg)
 
 
-def _refuse_too_large(A: SymmetricOperator, num_matvecs: int) -> None:
+def _refuse_too_large(A: SymmetricOperator, max_matvecs: int) -> None:
     """A vector per product, and as many again for outliers that are locked.
 
     Raises:
         ValueError: with what is needed, what is free, and how many products would fit.
     """
     row = A.n * A.dtype.itemsize
-    need, free = 2 * num_matvecs * row, available_bytes(A.device)
+    need, free = 2 * max_matvecs * row, available_bytes(A.device)
     if need > free:
         msg = (
-            f"{num_matvecs} products of n={A.n} keep up to {human(need)} of vectors, {human(free)} "
-            f"are free; num_matvecs={max(4, int(free // (2 * row)))} would fit."
+            f"{max_matvecs} products of n={A.n} keep up to {human(need)} of vectors, {human(free)} "
+            f"are free; max_matvecs={max(4, int(free // (2 * row)))} would fit."
         )
         raise ValueError(msg)

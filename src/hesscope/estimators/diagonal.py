@@ -17,7 +17,7 @@ from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
 
 
-def diagonal(A: OperatorLike, num_matvecs: int = 100, *, seed: int = 0) -> Diagonal:
+def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int = 0) -> Diagonal:
     """All n diagonal entries A_ii, estimated by XDiag, with the error of the whole vector.
 
     Half of the products find a basis Q of what A does to random signs Ω, the other half give QᵀA,
@@ -27,7 +27,7 @@ def diagonal(A: OperatorLike, num_matvecs: int = 100, *, seed: int = 0) -> Diago
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
-        num_matvecs: products, an even number of at least 4; half as many vectors are kept.
+        max_matvecs: products, an even number of at least 4; half as many vectors are kept.
         seed: of the random signs.
 
     Returns:
@@ -36,23 +36,23 @@ def diagonal(A: OperatorLike, num_matvecs: int = 100, *, seed: int = 0) -> Diago
         small are not known.
 
     Raises:
-        ValueError: if num_matvecs is odd or less than 4.
+        ValueError: if max_matvecs is odd or less than 4.
         RuntimeError: if a product is not finite.
 
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0]).double()))
-    >>> hs.diagonal(A, num_matvecs=8).values
+    >>> hs.diagonal(A, max_matvecs=8).values
     tensor([3., 2., 1., 0.], dtype=torch.float64)
     """
     A = symmetric_operator(A)
-    if num_matvecs < 4 or num_matvecs % 2:
-        msg = f"num_matvecs={num_matvecs} must be even and at least 4: half goes to each side."
+    if max_matvecs < 4 or max_matvecs % 2:
+        msg = f"max_matvecs={max_matvecs} must be even and at least 4: half goes to each side."
         raise ValueError(msg)
-    if num_matvecs >= 2 * A.n:
+    if max_matvecs >= 2 * A.n:
         return Diagonal(A.to_dense().diagonal().cpu().double(), 0.0, A.n)
-    num = num_matvecs // 2
+    num = max_matvecs // 2
     signs = torch.stack([_signs(A, seed + i) for i in range(num)], 1)
-    Y = _products(A, signs, 0, num_matvecs)
+    Y = _products(A, signs, 0, max_matvecs)
     Q, S = _basis(Y)
     Z = _products(A, Q, num, num + Q.shape[1])
     each = _leave_one_out(signs, Y, Q, S, Z)

@@ -39,10 +39,10 @@ Rules = Callable[[Lanczos], tuple[float, float]]
 def trace_function(
     A: OperatorLike,
     f: Callable[[Tensor], Tensor],
-    rtol: float = 0.05,
     *,
-    pairs: Eigenpairs | None = None,
+    rtol: float = 0.05,
     max_matvecs: int = 500,
+    pairs: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Estimate:
     """tr f(A) = Σ f(λ_i) for a smooth function f, with sampling error and quadrature error.
@@ -88,10 +88,10 @@ def trace_function(
 def logdet(
     A: OperatorLike,
     damping: float,
-    rtol: float = 0.01,
     *,
-    pairs: Eigenpairs | None = None,
+    rtol: float = 0.01,
     max_matvecs: int = 500,
+    pairs: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Estimate:
     """log det(A + damping I) = Σ log(λ_i + damping), with an interval that covers.
@@ -134,10 +134,10 @@ def logdet(
 def effective_dimension(
     A: OperatorLike,
     damping: float,
-    rtol: float = 0.05,
     *,
-    pairs: Eigenpairs | None = None,
+    rtol: float = 0.05,
     max_matvecs: int = 500,
+    pairs: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Estimate:
     """tr A (A + damping I)⁻¹ = Σ λ_i/(λ_i + damping): how many directions the data determine.

@@ -21,14 +21,13 @@ MAX_MATVECS = 500
 
 def trace(
     A: OperatorLike,
-    rtol: float = 0.01,
     *,
-    num_matvecs: int | None = None,
-    pairs: Eigenpairs | None = None,
+    rtol: float | None = 0.01,
     max_matvecs: int = MAX_MATVECS,
+    pairs: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """The trace of A with an interval, to `rtol` at 95 % or with exactly `num_matvecs` products.
+    """The trace of A with an interval, to `rtol` at 95 % or with all of `max_matvecs` products.
 
     A Lanczos run takes out a Krylov space, whose part of the trace is exact, as long as a step
     saves more probes than it costs; the rest is the mean over random directions of its complement
@@ -39,11 +38,11 @@ def trace(
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
-        rtol: half-width of the 95 % interval, relative to the trace.
-        num_matvecs: products to spend, half of them on the Krylov space; then rtol is not used.
-        pairs: eigenpairs that are already known, which cost nothing again.
+        rtol: half-width of the 95 % interval, relative to the trace; None spends `max_matvecs`,
+            half of them on the Krylov space.
         max_matvecs: where to stop when rtol is out of reach (a trace near zero); the interval is
             then wider than asked for.
+        pairs: eigenpairs that are already known, which cost nothing again.
         seed: of the random vectors.
 
     Returns:
@@ -59,10 +58,10 @@ def trace(
     >>> round(hs.trace(A).value, 9)  # four steps take out the whole space
     6.5
     """
-    _check(rtol, num_matvecs, max_matvecs)
+    _check(rtol, max_matvecs)
     rest = Deflated(symmetric_operator(A), pairs, seed)
-    if num_matvecs is not None:
-        probes = _spend(rest, num_matvecs)
+    if rtol is None:
+        probes = _spend(rest, max_matvecs)
         return _traced(rest, probes, probes)
     pilot, count = _plan_trace(rest, rtol, max_matvecs)
     probes = pilot + [rest.probe() for _ in range(count - len(pilot))]
@@ -72,7 +71,7 @@ def trace(
 def frobenius_norm(
     A: OperatorLike,
     *,
-    num_matvecs: int = 40,
+    max_matvecs: int = 40,
     pairs: Eigenpairs | None = None,
     seed: int = 0,
 ) -> Estimate:
@@ -83,7 +82,7 @@ def frobenius_norm(
     at its upper end, because squares are skewed (Johnson 1978).
 
     Raises:
-        ValueError: if num_matvecs is less than 4 or pairs do not fit.
+        ValueError: if max_matvecs is less than 4 or pairs do not fit.
         RuntimeError: if a product is not finite.
 
     >>> import torch, hesscope as hs
@@ -91,9 +90,9 @@ def frobenius_norm(
     >>> round(hs.frobenius_norm(A).value, 9)
     5.0
     """
-    _check(1.0, num_matvecs, num_matvecs)
+    _check(None, max_matvecs)
     rest = Deflated(symmetric_operator(A), pairs, seed)
-    probes = _spend(rest, num_matvecs)
+    probes = _spend(rest, max_matvecs)
     values = np.array([probe.squares for probe in probes])
     total = rest.squares + (values.mean() if len(values) else 0.0)
     norm = math.sqrt(max(total, 0.0))
@@ -160,15 +159,15 @@ def _traced(rest: Deflated, planned: list[Probe], probes: list[Probe]) -> Estima
     return Estimate(value, stderr, rest.num_matvecs, error, error, degrees=2.0 * len(planned))
 
 
-def _check(rtol: float, num_matvecs: int | None, max_matvecs: int) -> None:
+def _check(rtol: float | None, max_matvecs: int) -> None:
     """Can this be meant?
 
     Raises:
         ValueError: if a tolerance or a number of products is not positive.
     """
-    if not rtol > 0:
+    if rtol is not None and not rtol > 0:
         msg = f"rtol={rtol} is no tolerance; give a positive one such as 0.01."
         raise ValueError(msg)
-    if (num_matvecs is not None and num_matvecs < 4) or max_matvecs < 4:
+    if max_matvecs < 4:
         msg = "a trace needs at least 4 products; the usual number is 40 to 60."
         raise ValueError(msg)
