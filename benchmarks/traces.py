@@ -97,7 +97,7 @@ def measure_trace(network: Network, seeds: int, peers: bool) -> dict[str, Any]:
     """Products, relative errors and misses of `hs.trace`, and what others reach."""
     A = Counted(hs.Hessian(network.problem))
     truth = float(hs.spectrum(A.A).eigenvalues.sum())
-    ours = estimates(A, lambda seed: hs.trace(A, RTOL, seed=seed), truth, seeds)
+    ours = estimates(A, lambda seed: hs.trace(A, rtol=RTOL, seed=seed), truth, seeds)
     dense = dense_hessian(recognise(network.problem))
     others: dict[str, Any] = {}
     stopped: dict[str, Any] = {}
