@@ -205,7 +205,7 @@ def _same_loss(state: State, batch: Batch, a: float, b: float) -> bool:
     Rounding acts like a relative change of the parameters, so two values also agree when such a
     change moves the loss as far: a loss of 1e-33 = (1e-16)² has no correct digit.
     """
-    if _close(a, b, state.tolerance):
+    if _close(a, b, state.usual_tolerance) or _close(a, b, state.tolerance):
         return True
     problem = state.problem
     moved = problem.at(problem.theta + state.tolerance * direction(problem, seed=8))

@@ -23,14 +23,15 @@ class State:
     passed: list[str] = field(default_factory=list)
     num_matvecs: int = 0
 
+    @property
+    def usual_tolerance(self) -> float:
+        """Relative difference of two losses that rounding in the parameters' dtype explains."""
+        return _tolerance(self.problem.dtype)
+
     @cached_property
     def tolerance(self) -> float:
-        """Relative difference of two losses above which they are not the same but for rounding.
-
-        Of the weakest dtype that the loss passes through: 1e-4 in float32, some thousand roundings.
-        """
-        weakest = weakest_dtype(self.problem, self.first_batch())
-        return {torch.float64: 1e-9, torch.float32: 1e-4}.get(weakest, 10 * rounding.eps(weakest))
+        """The same for the weakest dtype that the loss passes through; one slow forward pass."""
+        return _tolerance(weakest_dtype(self.problem, self.first_batch()))
 
     def first_batch(self) -> Batch:
         """The first batch that counts."""
@@ -39,3 +40,8 @@ class State:
     def note(self, name: str, cause: str, cure: str) -> None:
         """Adds a finding that is no fault."""
         self.notes.append(Finding(name, cause, cure, fault=False))
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """1e-9 in float64 and 1e-4 in float32, some thousand roundings; ten in half precision."""
+    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 10 * rounding.eps(dtype))
