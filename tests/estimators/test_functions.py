@@ -255,7 +255,7 @@ REFUSED = [
      "damping=0.0 must be positive, in the units of the eigenvalues."),
     (lambda: hs.effective_dimension(small(), math.nan),
      "damping=nan must be positive, in the units of the eigenvalues."),
-    (lambda: hs.trace_function(small(), torch.exp, 0.0),
+    (lambda: hs.trace_function(small(), torch.exp, rtol=0.0),
      "rtol=0.0 must be positive and max_matvecs=500 at least 24."),
     (lambda: hs.logdet(small(), 1.0, max_matvecs=23),
      "rtol=0.01 must be positive and max_matvecs=23 at least 24."),
