@@ -32,6 +32,7 @@ class Point:
     device: torch.device
     substitutes: Mapping[str, Tensor] = field(default_factory=dict)
     is_block: bool = False  # some of theta was chosen: the loss may use nothing of it
+    half: torch.dtype | None = None  # in which the model holds some tensor that the loss sees
 
     @classmethod
     def of(cls, model: nn.Module, selection: Selection) -> Point:
@@ -42,15 +43,10 @@ class Point:
         """
         chosen = select(dict(model.named_parameters()), selection)
         first = next(iter(chosen.values()))
-        return cls(model, Layout.of(chosen), working_dtype(first.dtype), first.device)
-
-    @property
-    def half(self) -> torch.dtype | None:
-        """The half-precision dtype that the model holds some of its tensors in, if it does."""
-        if self.dtype == torch.float64:  # all are in copies
-            return None
-        own = [*self.model.parameters(), *self.model.buffers()]
-        return next((tensor.dtype for tensor in own if tensor.dtype in HALF), None)
+        own = [*model.parameters(), *model.buffers()]
+        half = next((tensor.dtype for tensor in own if tensor.dtype in HALF), None)
+        dtype = working_dtype(first.dtype)
+        return cls(model, Layout.of(chosen), dtype, first.device, half=half)
 
     def leaves(self) -> list[Tensor]:
         """The tensors that make up theta: the model's own, or those of `moved_to`."""
@@ -132,7 +128,7 @@ class Point:
             tensors = {n: double(self.substitutes.get(n, t)).clone() for n, t in own}
             for name in self.layout.names:
                 tensors[name].requires_grad_()
-        return replace(self, dtype=torch.float64, substitutes=tensors)
+        return replace(self, dtype=torch.float64, substitutes=tensors, half=None)
 
     def write(self, theta: Tensor) -> None:
         """Writes theta (n,) into the model's own parameters.
