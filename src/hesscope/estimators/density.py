@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,19 +11,13 @@ import torch
 
 from hesscope import rounding
 from hesscope.dense.spectrum import spectrum
+from hesscope.estimators.resolved import Request, Resolved, Split, Verified, request, resolved
 from hesscope.krylov import certificate
-from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
+from hesscope.krylov.lanczos import Lanczos
 from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
-from hesscope.system import interrupts, progress
 from hesscope.system.memory import available_bytes, human
-
-RESOLVED = 1e-2  # residual relative to |θ| at which a Ritz value counts as an eigenvalue
-MOST_MASS = 30.0  # of a single eigenvalue, in units of 1/n: χ² with one degree exceeds it at 4e-8
-VERIFYING = 8  # one of so many products goes to the second start
-CLEAN_CUT = 0.01  # of 1/n: the mass that an eigenvalue at a cut could have
 
 
 def spectral_density(
@@ -77,226 +70,80 @@ def spectral_density(
     if max_matvecs >= A.n:
         return _exact(A, seed, delta)
     _refuse_too_large(A, max_matvecs)
-    work = Measurement(A, max_matvecs, verify and deflate != "none", seed, delta)
-    if isinstance(deflate, Eigenpairs):
-        work.lock(deflate)
-    work.measure(split=deflate != "none")
-    if work.interrupted:
+    asked = request(
+        A,
+        max_matvecs,
+        pairs=deflate if isinstance(deflate, Eigenpairs) else None,
+        seed=seed,
+        delta=delta,
+        split=deflate != "none",
+        verify=verify and deflate != "none",
+    )
+    found = resolved(asked)
+    if found.interrupted:
         warnings.warn("interrupted: returning the density found so far", stacklevel=2)
-    return work.result()
+    return as_density(asked, found)
 
 
-class Measurement:
-    """One density: the locked pairs, the run, the outliers split off, and their verification."""
-
-    def __init__(
-        self, A: SymmetricOperator, budget: int, verify: bool, seed: int, delta: float
-    ) -> None:
-        self.A, self.budget, self.verify, self.seed, self.delta = A, budget, verify, seed, delta
-        self.locked = Basis(A)
-        self.values, self.errors = np.zeros(0), np.zeros(0)
-        self.spent = self.num_verifying = 0
-        self.cut_low, self.cut_high = -math.inf, math.inf
-        self.copied = np.zeros((2, 0))  # what the second start has found again, and how exactly
-        self.starts = seed
-        self.notes: list[str] = []
-        self.interrupted = False
-
-    def lock(self, pairs: Eigenpairs) -> None:
-        """Takes given eigenpairs out before the run; they cost nothing again.
-
-        Their errors know the start that they were found from, so it must not be used again.
-        """
-        self.starts = independent_seed(self.seed, pairs.eigenvectors)
-        self.locked.extend(pairs.eigenvectors)
-        self.values = pairs.eigenvalues.cpu().double().numpy()
-        self.errors = pairs.residuals.cpu().double().numpy()
-
-    def measure(self, *, split: bool) -> None:
-        """The run, the outliers in it, the second start, and then the products that are left."""
-        self.run = Lanczos(self.A, random_start(self.A, self.locked, self.starts), self.locked)
-        verifying = self.budget // VERIFYING if self.verify else 0
-        self._grow(self.run, self.budget - verifying)
-        self._split(split)
-        if verifying and self.split.num and not self.interrupted:
-            self._verify(verifying)
-        if self.spent < self.budget and not self.interrupted:
-            cuts = self.cut_low, self.cut_high
-            self._grow(self.run, self.budget - self.spent)
-            self._split(split, at_least=cuts)
-
-    def _grow(self, run: Lanczos, steps: int) -> None:
-        try:
-            for _ in range(steps):
-                if run.exhausted:
-                    return
-                run.step()
-                self.spent += 1
-                progress.report("spectral density: matvecs", self.spent, self.budget)
-        except KeyboardInterrupt:
-            interrupts.note()
-            if self.run.num_steps == 0:
-                raise
-            self.interrupted = True
-            self.notes.append("interrupted: fewer steps than asked for")
-
-    @property
-    def noise(self) -> float:
-        """What rounding, and products that are not quite symmetric, leave in a residual."""
-        size = max(self.run.scale, float(np.abs(self.values).max(initial=0.0)))
-        return rounding.product_noise(self.A.dtype, size, self.run.asymmetry)
-
-    def _split(self, split: bool, at_least: tuple[float, float] | None = None) -> None:
-        theta, S, residuals = self.run.ritz()
-        errors = residuals + self.noise
-        self.mass = S[0] ** 2
-        self.theta, self.S, self.ritz_errors = theta, S, errors
-        rest = self.A.n - len(self.locked)
-        self.split = _outliers(theta, errors, self.mass * rest) if split else _Split(0, 0)
-        if at_least is not None:  # what has been verified stays split
-            low, high = at_least
-            self.split = _Split(
-                max(self.split.low, int((theta < low).sum())),
-                max(self.split.high, int((theta > high).sum())),
-            )
-
-    def _verify(self, steps: int) -> None:
-        """Certifies from a second start that nothing else lies beyond the cuts."""
-        found = self.locked.copy()
-        found.extend(self.run.vectors(self.S[:, self.split.indices(len(self.theta))]))
-        second = Lanczos(
-            self.A,
-            random_start(self.A, found, self.starts + 1),
-            found,
-            known_scale=self.run.scale,
-        )
-        self._grow(second, steps)
-        if second.num_steps == 0:
-            return
-        bounds = (
-            certificate.lower_bound(second, self.delta / 2) - self.noise,
-            certificate.upper_bound(second, self.delta / 2) + self.noise,
-        )
-        self._note_copies(second)
-        self.cut_low = -self._cut(-self.theta[::-1], self.ritz_errors[::-1], -bounds[0], low=True)
-        self.cut_high = self._cut(self.theta, self.ritz_errors, bounds[1], low=False)
-
-    def _note_copies(self, second: Lanczos) -> None:
-        """A Ritz value is a proof: there the complement has an eigenvalue at least as far out."""
-        seen, _, residuals = second.ritz()
-        resolved = residuals <= RESOLVED * np.abs(seen)
-        self.copied = np.stack([seen[resolved], residuals[resolved] + self.noise])
-        m = len(self.theta)
-        inner = self.theta[self.split.low : m - self.split.high]
-        for name, farthest, edge in (
-            ("below", -seen[0], -inner.min(initial=0.0)),
-            ("above", seen[-1], inner.max(initial=0.0)),
-        ):
-            outermost = self.theta[-1] if name == "above" else -self.theta[0]
-            if farthest > edge + self.noise + 0.05 * max(outermost - edge, 0.0):
-                sign = 1 if name == "above" else -1
-                self.notes.append(
-                    f"a second start finds eigenvalues {name} {sign * farthest:.6g} that the run "
-                    "has not resolved (copies?); deflate=hs.eigsh(A, k) takes them out"
-                )
-
-    def _cut(self, theta: np.ndarray, errors: np.ndarray, bound: float, *, low: bool) -> float:
-        """The innermost place in a gap above `bound` that no eigenvalue's mass can blur.
-
-        Written for the upper end: `theta` ascends, and the outliers are the last ones. By
-        Haynsworth's formula those taken out below x raise the others by Σ r²/(x - θ) at most.
-        """
-        num = self.split.low if low else self.split.high
-        opposite = self.split.num - num
-        for j in range(num, 0, -1):
-            inner, outer = len(theta) - j - 1, len(theta) - j
-            if inner < 0:
-                return math.inf
-            x = (theta[inner] + theta[outer]) / 2
-            below = np.r_[0:opposite, len(theta) - num : outer]
-            shift = float(
-                (errors[below] ** 2 / np.maximum(x - theta[below], rounding.POSITIVE)).sum()
-            )
-            clear = theta[outer] - float(errors[outer:].sum()) > x > bound + shift
-            where = np.array([-x if low else x])
-            mass = math.exp(-min(float(certificate.log_christoffel(self.run, where)[0]), 700.0))
-            if clear and mass * self.A.n <= CLEAN_CUT:
-                return float(x)
-        return math.inf
-
-    def _single(self) -> np.ndarray:
-        """Which Ritz values are outliers: split off, and not found again by the second start.
-
-        A run that has used up its space has seen all values, but not how often they occur: then
-        only those that were verified.
-        """
-        k = self.split.indices(len(self.theta))
-        theta, errors = self.theta[k], self.ritz_errors[k]
-        verified = (theta > self.cut_high) | (theta < self.cut_low)
-        again = np.abs(theta[:, None] - self.copied[0]) <= errors[:, None] + self.copied[1]
-        if len(k) == len(self.theta) and len(self.locked) + len(k) < self.A.n:
-            return k[verified]
-        return k[verified | ~again.any(1)]
-
-    def result(self) -> SpectralDensity:
-        """Atoms with weights, and the run that the intervals rest on."""
-        n, run, k = self.A.n, self.run, self._single()
-        bulk = np.setdiff1d(np.arange(len(self.theta)), k)
-        single = len(self.locked) + len(k)
-        mass = self.mass[bulk] / max(self.mass[bulk].sum(), rounding.POSITIVE)
-        nodes = np.concatenate([self.values, self.theta[k], self.theta[bulk]])
-        weights = np.concatenate([np.full(single, 1 / n), mass * (n - single) / n])
-        order, outliers = np.argsort(nodes), np.concatenate([self.values, self.theta[k]])
-        descending = np.argsort(-outliers)
-        locked = np.arange(len(outliers)) < len(self.values)
-        errors = np.concatenate([self.errors, self.ritz_errors[k]])
-        adrift = self.noise * math.sqrt(len(run.alpha))
-        low_end = _beyond(-certificate.lower_bound(run, self.delta / 2), -self.values, self.errors)
-        high_end = _beyond(certificate.upper_bound(run, self.delta / 2), self.values, self.errors)
-        return SpectralDensity(
-            n=n,
-            nodes=torch.from_numpy(nodes[order]),
-            weights=torch.from_numpy(weights[order]),
-            outliers=torch.from_numpy(outliers[descending]),
-            errors=torch.from_numpy(errors[descending]),
-            locked=torch.from_numpy(locked[descending]),
-            alpha=torch.tensor(run.alpha, dtype=torch.float64),
-            beta=torch.tensor(run.beta, dtype=torch.float64),
-            cut_low=self.cut_low,
-            cut_high=self.cut_high,
-            lower=0.0 - (low_end + adrift),
-            upper=high_end + adrift,
-            rounding=adrift,
-            num_matvecs=self.spent,
-            delta=self.delta,
-            seed=self.seed,
-            notes=tuple(self.notes),
-            facts={**self.A.facts(), "steps": run.num_steps},
-        )
+def as_density(asked: Request, found: Resolved) -> SpectralDensity:
+    """Atoms with weights, and the run that the intervals rest on."""
+    n, run, split, proof = asked.A.n, found.run, found.split, found.verified
+    k = _single(asked, split, proof)
+    bulk = np.setdiff1d(np.arange(len(split.theta)), k)
+    num = len(asked.locked) + len(k)
+    mass = split.mass[bulk] / max(split.mass[bulk].sum(), rounding.POSITIVE)
+    nodes = np.concatenate([asked.values, split.theta[k], split.theta[bulk]])
+    weights = np.concatenate([np.full(num, 1 / n), mass * (n - num) / n])
+    order, outliers = np.argsort(nodes), np.concatenate([asked.values, split.theta[k]])
+    descending = np.argsort(-outliers)
+    locked = np.arange(len(outliers)) < len(asked.values)
+    errors = np.concatenate([asked.errors, split.errors[k]])
+    adrift = split.noise * math.sqrt(len(run.alpha))  # rounding adds up over the steps
+    lower, upper = _ends(asked, run)
+    return SpectralDensity(
+        n=n,
+        nodes=torch.from_numpy(nodes[order]),
+        weights=torch.from_numpy(weights[order]),
+        outliers=torch.from_numpy(outliers[descending]),
+        errors=torch.from_numpy(errors[descending]),
+        locked=torch.from_numpy(locked[descending]),
+        alpha=torch.tensor(run.alpha, dtype=torch.float64),
+        beta=torch.tensor(run.beta, dtype=torch.float64),
+        cut_low=proof.cut_low,
+        cut_high=proof.cut_high,
+        lower=0.0 - (-lower + adrift),
+        upper=upper + adrift,
+        rounding=adrift,
+        num_matvecs=found.num_matvecs,
+        delta=asked.delta,
+        seed=asked.seed,
+        notes=found.notes,
+        facts={**asked.A.facts(), "steps": run.num_steps},
+    )
 
 
-@dataclass(frozen=True)
-class _Split:
-    """How many Ritz values at each end are single, resolved eigenvalues."""
+def _single(asked: Request, split: Split, proof: Verified) -> np.ndarray:
+    """Which Ritz values are outliers: split off, and not found again by the second start.
 
-    low: int
-    high: int
+    A run that has used up its space has seen all values, but not how often they occur: then
+    only those that were verified.
+    """
+    k = split.indices
+    theta, errors = split.theta[k], split.errors[k]
+    beyond = (theta > proof.cut_high) | (theta < proof.cut_low)
+    seen, how_exactly = np.array(proof.seen).reshape(-1, 2).T
+    again = np.abs(theta[:, None] - seen) <= errors[:, None] + how_exactly
+    if len(k) == len(split.theta) and len(asked.locked) + len(k) < asked.A.n:
+        return k[beyond]
+    return k[beyond | ~again.any(1)]
 
-    @property
-    def num(self) -> int:
-        return self.low + self.high
 
-    def indices(self, m: int) -> np.ndarray:
-        """Their indices among m ascending Ritz values."""
-        return np.concatenate([np.arange(self.low), np.arange(m - self.high, m)])
-
-
-def _outliers(theta: np.ndarray, errors: np.ndarray, mass: np.ndarray) -> _Split:
-    """Converged Ritz values from both ends inwards whose mass is not that of many eigenvectors."""
-    single = (errors <= RESOLVED * np.abs(theta)) & (mass <= MOST_MASS)
-    low = int(np.argmin(np.append(single & (theta < 0), False)))
-    high = int(np.argmin(np.append((single & (theta > 0))[::-1], False)))
-    return _Split(low, high)
+def _ends(asked: Request, run: Lanczos) -> tuple[float, float]:
+    """No eigenvalue lies below and none above, except with probability delta."""
+    low = certificate.lower_bound(run, asked.delta / 2)
+    high = certificate.upper_bound(run, asked.delta / 2)
+    lower = -_beyond(-low, -asked.values, asked.errors)
+    return lower, _beyond(high, asked.values, asked.errors)
 
 
 def _beyond(bound: float, values: np.ndarray, errors: np.ndarray) -> float:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.estimators.density import Measurement, spectral_density
+from hesscope.estimators.density import as_density, spectral_density
+from hesscope.estimators.resolved import request, resolved
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.wanted import Wanted, statement
 from hesscope.operator import (
@@ -24,12 +25,12 @@ TOLERANCE = 1e-2  # relative residual at which a pair counts as converged
 
 
 def survey(
-    A: OperatorLike, num_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
+    A: OperatorLike, max_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
 ) -> tuple[SpectralDensity, Eigenpairs]:
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
     The run is that of `spectral_density`; its outermost Ritz vectors get fresh products for their
-    residuals, k of the `num_matvecs` (a third of them at most). The list is certified complete
+    residuals, k of the `max_matvecs` (a third of them at most). The list is certified complete
     where the second start of the density has verified the outliers up to it.
 
     Raises:
@@ -45,17 +46,16 @@ def survey(
     30
     """
     A = symmetric_operator(A)
-    k = min(k, A.n, max(1, num_matvecs // 3))
-    if num_matvecs - k >= A.n:
+    k = min(k, A.n, max(1, max_matvecs // 3))
+    if max_matvecs - k >= A.n:
         pairs = eigsh(A, k, "BE" if A.n > 1 else "LA", seed=seed, delta=delta)
         return spectral_density(A, max(A.n, 4), seed=seed, delta=delta), pairs
-    work = Measurement(A, num_matvecs - k, True, seed, delta)
-    work.measure(split=True)
-    density = work.result()
-    theta, S, _ = work.run.ritz()
-    chosen = Wanted(min(k, len(theta)), "BE").choose(theta)
-    X = work.run.vectors(S[:, chosen])
-    return density, _with_fresh_residuals(A, X, density, work.noise, seed)
+    asked = request(A, max_matvecs - k, seed=seed, delta=delta)
+    found = resolved(asked)
+    density = as_density(asked, found)
+    chosen = Wanted(min(k, len(found.split.theta)), "BE").choose(found.split.theta)
+    X = found.run.vectors(found.split.S[:, chosen])
+    return density, _with_fresh_residuals(A, X, density, found.split.noise, seed)
 
 
 def _with_fresh_residuals(

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 
 from hesscope import rounding
-from hesscope.krylov.lanczos import Lanczos
+from hesscope.krylov.lanczos import Lanczos, Recurrence
 
 PIECES = 12  # per gap: more pieces make the bound on a gap tighter
 NEGLIGIBLE = 1e-10  # eigenvector entries below are rounding noise; leaving them out is safe
 DOUBLINGS = 8  # of a distance, tried at once
 TINY = 1e-150  # stands for beta = 0: the measure has no mass off the Ritz values
+
+Run = Lanczos | Recurrence
 
 
 def log_weight_floor(share: float, delta: float) -> float:
@@ -32,18 +34,13 @@ def log_weight_floor(share: float, delta: float) -> float:
     return 2 * math.log(delta) + math.log(math.pi / 2) + math.log(share)
 
 
-def log_christoffel(run: Lanczos, x: np.ndarray) -> np.ndarray:
+def log_christoffel(run: Run, x: np.ndarray) -> np.ndarray:
     """log Σ_{j=0}^{m} p_j(x)² for each x, by the recurrence with its exponent kept apart."""
     total, _ = _recurrence(run, x)
     return total
 
 
-def excludes(run: Lanczos, low: float, high: float, delta: float) -> bool:
-    """Whether there is no eigenvalue in [low, high], except with probability delta."""
-    return risk(run, [(low, high)]) <= delta
-
-
-def risk(run: Lanczos, gaps: list[tuple[float, float]]) -> float:
+def risk(run: Run, gaps: list[tuple[float, float]]) -> float:
     """The probability at which an eigenvector with its eigenvalue in the gaps may be unseen.
 
     Infinite ends are allowed; empty gaps have no risk, and a gap that holds a Ritz value is not
@@ -79,20 +76,20 @@ def combined(risks: list[float]) -> float:
     return min(1.0, product * sum(terms))
 
 
-def upper_bound(run: Lanczos, delta: float) -> float:
+def upper_bound(run: Run, delta: float) -> float:
     """The smallest x found with no eigenvalue above it, except with probability delta."""
     theta, _ = np.linalg.eigh(_tridiagonal(run))
     return _outermost(run, float(theta[-1]), run.scale, +1.0, delta)
 
 
-def lower_bound(run: Lanczos, delta: float) -> float:
+def lower_bound(run: Run, delta: float) -> float:
     """The largest x found with no eigenvalue below it, except with probability delta."""
     theta, _ = np.linalg.eigh(_tridiagonal(run))
     return _outermost(run, float(theta[0]), run.scale, -1.0, delta)
 
 
 def _log_least(
-    run: Lanczos, low: np.ndarray, high: np.ndarray, theta: np.ndarray, last: np.ndarray
+    run: Run, low: np.ndarray, high: np.ndarray, theta: np.ndarray, last: np.ndarray
 ) -> np.ndarray:
     """For each gap between Ritz values, a number that log Σ_{j<=m} p_j² nowhere falls below.
 
@@ -117,7 +114,7 @@ def _log_least(
     return np.where(outside, total[:, 0], pieces.min(axis=1))
 
 
-def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: float) -> float:
+def _outermost(run: Run, ritz: float, scale: float, sign: float, delta: float) -> float:
     """The distance from the outermost Ritz value at which weights get too small, to 40 bits.
 
     Many distances at once, because the recurrence costs the same for one as for thirty.
@@ -147,13 +144,13 @@ def _outermost(run: Lanczos, ritz: float, scale: float, sign: float, delta: floa
     return ritz + sign * float(far)
 
 
-def _tridiagonal(run: Lanczos) -> np.ndarray:
+def _tridiagonal(run: Run) -> np.ndarray:
     m = len(run.alpha)
     off = np.array(run.beta[: m - 1])
     return np.diag(run.alpha) + np.diag(off, 1) + np.diag(off, -1)
 
 
-def _recurrence(run: Lanczos, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _recurrence(run: Run, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log Σ_{j<=m} p_j(x)² and log p_m(x)², from beta_j p_j = (x - a_j) p_{j-1} - b_{j-1} p_{j-2}.
 
     Values are scaled down when they grow; the sum of squares then loses only what is negligible.

@@ -7,7 +7,10 @@ import warnings
 
 from torch import Tensor
 
-from hesscope.krylov.search import Search
+from hesscope.krylov.lanczos import independent_seed
+from hesscope.krylov.refined import refined, result
+from hesscope.krylov.rounds import Request
+from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
 from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
@@ -69,15 +72,25 @@ def eigsh(
     A = symmetric_operator(A)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
-    search = Search(A, Wanted(k, which), tol, verify, seed, delta, start)
-    search.budget = max_matvecs or 21 * k + 200
-    search.limit = _steps_within(search.budget, k)
-    search.max_rows = max_basis or _rows_that_fit(A, k)
-    search.run()
-    pairs = search.result()
-    if search.stopped == "interrupted":
+    budget = max_matvecs or 21 * k + 200
+    request = Request(
+        A=A,
+        wanted=Wanted(k, which),
+        tol=tol,
+        verify=verify,
+        delta=delta,
+        seed=seed,
+        first_seed=seed if start is None else independent_seed(seed, start),
+        start=start,
+        budget=budget,
+        limit=_steps_within(budget, k),
+        max_rows=max_basis or _rows_that_fit(A, k),
+    )
+    found = search(request)
+    proof, pairs = verified(request, found), refined(request, found)
+    if pairs.stopped == "interrupted":
         warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=2)
-    return pairs
+    return result(request, found, proof, pairs)
 
 
 def _steps_within(max_matvecs: int, k: int) -> int:

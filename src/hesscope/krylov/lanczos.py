@@ -59,6 +59,16 @@ def independent_seed(seed: int, warm: Tensor) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + content).digest()[:7])
 
 
+@dataclass(frozen=True)
+class Recurrence:
+    """The coefficients of a run until its first restart, on which all its proofs rest."""
+
+    alpha: tuple[float, ...]
+    beta: tuple[float, ...]
+    share: float  # of the start: see `Start`
+    scale: float  # of A, from below
+
+
 class Lanczos:
     """A Q = Q T + beta q e', with Q orthonormal (also to `locked`) and T projected from A.
 
@@ -94,6 +104,11 @@ class Lanczos:
     def scale(self) -> float:
         """The size of A from below: the largest entry of T in this and earlier runs."""
         return float(np.abs(self.T).max(initial=self._known_scale))
+
+    @property
+    def recurrence(self) -> Recurrence:
+        """What the run proves things with, as it is now, without its vectors."""
+        return Recurrence(tuple(self.alpha), tuple(self.beta), self.share, self.scale)
 
     def step(self) -> None:
         """One product with A; afterwards T is larger by one.
@@ -146,7 +161,7 @@ class Lanczos:
         """Ritz values ascending, their vectors in the basis Q, and residual norms beta |s_m|."""
         theta, S = np.linalg.eigh(self.T)
         residual = 0.0 if self.exhausted else self.residual
-        return theta, S, residual * np.abs(S[-1])
+        return theta, S, residual * np.abs(S[-1]) if len(S) else np.zeros(0)
 
     def vectors(self, S: np.ndarray) -> Tensor:
         """The Ritz vectors Q S, (n, k)."""
