@@ -206,3 +206,19 @@ def test_a_tau_that_is_no_threshold_is_refused(tau):
     message = f"tau={tau} is no threshold; give a positive number, for example 1.0e-05."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         hs.conditioning(Known(family("nn", 300)), 30, tau=tau)
+
+
+def test_quantiles_and_dampings_are_keys_as_numbers_also_after_saving(tmp_path):
+    c = hs.conditioning(Known(family("nn", 300)), 40, dampings=[1e-3, 2, 0.1 + 0.2])
+    assert list(c.ratios) == [0.5, 0.9, 0.99]
+    assert list(c.damped) == [1e-3, 2.0, 0.1 + 0.2]
+    loaded = hs.load(hs.save(c, tmp_path))
+    assert loaded == c
+    assert [type(key) for key in loaded.damped] == [float] * 3
+
+
+@pytest.mark.parametrize("damping", [math.nan, math.inf])
+def test_a_damping_is_finite(damping):
+    message = f"dampings=[{damping}] have to be finite numbers, such as [1e-3]."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        hs.conditioning(Known(family("nn", 80)), dampings=[damping])

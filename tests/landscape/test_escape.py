@@ -282,7 +282,7 @@ def test_kicks_lie_on_the_sphere_and_depend_on_the_seed_alone():
     theta = torch.arange(50.0)
     f = hs.Problem.from_function(lambda t: t.sum(), theta)
     d = hs.Problem.from_function(lambda t: t.sum(), theta.double())
-    kicks = [hs.kick(d, 0.5, seed) - d.theta for seed in range(3)]
+    kicks = [hs.kick(d, 0.5, seed=seed) - d.theta for seed in range(3)]
     assert [float(k.norm()) for k in kicks] == pytest.approx([0.5] * 3, rel=1e-12)
     assert len({float(k[0]) for k in kicks}) == 3
     assert torch.equal(hs.kick(f, 0.5), hs.kick(d, 0.5).float())
@@ -292,7 +292,7 @@ def test_the_directions_are_uniform():
     """Mean u = 0 and mean u uᵀ = I/n over 2,000 kicks, each within five standard errors."""
     n, num = 3, 2000
     problem = hs.Problem.from_function(lambda t: t.sum(), torch.zeros(n).double())
-    U = torch.stack([hs.kick(problem, 1.0, seed) for seed in range(num)])
+    U = torch.stack([hs.kick(problem, 1.0, seed=seed) for seed in range(num)])
     assert (U.mean(0).abs() <= 5 * math.sqrt(1 / n / num)).all()
     fourth = 3 / (n * (n + 2)) - 1 / n**2  # variance of u_i²; that of u_i u_j is 1/(n (n + 2))
     assert ((U.T @ U / num - torch.eye(n)).abs().fill_diagonal_(0).double()

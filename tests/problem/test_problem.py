@@ -192,7 +192,7 @@ def test_a_subsample_draws_without_replacement_by_its_seed():
     problem = hs.Problem(nn.Linear(1, 1).double(), F.mse_loss, (x, x), batch_size=3)
 
     def drawn(num, seed):
-        return torch.cat([b.content[0] for b in problem.subsample(num, seed).batches])[:, 0]
+        return torch.cat([b.content[0] for b in problem.subsample(num, seed=seed).batches])[:, 0]
 
     assert drawn(10, 0).tolist() == x[:, 0].tolist()
     assert len(set(drawn(6, 0).tolist())) == 6
@@ -203,7 +203,7 @@ def test_a_subsample_draws_without_replacement_by_its_seed():
 
 def test_the_mean_over_many_subsamples_is_unbiased():
     problem = smooth("mlp").problem(batch_size=3)
-    losses = torch.tensor([problem.subsample(3, seed).loss() for seed in range(200)])
+    losses = torch.tensor([problem.subsample(3, seed=seed).loss() for seed in range(200)])
     sigma = losses.std() / 200**0.5
     assert abs(losses.mean() - problem.loss()) < 4 * sigma
 

@@ -80,12 +80,14 @@ def test_a_ratio_of_one_has_its_density_without_an_atom():
 
 def test_samples_have_the_normalisation_of_their_matrices():
     n, runs = 60, 40
-    squares = [float(Semicircle(0.5, 1.0).sample(n, s).sub(1).square().mean()) for s in range(runs)]
+    squares = [
+        float(Semicircle(0.5, 1.0).sample(n, seed=s).sub(1).square().mean()) for s in range(runs)
+    ]
     # E tr W²/n = sigma² (1 + 1/n), with variance (2 sigma²/n)² (1 + 1/n): sums of squared Gaussians
     deviation = 2 * 0.25 / n * math.sqrt((1 + 1 / n) / runs)
     assert abs(np.mean(squares) - 0.25 * (1 + 1 / n)) < 4 * deviation
     p, N = 60, 30
-    means = [float(MarchenkoPastur(2.0, 3.0).sample(p, s).mean()) for s in range(runs)]
+    means = [float(MarchenkoPastur(2.0, 3.0).sample(p, seed=s).mean()) for s in range(runs)]
     assert abs(np.mean(means) - 3) < 4 * 3 * math.sqrt(2 / (p * N) / runs)
 
 
@@ -99,11 +101,11 @@ def test_samples_of_wide_data_have_exact_zeros():
 @pytest.mark.parametrize("seed", range(5))
 def test_fits_recover_the_law_within_their_stated_errors(seed):
     n = 150
-    law = Semicircle.fit(Semicircle(0.5, 1.0).sample(n, seed))
+    law = Semicircle.fit(Semicircle(0.5, 1.0).sample(n, seed=seed))
     assert abs(law.sigma - 0.5) < 4 * 0.5 / n + 0.25 / n  # and the bias sigma/(2 n)
     assert abs(law.centre - 1) < 4 * math.sqrt(2) * 0.5 / n
     for ratio in (0.5, 2.0):
-        fitted = MarchenkoPastur.fit(MarchenkoPastur(ratio, 3.0).sample(n, seed))
+        fitted = MarchenkoPastur.fit(MarchenkoPastur(ratio, 3.0).sample(n, seed=seed))
         assert abs(fitted.variance - 3) < 4 * 3 * math.sqrt(2 * ratio) / n
         assert abs(fitted.ratio / ratio - 1 - 1 / n) < 8 * (1 + ratio) / n
 

@@ -56,6 +56,9 @@ def conditioning(
     >>> c.singular, round(c.kappa.low, 6), round(c.damped[1.0].high, 6)
     (True, 4.0, 5.0)
     """
+    if not all(math.isfinite(d) for d in dampings):
+        msg = f"dampings={list(dampings)} have to be finite numbers, such as [1e-3]."
+        raise ValueError(msg)
     density = A
     if not isinstance(density, SpectralDensity):
         density = spectral_density(density, max_matvecs, seed=seed)

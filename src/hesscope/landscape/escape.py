@@ -96,7 +96,7 @@ def escape(
     )
 
 
-def kick(problem: Problem, radius: float, seed: int = 0) -> Tensor:
+def kick(problem: Problem, radius: float, *, seed: int = 0) -> Tensor:
     """theta moved by `radius` in a uniformly random direction, (n,): a point of the sphere around.
 
     This is the noise that lets gradient descent leave strict saddles (Ge, Huang, Jin and Yuan 2015,

@@ -252,7 +252,7 @@ class Problem:
             owners.setdefault(name.rpartition(".")[0] or name, []).append(name)
         return {owner: self.block(_exactly(names)) for owner, names in owners.items()}
 
-    def subsample(self, num: int, seed: int = 0) -> Problem:
+    def subsample(self, num: int, *, seed: int = 0) -> Problem:
         """The same problem on `num` examples drawn without replacement.
 
         Raises:

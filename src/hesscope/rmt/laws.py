@@ -52,7 +52,7 @@ class Semicircle(Result):
         u = ((_tensor(x) - self.centre) / (2 * self.sigma)).clamp(-1, 1)
         return 0.5 + (u * (1 - u.square()).sqrt() + u.asin()) / math.pi
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """(n,) ascending eigenvalues of centre I + W, W Gaussian orthogonal (GOE).
 
         Off-diagonal entries have variance sigma²/n, diagonal ones twice that. Costs one dense
@@ -139,7 +139,7 @@ class MarchenkoPastur(Result):
         x = _tensor(x)
         return torch.where(x >= 0, self.zeros + self._continuous(x), 0.0)
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0) -> Tensor:
         """(n,) ascending eigenvalues of X Xᵀ/N for Gaussian X of n x N, N = n/ratio rounded.
 
         Costs one dense diagonalisation of the smaller size; the zeros are exact.
