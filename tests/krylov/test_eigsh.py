@@ -479,3 +479,10 @@ def test_arguments_out_of_range_are_refused(arguments, message):
 def test_a_matrix_may_be_given_as_it_is():
     pairs = hs.eigsh(torch.diag(torch.tensor([1.0, 3.0, 2.0])), 2)
     assert pairs.eigenvalues.tolist() == pytest.approx([3.0, 2.0])
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (3, 3), (9, 6)])
+def test_six_pairs_are_found_if_there_are_six(n, k):
+    values = torch.arange(1.0, n + 1)
+    found = hs.eigsh(torch.diag(values)).eigenvalues.tolist()
+    assert found == pytest.approx(values.flip(0).tolist()[:k], rel=1e-5)

@@ -16,12 +16,13 @@ from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operato
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.memory import available_bytes
 
+USUAL = 6  # pairs
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
 
 def eigsh(
     A: OperatorLike,
-    k: int = 6,
+    k: int | None = None,
     which: Which = "LA",
     *,
     tol: float = 1e-3,
@@ -42,7 +43,7 @@ def eigsh(
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
-        k: how many pairs, 1 <= k <= n.
+        k: how many pairs, 1 <= k <= n; by default 6, or n where that is less.
         which: "LA" largest, "SA" smallest, "LM" largest in absolute value, "BE" both ends (the
             larger half from the top). The most wanted eigenvalue comes first.
         tol: residual relative to |eigenvalue| at which a pair is converged.
@@ -70,6 +71,7 @@ def eigsh(
     tensor([5., 5., 1.], dtype=torch.float64)
     """
     A = symmetric_operator(A)
+    k = min(USUAL, A.n) if k is None else k
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
     budget = max_matvecs or 21 * k + 200
