@@ -78,7 +78,7 @@ def test_an_interrupt_waits_until_the_file_is_in_its_place(tmp_path):
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_what_is_no_file_is_refused_at_once(make, tmp_path):
     make(tmp_path / "it")
-    with pytest.raises(OSError, match="not a regular file|Is a directory"):
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
         files.read(tmp_path / "it")
     with pytest.raises(FileNotFoundError):
         files.read(tmp_path / "none")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.dense import banded
-from hesscope.dense.scratch import Scratch, Work
+from hesscope.dense.scratch import Scratch, Work, keeping
 from hesscope.krylov.eigsh import eigsh
 from hesscope.operator import OperatorLike, SpectralForm, SymmetricOperator, symmetric_operator
 from hesscope.results.spectrum import Spectrum
@@ -49,6 +49,7 @@ def spectrum(
         A: the operator, or a matrix as for `as_operator`.
         scratch: a folder that keeps the matrix until the eigenvalues are there, so that a long
             computation that was killed goes on after the assembly, or in the midst of two stages.
+            What is damaged there is computed again, with a warning. One run at a time uses it.
         check: compares sums of eigenvalues, of their squares and cubes with the matrix, and the
             two ends with Lanczos on the operator itself; see `identities` of the result.
         announce: is told rows, memory and time before the assembly starts, for example `print`.
@@ -56,7 +57,8 @@ def spectrum(
     Raises:
         ValueError: if the matrix would not fit in the free memory; the message says how much
             it needs.
-        RuntimeError: if the matrix is not finite.
+        RuntimeError: if the matrix is not finite, or if the scratch folder is in use, cannot be
+            written or has no room; the message says which.
 
     >>> import torch, hesscope as hs
     >>> hs.spectrum(hs.as_operator(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))).eigenvalues
@@ -67,7 +69,16 @@ def spectrum(
     _refuse_too_large(A, form)
     if announce is not None:
         announce(forecast(form, _products_per_second()))
-    keeper = None if scratch is None else Scratch(Path(scratch), A, form)
+    if scratch is None:
+        return _of_dense(A, form, None, check=check)
+    with keeping(Path(scratch), A, form) as keeper:
+        return _of_dense(A, form, keeper, check=check)
+
+
+def _of_dense(
+    A: SymmetricOperator, form: SpectralForm, keeper: Scratch | None, *, check: bool
+) -> Spectrum:
+    """The spectrum by the dense matrix, or by what is kept of it."""
     work = _begin(form, keeper, check=check)
     eigenvalues, in_two_stages = _eigenvalues(work, keeper)
     norm, skew_norm = work.facts["norm"], work.facts["skew"]
@@ -137,24 +148,40 @@ def _begin(form: SpectralForm, keeper: Scratch | None, *, check: bool) -> Work:
         RuntimeError: if the matrix is not finite.
     """
     work = None if keeper is None else keeper.load()
-    unchecked = work is not None and work.facts and "cubes" not in work.facts
-    if work is None or (check and unchecked):  # a reduction once begun has no moments to measure
-        work = Work(form.assemble().contiguous() if form.size else torch.zeros(0, 0))
-        if not all(bool(rows.isfinite().all()) for rows in work.matrix.split(BLOCK)):
-            msg = (
-                "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
-            )
-            raise RuntimeError(msg)
+    if work is not None and check and work.column and "cubes" not in work.facts:
+        work = None  # a reduction once begun has no moments to measure
+    if work is None:
+        work = _assembled(form)
         if keeper is not None:
             keeper.save(work)
-    if not work.facts:
-        work.matrix = work.matrix.double()
-        skew = _symmetrise(work.matrix)
-        moments = _moments(work.matrix) if check else {}
-        work.facts = {"skew": skew, "norm": float(work.matrix.norm()), **moments}
+    if check and "cubes" not in work.facts:
+        work.facts["cubes"] = _third_moment(work.matrix)
         if keeper is not None:
             keeper.save_now_and_then(work)
     return work
+
+
+def _assembled(form: SpectralForm) -> Work:
+    """The symmetrised matrix, and what is measured of it before anything is written or reduced.
+
+    Raises:
+        RuntimeError: if the matrix is not finite.
+    """
+    matrix = form.assemble().contiguous() if form.size else torch.zeros(0, 0)
+    if not all(bool(rows.isfinite().all()) for rows in matrix.split(BLOCK)):
+        msg = "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
+        raise RuntimeError(msg)
+    matrix = matrix.double()
+    skew = _symmetrise(matrix)
+    return Work(
+        matrix,
+        {
+            "skew": skew,
+            "norm": float(matrix.norm()),
+            "trace": float(matrix.trace()),
+            "squares": _second_moment(matrix),
+        },
+    )
 
 
 def _symmetrise(matrix: Tensor) -> float:
@@ -174,17 +201,24 @@ def _symmetrise(matrix: Tensor) -> float:
     return skew**0.5
 
 
-def _moments(matrix: Tensor) -> dict[str, float]:
-    """tr M, tr M² and tr M³, the last by blocks of M² on one side of the diagonal, n³ flops."""
-    second = third = 0.0
+def _second_moment(matrix: Tensor) -> float:
+    """tr M², by blocks of rows on one side of the diagonal."""
+    second = 0.0
+    for i in range(0, len(matrix), BLOCK):
+        rows = matrix[i : i + BLOCK, : i + BLOCK]
+        second += 2 * float(rows[:, :i].square().sum()) + float(rows[:, i:].square().sum())
+    return second
+
+
+def _third_moment(matrix: Tensor) -> float:
+    """tr M³ by blocks of M² on one side of the diagonal, n³ flops."""
+    third = 0.0
     for i in range(0, len(matrix), BLOCK):
         end = min(i + BLOCK, len(matrix))
-        rows = matrix[i:end, :end]
-        second += 2 * float(rows[:, :i].square().sum()) + float(rows[:, i:].square().sum())
-        terms = (matrix[i:end] @ matrix[:, :end]).mul_(rows)
+        terms = (matrix[i:end] @ matrix[:, :end]).mul_(matrix[i:end, :end])
         third += 2 * float(terms[:, :i].sum()) + float(terms[:, i:].sum())
         progress.report("exact spectrum: third moment", end, len(matrix))
-    return {"trace": float(matrix.trace()), "squares": second, "cubes": third}
+    return third
 
 
 def _compared(known: dict[str, float], eigenvalues: Tensor) -> dict[str, float]:
