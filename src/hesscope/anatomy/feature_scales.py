@@ -47,13 +47,13 @@ def feature_scales(problem: Problem) -> Tensor:
         counts = (x != 0).double().sum(0)
         sums.append(torch.stack([x.square().sum(0), counts, torch.full_like(counts, len(x))]))
 
-    handle = problem.model.register_forward_pre_hook(note)
-    try:
-        with problem.evaluation() as e:
+    with problem.evaluation() as e:
+        handle = problem.model.register_forward_pre_hook(note)
+        try:
             for batch in e.batches:
                 e.finite_loss(batch)
-    finally:
-        handle.remove()
+        finally:
+            handle.remove()
     if other or not sums or len({s.shape for s in sums}) > 1:
         return torch.zeros(0, dtype=torch.float64)
     squares, counts, num = collectives.sum_over_processes(torch.stack(sums).sum(0))

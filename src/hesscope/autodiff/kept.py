@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sized
+from contextlib import AbstractContextManager, closing
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -43,7 +43,7 @@ class KeptGraphs(Generic[Graph]):
         self._versions: list[int] = []
         self._recomputes = False
 
-    def each(self) -> Iterator[tuple[Batch, Graph]]:
+    def each(self) -> Generator[tuple[Batch, Graph], None, None]:
         """Each batch with its graph, in the surroundings that passes through it need."""
         if self.keep is None or (self.keep and not self._fresh()):
             self._build_all()
@@ -62,9 +62,10 @@ class KeptGraphs(Generic[Graph]):
     def mean(self, apply: Callable[[Graph], Tensor]) -> Tensor:
         """The mean over batches and processes of what `apply` makes of each graph."""
         total: Tensor | None = None
-        for batch, graph in self.each():
-            weight, part = batch.count / self.problem.num_items, apply(graph)
-            total = part * weight if total is None else total.add_(part, alpha=weight)
+        with closing(self.each()) as each:  # an error must not leave it to the garbage collector
+            for batch, graph in each:
+                weight, part = batch.count / self.problem.num_items, apply(graph)
+                total = part * weight if total is None else total.add_(part, alpha=weight)
         assert total is not None
         return collectives.sum_over_processes(total)
 

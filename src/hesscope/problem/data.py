@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from hesscope.problem.turns import LOCK
+from hesscope.system import interrupts
 from hesscope.system.memory import human
 
 DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
@@ -283,13 +285,14 @@ def fingerprint(content: Any) -> int:
 @contextmanager
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """Restores the generators of torch, NumPy and Python on exit; seeds them inside if asked."""
-    outside = _rng_state()
-    try:
-        if seed is not None:
-            seed_generators(seed)
-        yield
-    finally:
-        _set_rng_state(outside)
+    with LOCK, interrupts.deferred():
+        outside = _rng_state()
+        try:
+            if seed is not None:
+                seed_generators(seed)
+            yield
+        finally:
+            _set_rng_state(outside)
 
 
 def seed_generators(seed: int) -> None:
@@ -304,13 +307,13 @@ def seed_generators(seed: int) -> None:
 def _under_own_rng(source: Iterable[Any], seed: int) -> Iterator[Any]:
     """The items of `source`, drawn while the generators are those of a stream of its own."""
     with preserved_rng(seed):
-        iterator = iter(source)
+        iterator = interrupts.interruptible(iter, source)
         inside = _rng_state()
     while True:
         with preserved_rng():
             _set_rng_state(inside)
             try:
-                item = next(iterator)
+                item = interrupts.interruptible(next, iterator)
             except StopIteration:
                 return
             inside = _rng_state()

@@ -17,7 +17,8 @@ from hesscope.problem.handing import Handing
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.point import Point, at_least_single
 from hesscope.problem.surroundings import twice_differentiable, untouched
-from hesscope.system import collectives
+from hesscope.problem.turns import LOCK, Turn
+from hesscope.system import collectives, interrupts
 
 Closure = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
@@ -154,7 +155,8 @@ class Evaluation:
         structure = Structure(self._attributes.modules)
         try:
             with substituted(self.model, buffers), self._handing.content(batch) as content:
-                return call(function, self.point, replace(batch, content=content))
+                batch = replace(batch, content=content)
+                return interrupts.interruptible(call, function, self.point, batch)
         finally:
             structure.restore()
             self._attributes.restore()
@@ -179,7 +181,10 @@ def evaluating(
     """
     point = point.without_hooks()
     with (
-        untouched(point.model, others, training=training) as attributes,
+        LOCK,
+        interrupts.deferred(),
+        Turn(point.model) as turn,
+        untouched(point.model, others, training=training, turn=turn) as attributes,
         twice_differentiable(point.model, point.device),
     ):
         leaves, seen = point.entered(rounded=rounded)

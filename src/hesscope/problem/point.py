@@ -17,6 +17,7 @@ from hesscope.problem.parameters import (
     select,
     working_dtype,
 )
+from hesscope.system import interrupts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,9 @@ class Point:
         """
         own, inside = dict(self.model.named_parameters()), set(self.layout.names)
         for name, parameter in own.items():
-            parameter.requires_grad_(name in inside and name not in self.substitutes)
+            wanted = name in inside and name not in self.substitutes
+            if parameter.requires_grad is not wanted:
+                parameter.requires_grad_(wanted)
         if self.half is None:
             return self._among(own), dict(self.substitutes)
         seen = dict(self.substitutes)
@@ -145,7 +148,7 @@ class Point:
             )
             raise ValueError(msg)
         theta = finite_vector(theta, self.layout.n, self.dtype, self.device, "theta")
-        with torch.inference_mode(mode=False), torch.no_grad():
+        with interrupts.deferred(), torch.inference_mode(mode=False), torch.no_grad():
             for leaf, piece in zip(self.leaves(), self.layout.split(theta), strict=True):
                 leaf.copy_(piece)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -294,6 +294,31 @@ class Problem:
         other = copy.copy(self)
         other.point = point
         return other
+
+    def frozen_copy(self) -> Problem:
+        """The same problem on a copy of the model as it is now, which no training moves.
+
+        The way to look at a model that another thread trains: make it between two steps of the
+        training, and look at it in any thread. Data and loss are shared. (The generators of torch,
+        NumPy and Python are those of the process: dropout of a training that must be repeatable
+        needs a generator, or a process, of its own.)
+
+        Raises:
+            ValueError: if the model cannot be copied.
+
+        >>> import torch, hesscope as hs
+        >>> problem = hs.Problem.from_function(lambda t: (t**4).sum(), torch.ones(1))
+        >>> frozen = problem.frozen_copy()
+        >>> problem.write(torch.zeros(1))
+        >>> problem.loss(), frozen.loss()
+        (0.0, 1.0)
+        """
+        try:
+            model = copy.deepcopy(self.model)
+        except (RuntimeError, TypeError) as error:
+            msg = f"this {type(self.model).__name__} cannot be copied: {error}"
+            raise ValueError(msg) from error
+        return self._standing_at(replace(self.point, model=model))
 
     def loss(self) -> float:
         """The mean loss over all data.

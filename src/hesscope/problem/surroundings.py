@@ -12,6 +12,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesscope.problem.attributes import Attributes
 from hesscope.problem.data import preserved_rng
+from hesscope.problem.turns import LOCK, Turn
+from hesscope.system import interrupts
 
 ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
 
@@ -24,8 +26,8 @@ def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[Non
     compiled code have no second derivative, and autocast makes products asymmetric by 1 %
     (bfloat16).
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    with ExitStack() as stack:
+    with LOCK, interrupts.deferred(), Turn(model), ExitStack() as stack:
+        fast_path = torch.backends.mha.get_fastpath_enabled()
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -72,19 +74,29 @@ def _cudnn_off() -> Iterator[None]:
 
 @contextmanager
 def untouched(
-    model: nn.Module, others: Sequence[nn.Module] = (), *, training: bool
+    model: nn.Module,
+    others: Sequence[nn.Module] = (),
+    *,
+    training: bool,
+    turn: Turn | None = None,
 ) -> Iterator[Attributes]:
     """Inside, the model is in evaluation (or training) mode; on exit it is what it was.
 
     Restored bit for bit, also when an exception passes: parameters, buffers, `.grad`, training
     flags, plain attributes and the random number generators. Other modules that the loss runs keep
-    their mode inside, and get back buffers, flags and attributes. Yields the attributes, for
-    whoever runs the model several times.
+    their mode inside, and get back buffers, flags and attributes. `.grad` is not even read where
+    there are other threads: one of them may be in a backward pass, which runs without Python's
+    lock, and torch then counts references wrong. Yields the attributes, for whoever runs the model
+    several times.
     """
+    alone = turn is None or turn.alone
     modules = [*model.modules(), *others]
     attributes = Attributes(modules)
     flags = [(module, module.training) for module in modules]
-    parameters = [(p, p.detach().clone(), p.grad, p.requires_grad) for p in model.parameters()]
+    parameters = [
+        (p, p.detach().clone(), p.grad if alone else None, p.requires_grad)
+        for p in model.parameters()
+    ]
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.clone())
         for module in modules
@@ -94,14 +106,17 @@ def untouched(
         try:
             model.train(training)
             for parameter, _, _, _ in parameters:
-                parameter.grad = None
+                if alone and parameter.grad is not None:
+                    parameter.grad = None
             yield attributes
         finally:
             attributes.restore()
             for parameter, value, grad, requires_grad in parameters:
                 _restore(parameter, value)
-                parameter.requires_grad_(requires_grad)
-                parameter.grad = grad
+                if parameter.requires_grad is not requires_grad:
+                    parameter.requires_grad_(requires_grad)
+                if alone and parameter.grad is not grad:
+                    parameter.grad = grad
             for store, name, buffer, content in buffers:
                 store[name] = buffer
                 if buffer is not None and content is not None:
@@ -129,9 +144,10 @@ def calls_of(model: nn.Module) -> Iterator[list[str]]:
     def note(module: nn.Module, _: object) -> None:
         calls.append(type(module).__name__)
 
-    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    with interrupts.deferred():
+        handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+        try:
+            yield calls
+        finally:
+            for handle in handles:
+                handle.remove()

@@ -22,8 +22,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 3.0  # seconds after which a signal that comes again is not made to wait
-# Those by which users and schedulers stop a process; SIGINT last, see `_put_back`.
-_NAMES = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGHUP", "SIGTERM", "SIGINT")
+# Those by which users and schedulers stop a process.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF")
 _SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 _swallowed = 0
@@ -160,22 +160,29 @@ def _take_over() -> None:
     _main.pending.clear()
     own = {number: signal.getsignal(number) for number in _SIGNALS}
     _main.handlers = {number: handler for number, handler in own.items() if callable(handler)}
-    taken: list[int] = []
     try:
-        for number in reversed(_main.handlers):
+        for number in _main.handlers:
             signal.signal(number, _receive)
-            taken.append(number)
     except BaseException:  # by the handler of one that was not yet taken
-        for number in taken:
-            signal.signal(number, _main.handlers[number])
+        _put_back()
         raise
 
 
 def _put_back() -> None:
-    """SIGINT last: once its handler is back, an interrupt may come, and nothing is left to do."""
-    for number, handler in _main.handlers.items():
-        if signal.getsignal(number) is _receive:  # else the user has set another meanwhile
-            signal.signal(number, handler)
+    """Gives signals back to their handlers, all of them also if one that is back raises."""
+    left, raised = list(_main.handlers.items()), None
+    while True:
+        try:
+            while left:
+                number, handler = left[-1]
+                if signal.getsignal(number) is _receive:  # else the user has set another meanwhile
+                    signal.signal(number, handler)
+                left.pop()
+            break
+        except BaseException as error:  # raised below
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 def _handle_pending() -> None:
