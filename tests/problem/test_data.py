@@ -15,7 +15,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import hesscope as hs
-from hesscope.problem.data import Batches, fingerprint, map_tensors, num_examples, preserved_rng
+from hesscope.problem.contents import fingerprint, map_tensors
+from hesscope.problem.data import Batches, preserved_rng
+from hesscope.problem.examples import num_examples
 from tests.faults import Augmented
 from tests.networks import NUM, mlp, smooth, vectors
 from tests.problem.test_problem import assert_same, numbers

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from hesscope.autodiff.graph import differentiably, kept_bytes
-from hesscope.problem.data import Batch, num_examples, take
+from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import calls_of
@@ -70,8 +71,14 @@ def single_examples(problem: Problem) -> Problem:
     """The same problem with every example as a batch of its own, so that rows of J come apart.
 
     Raises:
-        ValueError: if the examples of a batch cannot be told apart.
+        ValueError: if the examples of a batch cannot be told apart, or are one item together.
     """
+    if problem.batches.whole:
+        msg = (
+            "this needs single examples, but count=1 says that each batch is one item that is "
+            "never cut. Give a `count` of examples, if the loss is a mean over them."
+        )
+        raise ValueError(msg)
     return problem.with_batches(
         [
             take(batch.content, slice(i, i + 1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hesscope import probes, rounding
 from hesscope.autodiff.graph import KINKS, gradient_graph, node_names
 from hesscope.autodiff.products import ReverseOverReverse
-from hesscope.problem.data import num_examples, take
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
 
 EXAMPLES = 8  # for finite differences: few, so that a small step crosses no kink of a ReLU
@@ -35,7 +35,7 @@ class Sample:
 def small_problem(problem: Problem) -> Sample:
     """The problem on a few examples of the first batch, in float64 if model and loss allow it."""
     content = next(iter(problem.batches)).content
-    small = _few(content)
+    small = content if problem.batches.whole else _few(content)
     if float(problem.batches.count_of(small)) <= 0:
         small = content
     try:
@@ -57,7 +57,8 @@ def small_problem(problem: Problem) -> Sample:
 
 def few_examples(problem: Problem) -> Problem:
     """The problem on a few examples of the first batch."""
-    return problem.with_batches([_few(next(iter(problem.batches)).content)])
+    content = next(iter(problem.batches)).content
+    return problem.with_batches([content if problem.batches.whole else _few(content)])
 
 
 def _few(content: Any) -> Any:

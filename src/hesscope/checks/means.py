@@ -11,8 +11,21 @@ from torch import Tensor, nn
 
 from hesscope.checks.differences import direction
 from hesscope.checks.state import State
-from hesscope.problem.data import Batch, map_tensors, num_examples, take, tensors_in
+from hesscope.problem.contents import map_tensors, tensors_in
+from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.examples import num_examples, take
+from hesscope.problem.items import (
+    EXAMPLES,
+    WHOLE_BATCH,
+    Counted,
+    Measured,
+    Rule,
+    fitting,
+    holds_ignored,
+    measured,
+    rules_for,
+)
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
 
@@ -50,9 +63,17 @@ def loss_is_repeatable(state: State) -> Finding | None:
 
 def loss_is_a_mean(state: State) -> Finding | None:
     """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches and several ways to cut each into two parts."""
-    problem = state.problem
-    if not tensors_in(state.first_batch().content):
+    problem, first = state.problem, state.first_batch()
+    if first.whole:
+        state.note(
+            "batches_are_items",
+            "count=1 says that every batch is one item: the loss is the mean over the batches, "
+            "none is cut, and where examples are spoken of (noise, data error), batches are meant.",
+            "nothing, if the loss couples what a batch holds, as contrastive losses do.",
+        )
         return None
+    if isinstance(first.content, tuple) and not first.content:
+        return None  # a function of the parameters alone
     checked = 0
     for batch in islice(problem.batches, 3):
         for parts in _two_parts(problem, batch):
@@ -66,14 +87,48 @@ def loss_is_a_mean(state: State) -> Finding | None:
                 if _examples_lie_on_axis_1(state, batch, whole):
                     return None
                 return _why_not_a_mean(state, batch, whole, expected, one + two)
+        fault = _ignored_ones_count(state, batch)
+        if fault is not None:
+            return fault
     if not checked:
-        state.note(
+        state.could_not_ask(
             "mean_not_checked",
             "the first batches cannot be cut into two parts that both count and that the model "
             "accepts, so it is not known whether the loss is a mean over `count` items.",
-            "make sure that it is.",
+            "make sure that it is; count=1 if a batch is one item that cannot be cut.",
         )
     return None
+
+
+def _ignored_ones_count(state: State, batch: Batch) -> Finding | None:
+    """Whether targets of -100 are counted, seen by ignoring more of them: without any cut."""
+    problem = state.problem
+    if len(problem.batches) == 1 or not holds_ignored(batch.content):
+        return None  # the count of a single batch is no matter
+    masked = [m for m in _measured(state, batch) if m.masked]
+    own = Rule("what count counts", "", problem.batches.count_of)
+    found = fitting(rules_for(problem.counted, batch.content), problem.counted, masked)
+    if not found or fitting([own], WHOLE_BATCH, masked):
+        return None
+    return Finding(
+        "ignored_targets",
+        "targets of -100 are ignored by the loss but counted as items: where more of them are "
+        "ignored, it does not change as `count` says.",
+        _count_as(problem.counted, found[0]),
+    )
+
+
+def _measured(state: State, batch: Batch) -> list[Measured]:
+    with state.problem.evaluation() as e:
+        return measured(e, [batch])
+
+
+def _count_as(counted: Counted, rule: Rule) -> str:
+    if rule is EXAMPLES:
+        return "leave out `count`: the loss averages over examples, as measured."
+    return (
+        f"count what the loss averages over, as measured: count=lambda {counted.name}: {rule.code}."
+    )
 
 
 def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
@@ -137,14 +192,15 @@ def _why_not_a_mean(
             f"{numbers} and add up to {total:.6g}: the loss is a sum over the batch.",
             "use reduction='mean'; hesscope weighs batches by their count itself.",
         )
-    if any(
-        not t.is_floating_point() and bool((t == -100).any()) for t in tensors_in(batch.content)
-    ):
-        return Finding(
-            "ignored_targets",
-            f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
-            "count what the loss averages over: count=lambda targets: (targets != -100).sum().",
-        )
+    if holds_ignored(batch.content):
+        rules = rules_for(problem.counted, batch.content)
+        found = fitting(rules, problem.counted, _measured(state, batch))
+        if found:
+            return Finding(
+                "ignored_targets",
+                f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
+                _count_as(problem.counted, found[0]),
+            )
     if isinstance(getattr(problem.loss_fn, "weight", None), Tensor):
         return _coupled(
             state,
@@ -153,15 +209,27 @@ def _why_not_a_mean(
             "number of targets.",
             "count what the loss divides by: count=lambda targets: loss_fn.weight[targets].sum().",
         )
+    return _not_a_mean(state, batch, numbers)
+
+
+def _not_a_mean(state: State, batch: Batch, numbers: str) -> Finding | None:
+    """Names what the loss divides by where measurement finds it, and else what it may be."""
+    problem = state.problem
+    rules = fitting(
+        rules_for(problem.counted, batch.content), problem.counted, _measured(state, batch)
+    )
     cause = (
         f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
         "something else (masked tokens, class weights), or it couples the examples of a batch."
     )
     cure = (
         "pass `count` with what the loss divides by, for class weights "
-        "count=lambda y: weight[y].sum(); a loss that couples examples needs one single batch."
+        "count=lambda y: weight[y].sum(); for a loss that couples examples (contrastive), count=1 "
+        "makes each batch one item."
     )
-    return _coupled(state, "not_a_mean", cause, cure)
+    return _coupled(
+        state, "not_a_mean", cause, _count_as(problem.counted, rules[0]) if rules else cure
+    )
 
 
 def _coupled(state: State, name: str, cause: str, cure: str) -> Finding | None:
@@ -181,7 +249,8 @@ def _two_parts(problem: Problem, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
     for cut in sorted({1, size // 3, size // 2 + 1, size - 1} & set(range(1, size))):
         contents = take(batch.content, slice(0, cut)), take(batch.content, slice(cut, size))
         counts = [float(problem.batches.count_of(content)) for content in contents]
-        if min(counts) > 0:
+        adds_up = abs(sum(counts) - batch.count) <= 1e-5 * batch.count  # else it is one item
+        if min(counts) > 0 and adds_up:
             one, two = (
                 Batch(batch.index, content, count)
                 for content, count in zip(contents, counts, strict=True)

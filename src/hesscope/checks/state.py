@@ -22,6 +22,7 @@ class State:
     notes: list[Finding] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     num_matvecs: int = 0
+    asked: bool = True  # whether the question at hand could be
 
     @property
     def usual_tolerance(self) -> float:
@@ -36,6 +37,11 @@ class State:
     def first_batch(self) -> Batch:
         """The first batch that counts."""
         return next(iter(self.problem.batches))
+
+    def could_not_ask(self, name: str, cause: str, cure: str) -> None:
+        """Notes why the question at hand could not be asked: it is not passed then."""
+        self.asked = False
+        self.note(name, cause, cure)
 
     def note(self, name: str, cause: str, cure: str) -> None:
         """Adds a finding that is no fault."""

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from hesscope.curvature.gauss_newton import Metric, OutputMetricOperator
 from hesscope.operator import SymmetricOperator
-from hesscope.problem.data import Batch, num_examples, take
+from hesscope.problem.data import Batch
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.losses import (
     BinaryCrossEntropy,
     CrossEntropy,

@@ -12,8 +12,9 @@ from torch import Tensor
 from hesscope.autodiff.jacobian import single_examples
 from hesscope.perceptron.layerwise import layerwise_gram
 from hesscope.perceptron.mlp import recognise
-from hesscope.problem.data import Batch, num_examples
+from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.examples import num_examples
 from hesscope.problem.losses import CrossEntropy, OutputLoss, known_loss
 from hesscope.problem.problem import Problem
 from hesscope.system import progress

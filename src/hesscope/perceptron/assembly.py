@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hesscope.perceptron.injections import Injections, bytes_per_example, injections
 from hesscope.perceptron.mlp import MLP, examples
-from hesscope.problem.data import tensors_in
+from hesscope.problem.contents import tensors_in
 from hesscope.system import progress
 
 WORKSPACE = 1 << 30  # bytes of per-example arrays at a time

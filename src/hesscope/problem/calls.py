@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hesscope.problem.data import Batch, describe
+from hesscope.problem.contents import describe
+from hesscope.problem.data import Batch
 from hesscope.problem.point import Point
 
 _USER_ERRORS = (
@@ -33,6 +35,57 @@ def call(function: Callable[[nn.Module, Any], Any], point: Point, batch: Batch) 
             f"with parameters in {point.dtype} on {point.device}: {type(error).__name__}: {error}"
         )
         raise ValueError(msg) from error
+
+
+def versions_of(tensors: Sequence[Tensor]) -> list[int]:
+    """How often each tensor has been written to; those of inference mode do not tell."""
+    return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+def refuse_written(point: Point, leaves: Sequence[Tensor], versions: Sequence[int]) -> None:
+    """Refuses a model that changes its parameters in place while it computes the loss.
+
+    Embeddings with a largest norm touch their weights at every call, mostly without a change; that
+    their gradient knows nothing of it is seen by `check_problem`.
+
+    Raises:
+        ValueError: if a parameter has been written to since it had these versions.
+    """
+    now = versions_of(leaves)
+    if now == list(versions):
+        return
+    modules = dict(point.model.named_modules())
+    for name, before, after in zip(point.layout.names, versions, now, strict=True):
+        owner = modules.get(name.rpartition(".")[0])
+        if before != after and getattr(owner, "max_norm", None) is None:
+            msg = (
+                f"the model writes into its parameter {name} in place while it computes the loss, "
+                "which then is no function of the parameters. Models that rescale their weights "
+                "for inference (RWKV) do so in evaluation mode only: measure with training=True, "
+                "or switch it off (rescale_every=0). Else compute with a changed copy."
+            )
+            raise ValueError(msg)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Adds the usual cause and the cure to what torch says of tensors changed after their use.
+
+    Raises:
+        RuntimeError: if torch cannot differentiate the loss.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "modified by an inplace operation" not in str(error):
+            raise
+        msg = (
+            "the model or the loss writes in place into a tensor that its own gradient needs. The "
+            "usual cause is a cache of states or keys, which some models keep in evaluation mode: "
+            "use_cache=False in the batch or in model.config, or training=True. Else replace "
+            f"in-place operations (x += y, x.mul_(2)) by x = x + y. torch says: {error}"
+        )
+        raise RuntimeError(msg) from error
 
 
 def check_outputs(outputs: Any) -> None:

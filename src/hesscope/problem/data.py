@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import math
 import random
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from hesscope.problem.contents import fingerprint, tensors_in, to_device
 from hesscope.problem.turns import LOCK
 from hesscope.system import interrupts
-from hesscope.system.memory import human
 
 DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
 DATASET_BATCH = 256  # examples per batch when a bare Dataset is given
@@ -31,6 +30,7 @@ class Batch:
     index: int
     content: Any
     count: float
+    whole: bool = False  # one item, which is never cut
 
 
 class Batches:
@@ -38,6 +38,7 @@ class Batches:
 
     Up to `cache_bytes` the batches stay on the device. Above, the source is read again at every
     pass, under the same random seed, and a batch that differs from the first pass is an error.
+    Batches that are `whole` are one item each, which is never cut.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Batches:
         device: torch.device,
         dtype: torch.dtype,
         count_of: Callable[[Any], float],
+        whole: bool = False,
         batch_size: int | None = None,
         cache_bytes: int = DEFAULT_CACHE,
     ) -> None:
+        self.whole = whole
         self.source = _as_iterable(data, batch_size)
         self.device, self.dtype, self.count_of = device, dtype, count_of
         self._fingerprints: list[int] = []
@@ -74,6 +77,20 @@ class Batches:
         """The checksum of every batch of the first pass, skipped ones included."""
         return tuple(self._fingerprints)
 
+    def counted(self, count_of: Callable[[Any], float]) -> Batches:
+        """The same batches, which are not read again, under another rule of counting.
+
+        Raises:
+            ValueError: if that counts nothing.
+        """
+        other = copy.copy(self)
+        other.count_of, other.skipped, other.total = count_of, [], 0.0
+        other._cache = None if self._cache is None else []
+        for batch in self:
+            other._add(batch.index, batch.content)
+        other._refuse_nothing()
+        return other
+
     def reread(self, seed: int) -> Iterator[Any]:
         """The contents of a fresh pass over the source under this random seed.
 
@@ -84,31 +101,38 @@ class Batches:
             yield to_device(content, self.device, self.dtype)
 
     def _read_first(self, cache_bytes: int) -> None:
-        size, index = 0, -1
+        size = 0
         for index, content in enumerate(self.reread(seed=0)):
-            count = float(self.count_of(content))
-            if not 0 <= count < math.inf:
-                msg = (
-                    f"count gave {count} for batch {index}; a batch counts a finite number of "
-                    "items, zero or more."
-                )
-                raise ValueError(msg)
-            self.total += count
             size += sum(t.element_size() * t.numel() for t in tensors_in(content))
             if size > cache_bytes:
                 self._cache = None
             self._fingerprints.append(fingerprint(content))
-            if count == 0:
-                self.skipped.append(index)
-            elif self._cache is not None:
-                self._cache.append(Batch(index, content, count))
-        if index < 0:
+            self._add(index, content)
+        if not self._fingerprints:
             msg = "the data holds no batch: the loader, list or filter behind it is empty."
             raise ValueError(msg)
+        self._refuse_nothing()
+
+    def _add(self, index: int, content: Any) -> None:
+        count = float(self.count_of(content))
+        if not 0 <= count < math.inf:
+            msg = (
+                f"count gave {count} for batch {index}; a batch counts a finite number of "
+                "items, zero or more."
+            )
+            raise ValueError(msg)
+        self.total += count
+        if count == 0:
+            self.skipped.append(index)
+        elif self._cache is not None:
+            self._cache.append(Batch(index, content, count, self.whole))
+
+    def _refuse_nothing(self) -> None:
         if self.total == 0:
             msg = (
-                f"all {index + 1} batches count zero items (every label is ignored, or the "
-                "batches are empty); there is nothing to average. Check `count` and the labels."
+                f"all {len(self._fingerprints)} batches count zero items (every label is ignored, "
+                "or the batches are empty); there is nothing to average. Check `count` and the "
+                "labels."
             )
             raise ValueError(msg)
 
@@ -119,7 +143,7 @@ class Batches:
                 raise RuntimeError(_drift(f"batch {index} differs from the first pass"))
             count = float(self.count_of(content))
             if count > 0:
-                yield Batch(index, content, count)
+                yield Batch(index, content, count, self.whole)
         if index + 1 != len(known):
             raise RuntimeError(_drift(f"{index + 1} batches came, the first pass had {len(known)}"))
 
@@ -143,6 +167,8 @@ def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
             "or a list of batches. For a loss without targets use Problem.from_closure."
         )
         raise ValueError(msg)
+    if hasattr(data, "edge_index"):  # one graph, which iterates over its attributes
+        return [data]
     if isinstance(data, tuple) and data and all(_is_array(item) for item in data):
         return _array_batches(data, batch_size)
     if isinstance(data, Mapping):
@@ -188,98 +214,6 @@ def _array_batches(arrays: tuple[Any, ...], batch_size: int | None) -> list[tupl
 
 def _is_array(item: Any) -> bool:
     return isinstance(item, (Tensor, np.ndarray))
-
-
-def map_tensors(
-    content: Any, change: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
-) -> Any:
-    """`content` with every tensor inside replaced by `change(tensor)`, at any depth.
-
-    NumPy arrays become tensors first: floating ones of `dtype`, integers int64.
-    """
-
-    def inside(item: Any) -> Any:
-        return map_tensors(item, change, dtype)
-
-    if isinstance(content, Tensor):
-        return change(content)
-    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
-        return change(_tensor(content, dtype))
-    if isinstance(content, Mapping):
-        items = {key: inside(item) for key, item in content.items()}
-        return items if type(content) is dict else type(content)(items)  # type: ignore[call-arg]
-    if isinstance(content, tuple) and hasattr(content, "_fields"):
-        return type(content)(*map(inside, content))
-    if isinstance(content, (list, tuple)):
-        return type(content)(map(inside, content))
-    if dataclasses.is_dataclass(content) and not isinstance(content, type):
-        fields = {f.name: getattr(content, f.name) for f in dataclasses.fields(content)}
-        return type(content)(**{name: inside(item) for name, item in fields.items()})
-    return content
-
-
-def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype | None) -> Tensor:
-    if array.dtype.kind in "iu":
-        array = array.astype(np.int64)
-    tensor = torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch wants both
-    return tensor.to(dtype) if dtype is not None and array.dtype.kind == "f" else tensor
-
-
-def tensors_in(content: Any) -> list[Tensor]:
-    """All tensors inside a batch, in order."""
-    found: list[Tensor] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(content, keep)
-    return found
-
-
-def to_device(content: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    """The batch on the device; floating NumPy arrays become tensors of the model's dtype."""
-    with torch.inference_mode(mode=False), torch.no_grad():
-        return map_tensors(content, lambda tensor: _ordinary(tensor).to(device), dtype)
-
-
-def _ordinary(tensor: Tensor) -> Tensor:
-    """The tensor without its graph; a copy if inference mode, which bars autograd, made it."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def num_examples(content: Any) -> int:
-    """The size of the first dimension that all tensors of a batch share.
-
-    Raises:
-        ValueError: if the tensors of the batch differ in it, so that examples cannot be told apart.
-    """
-    tensors = tensors_in(content)
-    sizes = {len(tensor) if tensor.ndim else -1 for tensor in tensors}
-    if len(sizes) != 1 or -1 in sizes:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors[:4]) or "no tensor"
-        msg = (
-            f"cannot tell the examples of a batch apart: its tensors have shapes {shapes} without "
-            "a common first dimension. Pass `count` to say how many items a batch averages over."
-        )
-        raise ValueError(msg)
-    return sizes.pop()
-
-
-def take(content: Any, index: slice | Tensor) -> Any:
-    """The examples of a batch at these positions of the first dimension."""
-    return map_tensors(content, lambda tensor: tensor[index])
-
-
-def fingerprint(content: Any) -> int:
-    """A 32-bit checksum of all tensors of a batch."""
-    code = 0
-    for tensor in tensors_in(content):
-        plain = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
-        code = zlib.crc32(repr((tuple(tensor.shape), tensor.dtype)).encode(), code)
-        if plain.numel():
-            code = zlib.crc32(plain.view(torch.uint8).numpy().data, code)
-    return code
 
 
 @contextmanager
@@ -332,10 +266,3 @@ def _set_rng_state(state: tuple[Any, ...]) -> None:
     torch.set_rng_state(cpu)
     if cuda is not None:
         torch.cuda.set_rng_state_all(cuda)
-
-
-def describe(content: Any, limit: int = 4) -> str:
-    """The shapes and dtypes of a batch in a few words, for messages."""
-    parts = [f"{str(t.dtype)[6:]} {tuple(t.shape)}" for t in tensors_in(content)[:limit]]
-    size = sum(t.element_size() * t.numel() for t in tensors_in(content))
-    return f"{type(content).__name__} of {', '.join(parts) or 'no tensors'}, {human(size)}"

@@ -11,8 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem.attributes import Attributes, Structure
-from hesscope.problem.calls import call, check_finite, check_loss, check_outputs
-from hesscope.problem.data import Batch, Batches, map_tensors, seed_generators
+from hesscope.problem.calls import (
+    call,
+    check_finite,
+    check_loss,
+    check_outputs,
+    explained,
+    refuse_written,
+    versions_of,
+)
+from hesscope.problem.contents import map_tensors
+from hesscope.problem.data import Batch, Batches, seed_generators
 from hesscope.problem.handing import Handing
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.point import Point, at_least_single
@@ -22,6 +31,14 @@ from hesscope.system import collectives, interrupts
 
 Closure = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
+
+
+@dataclass
+class Rounded:
+    """The loss in the precision of the model, and whether no other runs; shared by all copies."""
+
+    closure: Closure
+    needed: bool | None = None
 
 
 @dataclass
@@ -92,7 +109,10 @@ class Evaluation:
             ValueError: if they are not known (a closure), or cannot be computed.
         """
         if self._predict is None:
-            msg = "this problem was made from a closure, which does not tell outputs from the loss."
+            msg = (
+                "this problem was made from a closure, or of a model that computes its own loss, "
+                "which does not tell outputs from the loss."
+            )
             raise ValueError(msg)
         outputs, targets = self._run(self._predict, batch)
         return outputs, targets
@@ -108,10 +128,19 @@ class Evaluation:
         return outputs, targets
 
     def derivatives(self, loss: Tensor, *, create_graph: bool = False) -> tuple[Tensor, ...]:
-        """∂loss/∂leaf for each leaf; zeros for parameters that are not used."""
-        return torch.autograd.grad(
-            loss, self.leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True
-        )
+        """∂loss/∂leaf for each leaf; zeros for parameters that are not used.
+
+        Raises:
+            RuntimeError: if torch cannot differentiate the loss.
+        """
+        with explained():
+            return torch.autograd.grad(
+                loss,
+                self.leaves,
+                create_graph=create_graph,
+                allow_unused=True,
+                materialize_grads=True,
+            )
 
     def gradient(self, batch: Batch) -> Tensor:
         """The gradient of the mean loss of one batch, (n,).
@@ -141,6 +170,7 @@ class Evaluation:
 
         Raises:
             RuntimeError: if the evaluation is over.
+            ValueError: if the user's code fails, or writes into the parameters.
         """
         if self._stay.over:
             msg = (
@@ -152,11 +182,13 @@ class Evaluation:
         if self._change is not None:
             batch = replace(batch, content=map_tensors(batch.content, self._change))
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
-        structure = Structure(self._attributes.modules)
+        structure, versions = Structure(self._attributes.modules), versions_of(self.leaves)
         try:
             with substituted(self.model, buffers), self._handing.content(batch) as content:
                 batch = replace(batch, content=content)
-                return interrupts.interruptible(call, function, self.point, batch)
+                result = interrupts.interruptible(call, function, self.point, batch)
+            refuse_written(self.point, self.leaves, versions)
+            return result
         finally:
             structure.restore()
             self._attributes.restore()

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hesscope.problem.data import Batch, map_tensors, tensors_in
+from hesscope.problem.contents import map_tensors, tensors_in
+from hesscope.problem.data import Batch
 
 
 class Handing:

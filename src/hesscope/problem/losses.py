@@ -375,8 +375,9 @@ def known_loss(problem: Problem, operator: str) -> OutputLoss:
     """
     if problem.loss_fn is None:
         msg = (
-            f"{operator} needs to know the model's outputs; this problem was made from a closure "
-            "or a function. Use hs.Problem(model, loss_fn, data) with unpack and forward."
+            f"{operator} needs to know the model's outputs, which this problem does not: "
+            f"{problem.why_no_outputs}. Use hs.Problem(model, loss_fn, data) with unpack and "
+            "forward."
         )
         raise ValueError(msg)
     return output_loss(problem.loss_fn)

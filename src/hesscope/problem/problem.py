@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +13,15 @@ from torch import Tensor, nn
 
 from hesscope.problem import adapters
 from hesscope.problem.attributes import modules_behind
-from hesscope.problem.data import DEFAULT_CACHE, Batches, map_tensors, num_examples, take
-from hesscope.problem.evaluation import Closure, Evaluation, Predict, evaluating
+from hesscope.problem.contents import map_tensors
+from hesscope.problem.data import DEFAULT_CACHE, Batches
+from hesscope.problem.evaluation import Closure, Evaluation, Predict, Rounded, evaluating
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.handing import Handing
-from hesscope.problem.parameters import HALF, Layout, Selection
+from hesscope.problem.inference import inferred
+from hesscope.problem.items import WHOLE_BATCH, Count, Counted, Counting
+from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
+from hesscope.problem.parameters import Layout, Selection
 from hesscope.problem.point import Point, double
 from hesscope.problem.surroundings import switched
 from hesscope.system import collectives
@@ -32,12 +37,18 @@ class Problem:
     Args:
         model: the network. It is put into evaluation mode while hesscope works and comes back as
             it was: parameters, buffers, gradients, modes and random state, bit for bit.
-        loss_fn: (output, targets) -> scalar, the *mean* over the items that `count` counts.
+        loss_fn: (output, targets) -> scalar, the *mean* over the items that `count` counts. Left
+            out, the model computes its own loss: a model of transformers on mappings (the output's
+            `loss`), a LightningModule (`training_step`), or any that gives one scalar. Which loss
+            of which outputs it is, and what it counts, is measured at once (two to four gradients
+            of a batch) and told by `print(problem)`.
         data: a DataLoader or Dataset, any re-iterable of batches, or a tuple of tensors or arrays.
-        unpack: batch -> (inputs, targets); by default a batch is that pair.
+        unpack: batch -> (inputs, targets); by default a batch is that pair, or graphs with their y.
         forward: (model, inputs) -> output; by default model(inputs).
         count: targets -> how many items the loss averages over; by default len(targets). For a
-            loss over tokens, count the tokens that are not ignored.
+            loss over tokens, count the tokens that are not ignored. Of a model with its own loss,
+            batch -> how many. 1, the number: a batch is one item that is never cut, as for a
+            contrastive loss, and the mean is that over batches.
         params: which parameters make up theta: a name or glob ("layers.3.*"), several of them, or
             a function (name, tensor) -> bool. By default all that require gradients.
         training: True measures the model in training mode (dropout masks frozen by a seed).
@@ -46,7 +57,8 @@ class Problem:
 
     Raises:
         ValueError: if the data is empty or can be read only once, or if nothing is trainable.
-            Whether model, loss and data fit together is seen at the first use.
+            Whether model, loss and data fit together is seen at the first use; without a loss_fn
+            at once, and then also if nobody can tell what the loss averages over.
 
     >>> import torch, hesscope as hs
     >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -56,20 +68,29 @@ class Problem:
     (1, tensor([10.], dtype=torch.float64))
     """
 
+    inferred: tuple[str, ...]  # in words: of a model that computes its own loss
+    why_no_outputs: str
+    counted: Counted  # what `count` is called with
+
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: Callable[[Any, Any], Tensor],
-        data: Any,
+        loss_fn: Callable[[Any, Any], Tensor] | None = None,
+        data: Any = None,
         *,
         unpack: Callable[[Any], tuple[Any, Any]] | None = None,
         forward: Callable[[nn.Module, Any], Any] | None = None,
-        count: Callable[[Any], Any] | None = None,
+        count: Count = None,
         params: Selection = None,
         training: bool = False,
         batch_size: int | None = None,
         cache_bytes: int = DEFAULT_CACHE,
     ) -> None:
+        adapters.refuse_half_a_problem(loss_fn, data, unpack, forward)
+        reading = {"batch_size": batch_size, "cache_bytes": cache_bytes}
+        if loss_fn is None:
+            self._of_own_loss(model, data, count, params, training, reading)
+            return
         unpack = unpack or adapters.inputs_and_targets
         forward = forward or adapters.call_model
 
@@ -77,28 +98,47 @@ class Problem:
             inputs, targets = unpack(content)
             return forward(model, inputs), targets
 
-        def count_of(content: Any) -> float:
-            targets = unpack(content)[1]
-            return float(count(targets) if count else adapters.count_targets(targets, content))
+        def count_targets(content: Any) -> float:
+            return adapters.count_targets(unpack(content)[1], content)
 
-        raised = _at_least_single(loss_fn)
+        raised = adapters.loss_in_single(loss_fn)
         self.loss_fn: Callable[[Any, Any], Tensor] | None = raised
         self.predict: Predict | None = predict
-        self._rounded = _Rounded(lambda model, content: loss_fn(*predict(model, content)))
+        self.counted = Counted("targets", lambda content: unpack(content)[1])
+        self._rounded = Rounded(lambda model, content: loss_fn(*predict(model, content)))
         self._build(
             model,
             lambda model, content: raised(*predict(model, content)),
-            lambda device, dtype: Batches(
-                data,
-                device=device,
-                dtype=dtype,
-                count_of=count_of,
-                batch_size=batch_size,
-                cache_bytes=cache_bytes,
-            ),
+            data,
+            Counting.of(count, self.counted, count_targets),
             params,
             training,
+            reading,
         )
+
+    def _of_own_loss(
+        self,
+        model: nn.Module,
+        data: Any,
+        count: Count,
+        params: Selection,
+        training: bool,
+        reading: dict[str, Any],
+    ) -> None:
+        """Reads the data under a count of one a batch, and then counts as is inferred."""
+        self.loss_fn, self.predict, self._rounded = None, all_of_it, Rounded(own_loss)
+        self.counted = WHOLE_BATCH
+        counting = Counting.of(count, WHOLE_BATCH, lambda _: 1.0)
+        self._build(model, own_loss, one_or_more(data), counting, params, training, reading)
+        with self.evaluation() as e:
+            found = inferred(self, e, counts_too=count is None)
+        self.inferred, self.why_no_outputs = found.notes, found.notes[1]
+        if found.count is not None:
+            self._read(self.batches.counted(found.count))
+        if found.form is None:
+            self.predict = None
+        else:
+            self.loss_fn, self.predict = found.form.loss_fn, found.form.predict
 
     @classmethod
     def from_closure(
@@ -107,34 +147,26 @@ class Problem:
         closure: Closure,
         data: Any,
         *,
-        count: Callable[[Any], Any] | None = None,
+        count: Count = None,
         params: Selection = None,
         training: bool = False,
         cache_bytes: int = DEFAULT_CACHE,
     ) -> Problem:
         """A problem from closure(model, batch) -> mean loss: several inputs, RL, PINNs, anything.
 
-        `count` takes the whole batch and defaults to its number of examples. Only the Hessian is
-        available: Gauss-Newton and Fisher need to know the model's output.
+        `count` takes the whole batch and defaults to its number of examples; 1, the number: a batch
+        is one item that is never cut. Only the Hessian is available: Gauss-Newton and Fisher need
+        to know the model's output.
 
         Raises:
             ValueError: as for `Problem`.
         """
         problem = cls.__new__(cls)
-        problem.loss_fn, problem.predict, problem._rounded = None, None, _Rounded(closure)
-        problem._build(
-            model,
-            closure,
-            lambda device, dtype: Batches(
-                data,
-                device=device,
-                dtype=dtype,
-                count_of=lambda content: float((count or num_examples)(content)),
-                cache_bytes=cache_bytes,
-            ),
-            params,
-            training,
-        )
+        problem.loss_fn, problem.predict, problem._rounded = None, None, Rounded(closure)
+        problem.counted = WHOLE_BATCH
+        counting = Counting.of(count, WHOLE_BATCH, num_examples)
+        reading = {"cache_bytes": cache_bytes}
+        problem._build(model, closure, data, counting, params, training, reading)
         return problem
 
     @classmethod
@@ -153,7 +185,7 @@ class Problem:
             kind = theta.dtype if isinstance(theta, Tensor) else type(theta).__name__
             msg = f"theta is {kind}; give a floating tensor such as torch.zeros(2)."
             raise ValueError(msg)
-        model = _Parameter(theta)
+        model = adapters.OneTensor(theta)
 
         def closure(model: Any, _: Any) -> Tensor:
             return f(model.theta)
@@ -164,9 +196,11 @@ class Problem:
         self,
         model: nn.Module,
         closure: Closure,
-        make_batches: Callable[[torch.device, torch.dtype], Batches],
+        data: Any,
+        counting: Counting,
         params: Selection,
         training: bool,
+        reading: dict[str, Any],
     ) -> None:
         if not isinstance(model, nn.Module):
             msg = (
@@ -180,7 +214,18 @@ class Problem:
         behind = dict.fromkeys(modules_behind(closure))
         self._others = tuple(module for module in behind if module not in own)
         self._handing = Handing()
-        self._read(make_batches(self.device, self.dtype))
+        self.inferred = ()
+        self.why_no_outputs = "it was made from a closure or a function"
+        self._read(
+            Batches(
+                data,
+                device=self.device,
+                dtype=self.dtype,
+                count_of=counting.count_of,
+                whole=counting.whole,
+                **reading,
+            )
+        )
 
     def _read(self, batches: Batches) -> None:
         self.batches = batches
@@ -253,13 +298,14 @@ class Problem:
         return {owner: self.block(_exactly(names)) for owner, names in owners.items()}
 
     def subsample(self, num: int, *, seed: int = 0) -> Problem:
-        """The same problem on `num` examples drawn without replacement.
+        """The same problem on `num` examples drawn without replacement; batches if each is an item.
 
         Raises:
             ValueError: if num is not between 1 and the number of examples, or if the examples of
                 a batch cannot be told apart.
         """
-        sizes = [num_examples(batch.content) for batch in self.batches]
+        whole = self.batches.whole
+        sizes = [1 if whole else num_examples(batch.content) for batch in self.batches]
         if not 1 <= num <= sum(sizes):
             msg = f"num={num}: the data holds {sum(sizes)} examples; draw between 1 and that many."
             raise ValueError(msg)
@@ -269,7 +315,8 @@ class Problem:
         for batch, size in zip(self.batches, sizes, strict=True):
             inside = drawn[(drawn >= start) & (drawn < start + size)] - start
             if len(inside):
-                parts.append(take(batch.content, inside.to(self.device)))
+                places = inside.to(self.device)
+                parts.append(batch.content if whole else take(batch.content, places))
             start += size
         return self.with_batches(parts)
 
@@ -277,7 +324,13 @@ class Problem:
         """The same problem on other batches, given as the contents of a list."""
         other = copy.copy(self)
         other._read(
-            Batches(contents, device=self.device, dtype=self.dtype, count_of=self.batches.count_of)
+            Batches(
+                contents,
+                device=self.device,
+                dtype=self.dtype,
+                count_of=self.batches.count_of,
+                whole=self.batches.whole,
+            )
         )
         return other
 
@@ -443,37 +496,18 @@ class Problem:
             "switched": switched(self.model, self.device),
             "unwrapped": list(self.unwrapped),
             "frozen": len(self.frozen),
+            **({"inferred": list(self.inferred)} if self.inferred else {}),
         }
+
+    def __str__(self) -> str:
+        """The line of `repr`, and what was inferred, a line each."""
+        return "\n  ".join([repr(self), *self.inferred])
 
     def __repr__(self) -> str:
         return (
             f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )
-
-
-@dataclass
-class _Rounded:
-    """The loss in the precision of the model, and whether no other runs; shared by all copies."""
-
-    closure: Closure
-    needed: bool | None = None
-
-
-def _at_least_single(loss_fn: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
-    """A copy in float32 of a loss module with tensors (class weights) in half precision."""
-    if not isinstance(loss_fn, nn.Module):
-        return loss_fn
-    tensors = [*loss_fn.parameters(), *loss_fn.buffers()]
-    return copy.deepcopy(loss_fn).float() if any(t.dtype in HALF for t in tensors) else loss_fn
-
-
-class _Parameter(nn.Module):
-    """A parameter tensor as a model, for `Problem.from_function`."""
-
-    def __init__(self, theta: Tensor) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(theta.detach().clone())
 
 
 def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:

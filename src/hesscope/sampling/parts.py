@@ -11,8 +11,10 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.autodiff.graph import gradient_graph, refuse_broken
-from hesscope.problem.data import Batch, fingerprint, num_examples, take
+from hesscope.problem.contents import fingerprint
+from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
@@ -27,7 +29,8 @@ def parts_of(problem: Problem, e: Evaluation) -> Iterator[Batch]:
     its own fixed seed first, because data often lies in an order that has a meaning: slices of
     sorted data differ by more than the luck of the draw. Batches stay whole where their examples
     cannot be told apart, and where the loss of the first one is not the mean of those of its parts:
-    it couples its examples, or they do not lie on the first axis. One part at a time is in memory.
+    it couples its examples, or they do not lie on the first axis; those that are one item each stay
+    whole, too. One part at a time is in memory.
 
     >>> import torch, hesscope as hs
     >>> x = torch.arange(70.0)[:, None]
@@ -47,13 +50,13 @@ def _adds_up(problem: Problem, e: Evaluation) -> bool:
     """Whether the loss of the first batch is the mean of those of two parts; two forward passes."""
     batch = next(iter(problem.batches))
     halves = list(_cut(problem, batch, 2))
-    if len(halves) < 2:
+    counts = [half.count for half in halves]
+    if len(halves) < 2 or abs(sum(counts) - batch.count) > 1e-5 * batch.count:
         return False
     try:
         whole, *parts = (e.loss(one).detach() for one in (batch, *halves))
     except ValueError:  # the model refuses a part of its batch
         return False
-    counts = [half.count for half in halves]
     expected = sum(c * float(part) for c, part in zip(counts, parts, strict=True)) / sum(counts)
     weaker = max(whole.dtype, problem.dtype, key=rounding.eps)
     largest = max(abs(float(whole)), 100 * rounding.half_the_digits(weaker))
@@ -61,7 +64,9 @@ def _adds_up(problem: Problem, e: Evaluation) -> bool:
 
 
 def examples_in(batch: Batch) -> float:
-    """The number of examples of a batch, or of items where examples cannot be told apart."""
+    """The number of examples of a batch, or of items where it has none to be told apart."""
+    if batch.whole:
+        return batch.count
     try:
         return float(num_examples(batch.content))
     except ValueError:
@@ -99,6 +104,9 @@ def products_of(e: Evaluation, part: Batch, V: Tensor) -> Tensor:
 
 
 def _cut(problem: Problem, batch: Batch, pieces: int) -> Iterator[Batch]:
+    if batch.whole:
+        yield batch
+        return
     try:
         size = num_examples(batch.content)
     except ValueError:  # the examples of this batch cannot be told apart: it stays whole

@@ -13,6 +13,7 @@ examples of a batch at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +22,9 @@ from hesscope import rounding
 from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.hessian import Hessian
 from hesscope.derivatives.by_autograd import hessian_product
-from hesscope.problem.data import Batch, num_examples, take
+from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import Shares
 from hesscope.sampling.parts import products_of
@@ -126,8 +128,7 @@ def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
     """(1, k) for each example, as a batch of its own."""
     with problem.evaluation() as e:
         for batch in e.batches:
-            for i in range(num_examples(batch.content)):
-                content = take(batch.content, slice(i, i + 1))
+            for content in _single(batch):
                 count = float(problem.batches.count_of(content))
                 share = torch.zeros(1, V.shape[1], dtype=torch.float64)
                 if count > 0:
@@ -135,6 +136,15 @@ def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
                     product = products_of(e, example, V)
                     share[0] = (V.double() * product.double()).sum(0).cpu()
                 yield count / e.num_items * share
+
+
+def _single(batch: Batch) -> Iterator[Any]:
+    """The examples of a batch one by one; all of it where it is one item."""
+    if batch.whole:
+        yield batch.content
+        return
+    for i in range(num_examples(batch.content)):
+        yield take(batch.content, slice(i, i + 1))
 
 
 def _adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
