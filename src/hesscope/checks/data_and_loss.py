@@ -11,7 +11,7 @@ from torch import Tensor
 from hesscope.autodiff.graph import broken_nodes
 from hesscope.checks.state import State
 from hesscope.problem.calls import NonFiniteLossError
-from hesscope.problem.contents import fingerprint, tensors_in
+from hesscope.problem.contents import fingerprint
 from hesscope.problem.examples import num_examples, take
 from hesscope.results.check import Finding
 
@@ -41,16 +41,11 @@ def parameters_are_finite(state: State) -> Finding | None:
 
 def data_is_repeatable(state: State) -> Finding | None:
     """A pass under another seed must bring the batches of the first pass, which was kept."""
-    batches, content = state.problem.batches, state.first_batch().content
-    if not tensors_in(content) and not _is_nothing(content):
-        state.could_not_ask(
-            "no_tensor_seen",
-            f"no tensor is seen in batches of type {type(content).__name__}, so nobody can say "
-            "whether they are the same at every pass, and nothing is moved or cast.",
-            "hand over a dict or tuple of tensors, or objects with tensors in their attributes.",
-        )
-        return None
+    batches = state.problem.batches
     first = batches.fingerprints
+    if not any(first):  # the checksum of no tensor
+        _without_tensors(state)
+        return None
     second = tuple(fingerprint(content) for content in batches.reread(seed=1))
     if not second:
         return Finding(
@@ -69,9 +64,17 @@ def data_is_repeatable(state: State) -> Finding | None:
     return None if first == second else _how_the_data_changes(state, first)
 
 
-def _is_nothing(content: Any) -> bool:
-    """Whether the batch is that of a function of the parameters alone."""
-    return isinstance(content, tuple) and not content
+def _without_tensors(state: State) -> None:
+    """Notes that the data cannot be seen; a function of the parameters alone has none."""
+    content = state.first_batch().content
+    if isinstance(content, tuple) and not content:
+        return
+    state.could_not_ask(
+        "no_tensor_seen",
+        f"no tensor is seen in batches of type {type(content).__name__}, so nobody can say "
+        "whether they are the same at every pass, and nothing is moved or cast.",
+        "hand over a dict or tuple of tensors, or objects with tensors in their attributes.",
+    )
 
 
 def _how_the_data_changes(state: State, first: tuple[int, ...]) -> Finding | None:

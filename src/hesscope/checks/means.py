@@ -65,7 +65,7 @@ def loss_is_a_mean(state: State) -> Finding | None:
     """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches and several ways to cut each into two parts."""
     problem, first = state.problem, state.first_batch()
     if first.whole:
-        state.note(
+        state.could_not_ask(
             "batches_are_items",
             "count=1 says that every batch is one item: the loss is the mean over the batches, "
             "none is cut, and where examples are spoken of (noise, data error), batches are meant.",

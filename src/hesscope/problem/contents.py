@@ -108,6 +108,7 @@ def _search(
     if id(thing) in open_ones:  # a circle: copied with what it belongs to
         return True
     if depth == 0 or isinstance(thing, _CLOSED) or id(thing) in instead:
+        instead.setdefault(id(thing), thing)
         return False
     open_ones.add(id(thing))
     inside = [_search(part, change, dtype, instead, open_ones, depth - 1) for part in _parts(thing)]

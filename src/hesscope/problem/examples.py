@@ -73,7 +73,7 @@ def _sizes(content: Any, *, by_lists: bool, depth: int = 0) -> Iterator[int]:
         yield int(content.num_graphs)
     elif hasattr(content, "edge_index"):  # one graph: its nodes are not independent
         yield -1
-    elif by_lists and depth and type(content) in (list, tuple):
+    elif by_lists and depth and _is_list_of_tensors(content):
         yield len(content)
     elif (parts := _parts(content)) is not None:
         for part in parts:
@@ -86,7 +86,8 @@ def _taken(content: Any, index: slice | Tensor, size: int, by_lists: bool, *, to
     if is_batch_of_graphs(content):
         return type(content).from_data_list(content.index_select(index))
     if type(content) in (list, tuple):
-        if (by_lists and not top) or (_are_words(content) and len(content) == size):
+        listed = by_lists and not top and _is_list_of_tensors(content)
+        if listed or (_are_words(content) and len(content) == size):
             return type(content)(_entries(content, index))
         return type(content)(_taken(part, index, size, by_lists, top=False) for part in content)
     if type(content) is dict:
@@ -108,6 +109,10 @@ def _parts(content: Any) -> list[Any] | None:
     if isinstance(content, Mapping):
         return list(content.values())
     return list(content) if isinstance(content, (list, tuple)) else None
+
+
+def _is_list_of_tensors(content: Any) -> bool:
+    return type(content) in (list, tuple) and bool(tensors_in(content))
 
 
 def _are_words(content: Any) -> bool:

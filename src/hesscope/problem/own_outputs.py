@@ -53,6 +53,13 @@ class Form:
             return None
         return self.pair(logits, labels)
 
+    def allows(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether all targets are classes of the outputs; a GPU would not survive others."""
+        if self.ignored is None:
+            return True
+        counted = targets[targets != self.ignored]
+        return bool(((counted >= 0) & (counted < outputs.shape[1])).all())
+
     def count(self, model: nn.Module, content: Any) -> float:
         """How many targets the loss averages over; the model is asked for names only."""
         labels = arguments(model, content)[LABELS]
@@ -129,15 +136,15 @@ def form_of_loss(e: Evaluation, batches: list[Batch]) -> Form | None:
 
 def _same_value(form: Form, output: Any, given: Mapping[str, Any], loss: Tensor) -> bool:
     found = form.found_in(output, given)
-    if found is None:
+    if found is None or not form.allows(*found):
         return False
     try:
-        value = form.loss_fn(*found).detach()
-    except (RuntimeError, ValueError, IndexError):  # labels that are no classes of these logits
+        value, own = form.loss_fn(*found).detach(), loss.detach()
+    except (RuntimeError, ValueError):  # targets of another dtype than this loss takes
         return False
-    weaker = max(loss.dtype, value.dtype, key=rounding.eps)
-    size = max(abs(float(loss)), float(found[0].detach().abs().max()))
-    return abs(float(value) - float(loss)) <= rounding.loss_noise(weaker, size)
+    weaker = max(own.dtype, value.dtype, key=rounding.eps)
+    size = max(abs(float(own)), float(found[0].detach().abs().max()))
+    return abs(float(value) - float(own)) <= rounding.loss_noise(weaker, size)
 
 
 def _same_gradient(
