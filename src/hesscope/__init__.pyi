@@ -33,7 +33,7 @@ from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
-from hesscope.landscape.slices import interpolate as interpolate
+from hesscope.landscape.lines import interpolate as interpolate
 from hesscope.operator import Identity as Identity
 from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator

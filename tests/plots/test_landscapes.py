@@ -1,5 +1,6 @@
 """A figure of lines shows their losses, chords, ends and barriers."""
 
+import dataclasses
 import math
 import re
 
@@ -34,6 +35,13 @@ def test_the_barrier_is_an_arrow_from_the_chord_to_the_loss():
     arrow, text = ax.texts
     assert (arrow.xy, arrow.xyann) == ((0.5, 5.0), (0.5, 2.0))
     assert text.get_text() == "barrier: 3"
+
+
+def test_the_losses_on_test_data_are_dotted():
+    tested = torch.tensor([2.0, 3.0, math.inf, 3.0, 2.0])
+    ax = hs.plots.interpolation(dataclasses.replace(HILL, test_losses=tested))
+    (dotted,) = [line for line in ax.lines if line.get_linestyle() == ":"]
+    assert np.array_equal(dotted.get_ydata(), [2, 3, np.nan, 3, 2], equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def interpolation(
     light in their order, each with its barrier as a thin upright stroke over the chord and as a
     number in the legend. Their axis of losses is logarithmic where these are positive and span
     more than a factor of 100; chords are then curves. Triangles at the upper edge mark infinite
-    losses; where a loss is NaN the line has a gap.
+    losses; where a loss is NaN the line has a gap. Losses on test data are dotted.
 
     Args:
         line_or_lines: results of `hs.interpolate`, up to 12.
@@ -101,6 +101,9 @@ def _line(ax: Axes, line: LossLine, colour: object, label: str) -> None:
     losses[~np.isfinite(losses)] = np.nan
     ax.plot(t, losses, color=colour, linewidth=1.6, label=label)
     ax.plot(t[[0, -1]], losses[[0, -1]], "o", color=colour, markersize=4.5)
+    if line.test_losses is not None:
+        tested = line.test_losses.numpy()
+        ax.plot(t, np.where(np.isfinite(tested), tested, np.nan), ":", color=colour, linewidth=1.4)
     if np.isfinite(chord).all():
         ax.plot(t, chord, "--", color=colour, linewidth=0.9)
     if infinite.any():

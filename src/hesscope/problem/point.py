@@ -115,6 +115,16 @@ class Point:
         there = dict(zip(self.layout.names, leaves, strict=True))
         return replace(self, substitutes={**self.substitutes, **there})
 
+    def with_buffers(self, buffers: Mapping[str, Tensor]) -> Point:
+        """The same point, the model's buffers of these names being others."""
+        with torch.inference_mode(mode=False):
+            there = {name: tensor.detach().clone() for name, tensor in buffers.items()}
+        return replace(self, substitutes={**self.substitutes, **there})
+
+    def buffers(self) -> dict[str, Tensor]:
+        """The buffers that the loss sees, by name."""
+        return {n: self.substitutes.get(n, t) for n, t in self.model.named_buffers()}
+
     def block(self, selection: Selection) -> Point:
         """The same point, theta being the part of it that matches.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -280,6 +280,17 @@ class Problem:
         """
         return self._standing_at(self.point.moved_to(theta))
 
+    def with_buffers(self, buffers: Mapping[str, Tensor]) -> Problem:
+        """The same problem with other buffers of these names, such as running statistics.
+
+        >>> import torch, hesscope as hs
+        >>> norm = torch.nn.BatchNorm1d(1, affine=True)
+        >>> problem = hs.Problem(norm, torch.nn.MSELoss(), (torch.ones(2, 1), torch.zeros(2, 1)))
+        >>> problem.with_buffers({"running_mean": torch.ones(1)}).loss()
+        0.0
+        """
+        return self._standing_at(self.point.with_buffers(buffers))
+
     def block(self, pattern: Selection) -> Problem:
         """The same loss as a function of the parameters that match; the others are held fixed.
 
@@ -320,8 +331,8 @@ class Problem:
             start += size
         return self.with_batches(parts)
 
-    def with_batches(self, contents: list[Any]) -> Problem:
-        """The same problem on other batches, given as the contents of a list."""
+    def with_batches(self, contents: Any) -> Problem:
+        """The same problem on other batches: the contents of a list, or any data of a `Problem`."""
         other = copy.copy(self)
         other._read(
             Batches(
@@ -333,6 +344,12 @@ class Problem:
             )
         )
         return other
+
+    def on(self, other: Problem) -> Problem:
+        """The same problem on the data of another one, held-out data for example."""
+        there = copy.copy(self)
+        there.batches, there._num_items = other.batches, other._num_items
+        return there
 
     def in_double(self, contents: list[Any]) -> Problem:
         """The same problem in float64 on the given batches: parameters, buffers and data."""

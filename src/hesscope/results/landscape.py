@@ -33,6 +33,9 @@ class LossLine(Result):
     distance: float  # ‖theta_b - theta_a‖
     num_evaluations: int  # cost: losses over all data
     facts: dict[str, Any] = field(default_factory=dict)
+    statistics: str = "none"  # running ones between the ends: recomputed, interpolated, fixed
+    jumps: tuple[float, ...] = ()  # how recomputed statistics change the losses of the two ends
+    test_losses: Tensor | None = None  # (num_points,) float64, on other data
 
     def __len__(self) -> int:
         return len(self.points)
@@ -49,7 +52,8 @@ class LossLine(Result):
 
     def columns(self) -> Columns:
         """A row for each point."""
-        return {"t": self.points, "loss": self.losses}
+        tested = {} if self.test_losses is None else {"test loss": self.test_losses}
+        return {"t": self.points, "loss": self.losses, **tested}
 
     def picture(self) -> str:
         """The loss along the line."""
@@ -67,7 +71,23 @@ class LossLine(Result):
         ]
         if infinite:
             lines.append(f"  {infinite} of the losses are infinite or NaN")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._test_line(), *self._statistics_line()])
+
+    def _test_line(self) -> list[str]:
+        if self.test_losses is None:
+            return []
+        ends = f"{float(self.test_losses[0]):.6g} to {float(self.test_losses[-1]):.6g}"
+        highest = _extreme(self.test_losses, 1)
+        return [f"  on test data: ends {ends}   highest {highest}"]
+
+    def _statistics_line(self) -> list[str]:
+        if self.statistics == "none":
+            return []
+        text = f"  running statistics: {self.statistics}"
+        if self.jumps:
+            a, b = self.jumps
+            text += f"; recomputed at the ends too, their losses change by {a:+.2g} and {b:+.2g}"
+        return [text]
 
     def _barrier_line(self) -> str:
         if math.isnan(self.barrier):
