@@ -23,9 +23,9 @@ from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
     "Certificate", "Check", "ClassDecomposition", "Conditioning", "ConvexityProbes", "Curvature",
-    "Decomposition", "Descent", "Diagonal", "Eigenpairs", "Escape", "Examination",
+    "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape", "Examination",
     "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
-    "Measurements", "Outliers", "SamplingError", "Shares", "Smoothness", "SpectralDensity",
+    "Measurements", "Outliers", "SamplingError", "Shares", "Slice", "Smoothness", "SpectralDensity",
     "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]

@@ -31,9 +31,11 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
+from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
 from hesscope.landscape.lines import interpolate as interpolate
+from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.operator import Identity as Identity
 from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
@@ -63,6 +65,8 @@ from hesscope.results.record import load as load
 from hesscope.results.record import save as save
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares
+from hesscope.results.slices import Directions as Directions
+from hesscope.results.slices import Slice as Slice
 from hesscope.results.smoothness import Smoothness as Smoothness
 from hesscope.results.spectrum import Certificate as Certificate
 from hesscope.results.spectrum import Eigenpairs as Eigenpairs

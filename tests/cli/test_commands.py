@@ -72,6 +72,13 @@ def train(tmp_path, monkeypatch):
         (["spectrum", "train.py:make_problem", "--exact"], 0, "exact spectrum of 43 eigenvalues"),
         (["spectrum", "train.py:make_problem", "--max-matvecs", "4"], 1, "not converged"),
         (["spectrum", "train:saddle", "--k", "1"], 0, "1 eigenpairs"),
+        (
+            ["slice", "train.py:make_problem", "--points", "3"],
+            0,
+            "loss on 3 x 3 points along filter",
+        ),
+        (["slice", "train.py:saddle", "--eigen", "1", "--points", "3"], 0, "eigenvector 1 (λ = 2)"),
+        (["slice", "train.py:make_problem", "--gradient", "--points", "3"], 0, "along gradient"),
     ],
 )
 @pytest.mark.usefixtures("train")
@@ -191,6 +198,28 @@ def test_weights_are_loaded_into_the_model(kind, train, capsys):
     assert json.loads(capsys.readouterr().out)["measurements"]["values"]["loss"] == pytest.approx(
         1.0986123
     )
+
+
+def test_a_slice_between_weights_or_through_them_is_drawn(train, capsys):
+    def weights(value):
+        names = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (3, 5), "2.bias": (3,)}
+        return {name: torch.full(shape, value) for name, shape in names.items()}
+
+    for i, value in enumerate((0.0, 0.5, 2.0)):
+        save_file(weights(value), f"w{i}.safetensors")
+    target = [f"{train}:make_problem", "--points", "5"]
+    ends = ["--between", "w0.safetensors", "w2.safetensors", "--figure", "line.png"]
+    assert main(["slice", *target, *ends]) == 0
+    out = capsys.readouterr().out
+    assert "loss at 5 points of a line of length" in out
+    assert "figure: line.png" in out
+    assert (train.parent / "line.png").read_bytes().startswith(b"\x89PNG")
+    path = ["--trajectory", "w0.safetensors", "w1.safetensors", "--figure", "plane.svg", "--log"]
+    assert main(["slice", *target, *path]) == 0
+    assert "along trajectory 1 (" in capsys.readouterr().out
+    assert "<svg" in (train.parent / "plane.svg").read_text()
+    assert main(["slice", *target, "--figure", "plane.bmp"]) == 2
+    assert "give a file that ends in .png, .svg, .pdf" in capsys.readouterr().err
 
 
 def test_weights_that_do_not_fit_or_would_run_code_are_refused(train, capsys):

@@ -31,13 +31,33 @@ from hesscope.results.record import RECORD, read_provenance
 from hesscope.results.result import Result
 from hesscope.results.saddles import IndexCurve
 from hesscope.results.sampling import SamplingError, Shares
+from hesscope.results.slices import Directions, Slice
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
 UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True)
+DIRECTIONS = Directions(
+    torch.ones(4, 2), ("größe", "b"), "1 „Schritt“", AWKWARD[:2], None, AWKWARD.view(3, 2), 3
+)
 RESULTS = {
+    "directions": DIRECTIONS,
+    "slice": Slice(
+        (AWKWARD, AWKWARD[:2]),
+        AWKWARD.expand(2, 6).T.clone(),
+        math.nan,
+        DIRECTIONS,
+        None,
+        AWKWARD[:4].view(2, 2),
+        hs.Estimate(0.5, math.inf),
+        None,
+        "fixed",
+        None,
+        9,
+        3,
+        {"n": 4},
+    ),  # fmt: skip
     "certificate": CERTIFICATE,
     "check": hs.Check((hs.Finding("a", "b", "c", fault=False),), 5, ("x", "y")),
     "check without findings": hs.Check(()),

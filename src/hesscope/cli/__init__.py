@@ -1,3 +1,3 @@
-"""The command line: hesscope demo | check | diagnose | spectrum | show."""
+"""The command line: hesscope demo | check | diagnose | spectrum | slice | show."""
 
 from hesscope.cli.commands import main as main

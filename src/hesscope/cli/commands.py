@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from hesscope import __version__
 from hesscope.cli.outputs import check_outputs
+from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
@@ -37,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     keep_large_buffers()
     try:
-        check_outputs(getattr(options, "save", None), getattr(options, "report", None))
+        check_outputs(
+            getattr(options, "save", None),
+            getattr(options, "report", None),
+            getattr(options, "figure", None),
+        )
         before = interrupts.so_far()
         status = int(options.run(options))
         return INTERRUPTED if interrupts.so_far() > before else status
@@ -91,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
     spectrum.add_argument("--scratch", type=Path, metavar="DIR", help="keeps a matrix to resume")
     spectrum.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
+    sliced = _command(commands, "slice", _slice, "the loss along a line, a plane or a path")
+    _add_target(sliced)
+    add_slice_arguments(sliced)
     show = _command(commands, "show", _show, "print a result that --save has written")
     show.add_argument("folder", type=Path)
     show.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
@@ -167,6 +175,20 @@ def _spectrum(options: argparse.Namespace) -> int:
     _give(next(iter(found.values())) if single else found, options)
     pairs = found.get("eigenvalues")
     return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
+
+
+def _slice(options: argparse.Namespace) -> int:
+    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.cli.slices import draw, measure
+
+    problem = _problem(options)
+    with showing_progress():
+        found = measure(problem, options)
+    _give(found, options)
+    if options.figure is not None:
+        told = sys.stderr if options.json else sys.stdout
+        print(f"figure: {draw(found, options.figure, log=options.log)}", file=told)
+    return HEALTHY
 
 
 def _show(options: argparse.Namespace) -> int:

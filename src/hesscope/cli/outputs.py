@@ -6,9 +6,11 @@ import importlib.util
 import tempfile
 from pathlib import Path
 
+FORMATS = (".png", ".svg", ".pdf")
 
-def check_outputs(folder: Path | None, page: Path | None) -> None:
-    """Refuses a folder or a page that could not be written when the work is done.
+
+def check_outputs(folder: Path | None, page: Path | None, figure: Path | None = None) -> None:
+    """Refuses a folder, a page or a figure that could not be written when the work is done.
 
     Raises:
         RuntimeError: naming what is in the way, or which packages a page needs.
@@ -17,6 +19,8 @@ def check_outputs(folder: Path | None, page: Path | None) -> None:
         _check_page(page)
     if folder is not None:
         _check_folder(folder, "--save")
+    if figure is not None:
+        _check_figure(figure)
 
 
 def _check_page(page: Path) -> None:
@@ -33,6 +37,21 @@ def _check_page(page: Path) -> None:
         msg = f"--report {page} is a folder; give the name of a file, such as {page / 'page.html'}."
         raise RuntimeError(msg)
     _check_folder(page.parent, "--report")
+
+
+def _check_figure(figure: Path) -> None:
+    """A figure needs matplotlib, a format that it writes, and a place.
+
+    Raises:
+        RuntimeError: naming what is missing.
+    """
+    if not importlib.util.find_spec("matplotlib"):
+        msg = "--figure needs matplotlib: pip install 'hesscope[plot]'."
+        raise RuntimeError(msg)
+    if figure.suffix not in FORMATS:
+        msg = f"--figure {figure}: give a file that ends in {', '.join(FORMATS)}."
+        raise RuntimeError(msg)
+    _check_folder(figure.parent, "--figure")
 
 
 def _check_folder(folder: Path, option: str) -> None:

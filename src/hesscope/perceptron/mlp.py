@@ -122,6 +122,13 @@ def examples(mlp: MLP) -> Iterator[Examples]:
             yield Examples(inputs, outputs, weight * gradients, weight * hessians)
 
 
+def inputs_and_targets(mlp: MLP, e: Evaluation, batch: Batch) -> tuple[Tensor, Any]:
+    """What the first layer gets of a batch, (N, d), and the targets."""
+    run = _run(mlp, e, batch)
+    assert run is not None  # recognised before
+    return run[0], run[2]
+
+
 def forward(mlp: MLP, inputs: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """The output, and (a, z) of each layer: its input and its pre-activation."""
     a, levels = inputs, []

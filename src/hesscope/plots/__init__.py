@@ -4,6 +4,9 @@ from hesscope.plots.density import density as density
 from hesscope.plots.heatmap import heatmap as heatmap
 from hesscope.plots.landscapes import interpolation as interpolation
 from hesscope.plots.layers import layer_map as layer_map
+from hesscope.plots.slices import contour as contour
+from hesscope.plots.slices import line as line
+from hesscope.plots.slices import surface as surface
 from hesscope.plots.spectra import eigenvalues as eigenvalues
 from hesscope.plots.spectra import spectrum_histogram as spectrum_histogram
 from hesscope.plots.training import spectra_over_training as spectra_over_training

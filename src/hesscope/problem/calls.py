@@ -127,6 +127,22 @@ def check_loss(loss: Any, index: int) -> None:
     Raises:
         ValueError: if it is no scalar tensor, or has no graph.
     """
+    check_scalar(loss, index)
+    if loss.grad_fn is None and not loss.requires_grad:
+        msg = (
+            f"the loss of batch {index} does not depend on the parameters through autograd (it "
+            "has no grad_fn): look for .item(), .detach(), .numpy() or torch.no_grad() in the "
+            "model or the loss."
+        )
+        raise ValueError(msg)
+
+
+def check_scalar(loss: Any, index: int) -> None:
+    """Refuses what is no scalar tensor.
+
+    Raises:
+        ValueError: if it is none, or complex.
+    """
     if not isinstance(loss, Tensor):
         msg = (
             f"the loss of batch {index} is a {type(loss).__name__}, not a tensor; return the "
@@ -143,12 +159,5 @@ def check_loss(loss: Any, index: int) -> None:
         msg = (
             f"the loss of batch {index} is complex ({loss.dtype}); take its real part or its "
             "absolute value."
-        )
-        raise ValueError(msg)
-    if loss.grad_fn is None and not loss.requires_grad:
-        msg = (
-            f"the loss of batch {index} does not depend on the parameters through autograd (it "
-            "has no grad_fn): look for .item(), .detach(), .numpy() or torch.no_grad() in the "
-            "model or the loss."
         )
         raise ValueError(msg)

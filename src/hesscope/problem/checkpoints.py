@@ -26,16 +26,25 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: if the file cannot be read without running code, or does not fit the model.
     """
+    inner, _ = unwrap(model)
+    inner.load_state_dict(read_weights(inner, path), strict=False)
+
+
+def read_weights(model: nn.Module, path: str | Path) -> dict[str, Tensor]:
+    """The weights of such a file by the names that the model has for them; nothing is written.
+
+    Raises:
+        ValueError: as for `load_weights`.
+    """
     path = Path(path)
     if not path.is_file():
         msg = f"there is no weights file {path}; give a .safetensors or .pt file."
         raise ValueError(msg)
     weights = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    inner, _ = unwrap(model)
-    wanted = inner.state_dict()
+    wanted = unwrap(model)[0].state_dict()
     weights = _without_prefix(weights, wanted)
     _refuse_misfit(weights, wanted, path)
-    inner.load_state_dict(weights, strict=False)
+    return weights
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from hesscope.problem.calls import (
     check_finite,
     check_loss,
     check_outputs,
+    check_scalar,
     explained,
     refuse_written,
     versions_of,
@@ -101,6 +102,35 @@ class Evaluation:
         loss = self.loss(batch, seed=seed)
         check_finite(loss, batch.index)
         return loss
+
+    @contextmanager
+    def values(self, batch: Batch) -> Iterator[Callable[[], Tensor]]:
+        """A function that gives the mean loss of one batch without its graph, time and again.
+
+        For many points: the leaves may be written in place, or others substituted, between two
+        calls. Each call meets the model, the batch, the buffers and the random seed as they are
+        now. A loss that takes derivatives itself fails here.
+        """
+        buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
+        kept = [(tensor, tensor._version, tensor.clone()) for tensor in buffers.values()]
+        structure = Structure(self._attributes.modules)
+
+        def value() -> Tensor:
+            seed_generators(batch.index)
+            try:
+                with self._handing.content(batch) as content:
+                    found = call(self._closure, self.point, replace(batch, content=content))
+            finally:
+                structure.restore()
+                self._attributes.restore()
+                for tensor, version, content in kept:
+                    if tensor._version != version:
+                        tensor.copy_(content)
+            check_scalar(found, batch.index)
+            return found
+
+        with torch.no_grad(), substituted(self.model, buffers):
+            yield value
 
     def predict(self, batch: Batch) -> tuple[Any, Any]:
         """What the model makes of one batch, with its graph, and the targets, whatever they are.

@@ -1,0 +1,54 @@
+"""What `hesscope slice` measures and draws."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import hesscope as hs
+from hesscope.problem.checkpoints import read_weights
+
+
+def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
+    """A slice along directions, or the line between two files of weights."""
+    if options.between is not None:
+        a, b = (read_weights(problem.model, path) for path in options.between)
+        return hs.interpolate(problem, a, b, options.points)
+    span = 1.0 if options.span is None and not options.trajectory else options.span
+    return hs.loss_slice(
+        problem,
+        _directions(problem, options),
+        span,
+        options.points,
+        seed=options.seed,
+        scratch=options.scratch,
+    )
+
+
+def draw(result: Any, path: Path, *, log: bool) -> Path:
+    """The figure of such a result, in a file."""
+    if isinstance(result, hs.Slice):
+        many = len(result.axes) == 2
+        ax = hs.plots.contour(result, log=log) if many else hs.plots.line(result, log=log)
+    else:
+        ax = hs.plots.interpolation(result)
+        if log:
+            ax.set_yscale("log")
+    figure: Any = ax.figure
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def _directions(problem: hs.Problem, options: argparse.Namespace) -> hs.Directions:
+    """The directions that were asked for."""
+    if options.trajectory:
+        thetas = [read_weights(problem.model, path) for path in options.trajectory]
+        return hs.directions(problem, "trajectory", min(2, len(thetas)), thetas=thetas)
+    if options.gradient:
+        return hs.directions(problem, "gradient")
+    for kind in ("eigen", "random", "filter"):
+        num = getattr(options, kind)
+        if num is not None:
+            return hs.directions(problem, kind, num, seed=options.seed)
+    return hs.directions(problem, "filter", 2, seed=options.seed)
