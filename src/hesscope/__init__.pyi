@@ -35,7 +35,9 @@ from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
 from hesscope.landscape.lines import interpolate as interpolate
+from hesscope.landscape.slices import interpolate as interpolate
 from hesscope.landscape.slices import loss_slice as loss_slice
+from hesscope.monitor.monitor import Monitor as Monitor
 from hesscope.operator import Identity as Identity
 from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
@@ -54,6 +56,9 @@ from hesscope.results.descent import Descent as Descent
 from hesscope.results.estimate import Diagonal as Diagonal
 from hesscope.results.estimate import Estimate as Estimate
 from hesscope.results.estimate import Interval as Interval
+from hesscope.results.history import Event as Event
+from hesscope.results.history import History as History
+from hesscope.results.history import Series as Series
 from hesscope.results.landscape import Escape as Escape
 from hesscope.results.landscape import LossLine as LossLine
 from hesscope.results.layers import LayerMap as LayerMap
@@ -61,7 +66,6 @@ from hesscope.results.layers import LayerStatistics as LayerStatistics
 from hesscope.results.layers import UnitStatistics as UnitStatistics
 from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
-from hesscope.results.record import load as load
 from hesscope.results.record import save as save
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares
@@ -75,6 +79,7 @@ from hesscope.results.step import Step as Step
 from hesscope.results.verdict import Verdict as Verdict
 from hesscope.rmt.gaps import outliers as outliers
 from hesscope.sampling.error import sampling_error as sampling_error
+from hesscope.store import load as load
 from hesscope.system.progress import listening as listening
 
 __version__: str

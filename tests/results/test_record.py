@@ -57,7 +57,7 @@ RESULTS = {
         9,
         3,
         {"n": 4},
-    ),  # fmt: skip
+    ),
     "certificate": CERTIFICATE,
     "check": hs.Check((hs.Finding("a", "b", "c", fault=False),), 5, ("x", "y")),
     "check without findings": hs.Check(()),

@@ -34,10 +34,10 @@ class Look:
         self.problem, self.question = problem, question
         self.H = Hessian(problem)
         self.num_matvecs, self.gradients = 0, 0.0
-        self._known: dict[Callable[[Look], Any], Any] = {}
-        self._failed: dict[Callable[[Look], Any], Exception] = {}
+        self._known: dict[Callable[[Any], Any], Any] = {}
+        self._failed: dict[Callable[[Any], Any], Exception] = {}
 
-    def of(self, measure: Callable[[Look], Any]) -> Any:
+    def of(self, measure: Callable[[Any], Any]) -> Any:
         """What `measure` finds on this look; measured at most once.
 
         Raises:

@@ -12,6 +12,11 @@ def num_processes() -> int:
     return dist.get_world_size() if _distributed() else 1
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that writes files: the only one, or rank 0."""
+    return not _distributed() or dist.get_rank() == 0
+
+
 def sum_over_processes(value: Tensor) -> Tensor:
     """The sum of `value` over all processes, the same on each; `value` itself is not changed."""
     if not _distributed():
