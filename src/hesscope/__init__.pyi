@@ -35,7 +35,6 @@ from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
 from hesscope.landscape.lines import interpolate as interpolate
-from hesscope.landscape.slices import interpolate as interpolate
 from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.monitor.monitor import Monitor as Monitor
 from hesscope.operator import Identity as Identity
