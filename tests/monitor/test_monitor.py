@@ -63,9 +63,10 @@ def _train(
     return [*losses, *state, *moments, *gradients, torch.get_rng_state()]
 
 
-@pytest.mark.parametrize("kind", OPTIMISERS)
-@pytest.mark.parametrize("to", [False, True])
-def test_training_is_the_same_to_the_bit(kind: str, to: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "everything"), [("momentum", True), ("adamw", False), ("foreach", False)]
+)
+def test_training_is_the_same_to_the_bit(kind: str, everything: bool, tmp_path: Path) -> None:
     ends = []
     for watched in (False, True):
         model = _network()
@@ -75,11 +76,10 @@ def test_training_is_the_same_to_the_bit(kind: str, to: bool, tmp_path: Path) ->
             ends.append(_train(model, optimizer))
             continue
         problem = hs.Problem(model, nn.CrossEntropyLoss(), (X[:32], Y[:32]))
-        keys = [row.key for row in ROWS]
-        folder = tmp_path if to else None
-        with hs.Monitor(problem, optimizer, every=5, quantities=keys, to=folder) as monitor:
+        keys = [row.key for row in ROWS] if everything else None
+        with hs.Monitor(problem, optimizer, every=10, quantities=keys, to=tmp_path) as monitor:
             ends.append(_train(model, optimizer, told=monitor.step))
-        assert monitor.history["lambda_max"].steps.tolist() == [0, 5, 10, 15]
+        assert monitor.history["lambda_max"].steps.tolist() == [0, 10]
         assert len(monitor.history["train_loss"]) == 20
     assert len(ends[0]) == len(ends[1])
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
@@ -103,7 +103,7 @@ def test_numbers_agree_with_the_dense_hessian() -> None:
     velocity = torch.zeros(problem.n).double()
     keys = [row.key for row in ROWS]
     with hs.Monitor(problem, optimizer, every=1, quantities=keys, held_out=problem) as monitor:
-        for _ in range(4):
+        for _ in range(3):
             index = torch.randint(0, 96, (8,))
             optimizer.zero_grad()
             mse_loss(model(X[index].double()), targets[index]).backward()
@@ -135,14 +135,16 @@ def test_numbers_agree_with_the_dense_hessian() -> None:
     history = monitor.history
     assert not history.events
     for key, expected in truth.items():
-        rel = {"gradient_in_top": 0.1, "update_in_top": 0.1, "condition": 0.05}.get(key, 0.02)
         found = history[key].values.tolist()
-        if key.endswith("trace"):  # random probes: within five standard errors
-            rel = 0.3
-        assert found == pytest.approx(expected, rel=rel), key
+        if key.endswith("_in_top"):  # a value right to .003 has a vector right to an angle of .055
+            assert found == pytest.approx(expected, abs=2 * 0.055), key
+        elif not key.endswith("trace"):
+            rel = 0.05 if key == "condition" else 0.02
+            assert found == pytest.approx(expected, rel=rel), key
     for exact in ("loss", "gradient_norm", "update_norm", "predicted_change", "measured_change"):
         assert history[exact].values.tolist() == pytest.approx(truth[exact], rel=1e-9), exact
     spread = history["trace_stderr"].values
+    assert bool((spread < 0.2 * history["trace"].values).all())
     off = history["trace"].values - torch.tensor(truth["trace"])
     assert bool((off.abs() <= 5 * spread).all())
 
