@@ -18,3 +18,9 @@ if WORKER:  # where a plugin imported torch before
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_seeds_that_repeat(monkeypatch):
+    """What draws a fresh seed draws 0: an interval at 95 % fails in no test by luck."""
+    monkeypatch.setattr("hesscope.probes.secrets.randbits", lambda _: 0)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from hesscope import rounding
@@ -68,8 +69,11 @@ def mass_bounds(alpha: ArrayLike, beta: ArrayLike, x: float) -> tuple[float, flo
     >>> round(below, 9), round(up_to, 9)
     (0.25, 0.75)
     """
-    nodes, weights = radau(alpha, beta, x)
+    alpha, beta = np.asarray(alpha, float), np.asarray(beta, float)
     size = max(np.abs(alpha).max(), np.abs(beta).max(), abs(x))
+    if not rounding.squares_are_numbers(torch.float64, size):  # masses have no unit
+        alpha, beta, x, size = alpha / size, beta / size, x / size, 1.0
+    nodes, weights = radau(alpha, beta, x)
     distance = np.abs(nodes - x)
     at_x = distance <= max(rounding.same_node(size), distance.min())
     below = min(1.0, float(weights[(nodes < x) & ~at_x].sum()))

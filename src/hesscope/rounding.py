@@ -26,7 +26,15 @@ def tiny(dtype: torch.dtype = torch.float64) -> float:
 
 POSITIVE = 1e-300  # stands for a divisor or a threshold that would be zero
 LOST = tiny() ** 0.5  # the square of a smaller number is none: norms and variances lose it
+IN_RANGE = {torch.float64: 2.0**230, torch.float32: 2.0**60}  # and one over it: room for products
 LARGEST = 1e140  # sums of squares of larger numbers may leave the range of float64
+
+
+def squares_are_numbers(dtype: torch.dtype, size: float) -> bool:
+    """Whether squares and products of squares of numbers of this size are; zero has no size."""
+    most = IN_RANGE.get(dtype, 2.0**60)
+    return size == 0.0 or 1 / most <= size <= most
+
 
 # --- numbers that are stored
 
@@ -53,6 +61,11 @@ def underflow(dtype: torch.dtype, terms: int) -> float:
     subnormal numbers: off by up to tiny either way, whatever its own size.
     """
     return terms * tiny(dtype)
+
+
+def summed(*terms: float) -> float:
+    """Of a sum in float64 of terms of these sizes: 8·eps of each, with what went before."""
+    return 8 * eps() * sum(abs(term) for term in terms)
 
 
 # --- products, bases and eigenvalues of an operator of a given size

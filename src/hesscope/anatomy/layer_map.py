@@ -75,11 +75,15 @@ def _probed_map(problem: Problem, num_probes: int, seed: int) -> LayerMap:
         progress.report("layer map: layers", done, len(places))
         Z = torch.zeros(problem.n, num_probes, dtype=problem.dtype, device=problem.device)
         for j in range(num_probes):
-            Z[rows, j] = probes.gaussian(len(rows), seed + j, dtype=Z.dtype, device=Z.device)
+            own = probes.key(seed, "layer map", done * num_probes + j)
+            Z[rows, j] = probes.gaussian(len(rows), own, dtype=Z.dtype, device=Z.device)
         HZ = (H @ Z).double()
         squares.append(torch.stack([HZ[part].square().sum(0) for part in places.values()]))
         traces.append((Z[rows].double() * HZ[rows]).sum(0))
-    tops = [eigsh(Hessian(block), k=1, tol=1e-2, verify=False) for block in blocks.values()]
+    tops = [
+        eigsh(Hessian(block), k=1, tol=1e-2, verify=False, seed=probes.key(seed, "layer", i))
+        for i, block in enumerate(blocks.values())
+    ]
     norms, norm_errors = _root_mean(torch.stack(squares, 1))
     norms, norm_errors = _symmetric(norms, norm_errors)
     samples = torch.stack(traces)

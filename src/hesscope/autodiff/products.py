@@ -240,8 +240,8 @@ class FiniteDifference(Engine):
         assert self._point is not None
         theta, gradient = self._point, self._gradient(self._point)
         probe, fresh = (
-            probes.gaussian(len(theta), seed, dtype=theta.dtype, device=theta.device)
-            for seed in range(2)
+            probes.gaussian(len(theta), own, dtype=theta.dtype, device=theta.device)
+            for own in (probes.key(0, "step of a difference", i) for i in range(2))
         )
         start = self.step or (1e-4 if theta.dtype == torch.float64 else 3e-3)
         ladder = [start] if self.step else [start * 4.0**j for j in range(-3, 4)]

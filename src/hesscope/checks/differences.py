@@ -75,7 +75,8 @@ def _loss_dtype(problem: Problem) -> torch.dtype:
 
 def direction(problem: Problem, seed: int) -> Tensor:
     """A random direction in which every parameter tensor moves in proportion to its own norm."""
-    z = probes.gaussian(problem.n, seed, dtype=problem.dtype, device=problem.device)
+    own = probes.key(seed, "direction of a check")
+    z = probes.gaussian(problem.n, own, dtype=problem.dtype, device=problem.device)
     directions = problem.layout.split(z)
     for name, row in _padding_rows(problem.model).items():
         if name in problem.layout.names:
@@ -106,7 +107,8 @@ def rounding_noise(problem: Problem, v: Tensor) -> float:
     square is that of one rounding error. Costs three matvecs.
     """
     assert problem.point.half is not None
-    z = probes.gaussian(problem.n, 7, dtype=problem.dtype, device=problem.device)
+    own = probes.key(0, "rounding of a check")
+    z = probes.gaussian(problem.n, own, dtype=problem.dtype, device=problem.device)
     nudge = rounding.eps(problem.point.half) / 2 * z * problem.theta
     behind, here, ahead = (
         ReverseOverReverse(problem.at(problem.theta + sign * nudge)).products(v[:, None])[:, 0]

@@ -121,7 +121,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="FILE.py:FUNCTION or MODULE:FUNCTION")
     parser.add_argument("--weights", type=Path, help="a .safetensors or .pt state dict to load")
-    parser.add_argument("--seed", type=int, default=0, help="of all random starts (default 0)")
+    parser.add_argument("--seed", type=int, help="of all random starts (default: a fresh one)")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
 

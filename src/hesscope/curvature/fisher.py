@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import probes
 from hesscope.curvature.gauss_newton import Metric, OutputMetricOperator
-from hesscope.operator import SymmetricOperator
+from hesscope.curvature.shared import SharedOperator
 from hesscope.problem.data import Batch
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.losses import (
@@ -72,7 +73,9 @@ class Fisher(OutputMetricOperator):
         """m E[c cᵀ] with c = -∂ log p(y|z)/∂z at sampled targets y; exact: ∂²ℓ/∂z²."""
         if self.samples is None:
             return self.loss.curvature(outputs, targets)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + batch.index)
+        generator = torch.Generator().manual_seed(
+            probes.key(self.seed, "sampled Fisher", batch.index)
+        )
         draws = [self.loss.sampled_gradient(outputs, generator) for _ in range(self.samples)]
         total = torch.stack(draws)  # (samples, items, C)
         mass = self.loss.mass(outputs, targets)[:, None]
@@ -131,7 +134,7 @@ class EmpiricalFisher(OutputMetricOperator):
         return lambda U: factor * _rank_one(c, U)
 
 
-class GradientCovariance(SymmetricOperator):
+class GradientCovariance(SharedOperator):
     """Σ = Σ_n w_n (g_n - ḡ)(g_n - ḡ)ᵀ: the covariance of per-item gradients, ḡ = Σ_n w_n g_n.
 
     Items, weights w_n, gradients g_n and units are those of `EmpiricalFisher`: it is the covariance

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.autodiff.kept import KeptGraphs
+from hesscope.curvature.double import error_of_product
+from hesscope.curvature.shared import SharedOperator
 from hesscope.curvature.square_root import gram_matrix, num_square_root_rows
-from hesscope.operator import SpectralForm, SymmetricOperator
+from hesscope.operator import SpectralForm
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.losses import Differentiated, known_loss
@@ -25,7 +27,7 @@ from hesscope.problem.problem import Problem
 Metric = Callable[[Tensor], Tensor]  # on output rows (items, C)
 
 
-class OutputMetricOperator(SymmetricOperator):
+class OutputMetricOperator(SharedOperator):
     """Σ_n w_n J_nᵀ M_n J_n over the items n of all batches, with weights that add up to one.
 
     A product costs one pass through each of two kept graphs, about 1.4 gradients.
@@ -42,6 +44,10 @@ class OutputMetricOperator(SymmetricOperator):
     @abstractmethod
     def metric(self, outputs: Tensor, targets: Any, batch: Batch) -> Metric:
         """The function U -> (M_n u_n)_n on the output rows of a batch."""
+
+    def measured_noise(self, v: Tensor) -> float:
+        """‖A v - A₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
+        return error_of_product(self.problem, type(self), v)
 
     def matmat(self, V: Tensor) -> Tensor:
         """The product with V of shape (n, k); graphs are built once for all columns."""

@@ -7,14 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from hesscope.autodiff.products import CentralDifference, make_engine
-from hesscope.operator import SpectralForm, SymmetricOperator
+from hesscope.curvature.double import error_of_product
+from hesscope.curvature.shared import SharedOperator
+from hesscope.operator import SpectralForm
 from hesscope.perceptron.assembly import dense_hessian
 from hesscope.perceptron.mlp import MLP, recognise
 from hesscope.perceptron.reductions import reduce, reduced_hessian
 from hesscope.problem.problem import Problem
 
 
-class Hessian(SymmetricOperator):
+class Hessian(SharedOperator):
     """H = ∂²L/∂theta², (n, n), of the mean loss L, in units of the loss per squared parameter.
 
     Args:
@@ -54,6 +56,10 @@ class Hessian(SymmetricOperator):
     def matmat(self, V: Tensor) -> Tensor:
         """H V for V of shape (n, k); the gradient graph is built once for all columns."""
         return self.engine.products(V)
+
+    def measured_noise(self, v: Tensor) -> float:
+        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
+        return error_of_product(self.problem, Hessian, v)
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""

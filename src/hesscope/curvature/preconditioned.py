@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hesscope.curvature.hessian import Hessian
-from hesscope.operator import SymmetricOperator
+from hesscope.curvature.shared import SharedOperator
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.steps.held import Held, held
@@ -25,7 +25,7 @@ from hesscope.steps.kinds import (
 from hesscope.steps.stability import threshold
 
 
-class PreconditionedHessian(SymmetricOperator):
+class PreconditionedHessian(SharedOperator):
     """P^-1/2 H P^-1/2, similar to P^-1 H, for the optimiser's step θ ← θ - lr P^-1 (momentum of g).
 
     P is diagonal, per parameter: 1 for SGD, with or without momentum, and ASGD; √v + eps for
@@ -94,7 +94,7 @@ class PreconditionedHessian(SymmetricOperator):
         return self.kind.preconditioner(p.group, p.state)
 
 
-class StepHessian(SymmetricOperator):
+class StepHessian(SharedOperator):
     """lr P^-1/2 (H + weight_decay I) P^-1/2: what an optimiser's step multiplies errors with.
 
     Its eigenvalues are those of lr P^-1 (H + weight_decay I), with the learning rate and the weight

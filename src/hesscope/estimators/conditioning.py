@@ -27,7 +27,7 @@ def conditioning(
     *,
     tau: float | None = None,
     dampings: Sequence[float] = (),
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Conditioning:
     """What can be said of the condition of A: ends, singularity, ratios to quantiles, ranks.
 
@@ -44,7 +44,7 @@ def conditioning(
             rounding can do. An absolute and a relative threshold can tell opposite stories of one
             training run, so both are printed.
         dampings: values d for which κ of A + d I is wanted (weight decay, Levenberg-Marquardt).
-        seed: of the random starts.
+        seed: of the random starts; a fresh one by default.
 
     Raises:
         ValueError: if an argument is out of range.

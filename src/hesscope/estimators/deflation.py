@@ -7,19 +7,21 @@ its vectors that have not converged; probes that know nothing of Q estimate the 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.krylov.basis import Basis
+from hesscope.krylov.given import checked
 from hesscope.krylov.lanczos import Lanczos, random_start
-from hesscope.operator import SymmetricOperator, finite_product, refuse_size
+from hesscope.krylov.noise import noise_of_run, told
+from hesscope.operator import SymmetricOperator, finite_product
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
 
-PROBES_FROM = 2**20  # seeds of probes, apart from those of starts
 RECENT = 4  # steps that the gain of a further step is judged by
 FIRST = 6  # steps before a run is judged at all
 
@@ -35,10 +37,12 @@ class Probe:
 class Deflated:
     """The space that has been taken out of A, what A does there, and the products spent."""
 
-    def __init__(self, A: SymmetricOperator, pairs: Eigenpairs | None, seed: int) -> None:
-        self.A, self.seed = A, seed
+    def __init__(
+        self, A: SymmetricOperator, pairs: Eigenpairs | None, seed: int, unit: float = 1.0
+    ) -> None:
+        self.A, self.seed, self.unit = A, seed, unit
         self.taken = Basis(A)
-        self.trace = self.squares = self.scale = 0.0
+        self.trace = self.squares = self.scale = self.misfit = self.measured = 0.0
         self.num_matvecs = self.num_probes = self.rounds = 0
         if pairs is not None:
             self._take_pairs(pairs)
@@ -49,18 +53,18 @@ class Deflated:
         return self.A.n - len(self.taken)
 
     def _take_pairs(self, pairs: Eigenpairs) -> None:
-        """Takes out eigenpairs that are already known.
+        """Takes out eigenpairs that are already known; one product looks whether they are A's.
 
         Raises:
             ValueError: if they are those of another operator.
         """
-        if pairs.eigenvectors.shape[0] != self.A.n:
-            msg = f"the eigenpairs have {pairs.eigenvectors.shape[0]} entries, A has n={self.A.n}."
-            raise ValueError(msg)
-        self.taken.extend(pairs.eigenvectors)
-        self.trace += float(pairs.eigenvalues.sum())
-        self.scale = float(pairs.eigenvalues.abs().max())
-        self.squares += float(pairs.eigenvalues.square().sum() + 2 * pairs.residuals.square().sum())
+        given = checked(self.A, pairs, self.seed, self.unit)
+        self.num_matvecs += given.num_matvecs
+        self.taken.extend(given.vectors)
+        self.trace += float(given.values.sum())
+        self.scale = float(np.abs(given.values).max())
+        self.squares += float(np.sum(given.values**2) + 2 * np.sum(given.residuals**2))
+        self.misfit = given.misfit
 
     def take_krylov(self, most: int, rtol: float = 0.0) -> None:
         """Takes out a Krylov space of at most `most` dimensions, as long as a step is worth it.
@@ -72,7 +76,9 @@ class Deflated:
             ValueError: if a product is of the wrong form.
             RuntimeError: if a product is not finite, or squares of its entries are not.
         """
-        start = random_start(self.A, self.taken, self.seed + self.rounds)
+        start = random_start(
+            self.A, self.taken, probes.key(self.seed, "start of a trace", self.rounds)
+        )
         run = Lanczos(self.A, start, self.taken)
         self.rounds += 1
         gains: list[float] = []
@@ -88,15 +94,28 @@ class Deflated:
         for q in islice(run.Q, run.num_steps):
             self.taken.append(q)
         self.scale = max(self.scale, run.scale)
-        refuse_size(self.scale)
+        if self.rounds == 1:
+            S = np.linalg.eigh(run.T)[1]
+            self.measured = noise_of_run(run, S, self.seed)
         self.trace += float(np.trace(run.T))
         last = 0.0 if run.exhausted else run.residual
         self.squares += float((run.T**2).sum()) + 2 * last**2
 
     @property
     def rounding(self) -> float:
-        """What rounding can do to the trace: eps‖A‖ for each vector that was taken out."""
-        return rounding.product_noise(self.A.dtype, self.scale) * max(len(self.taken), 1)
+        """What rounding can do to the trace: eps‖A‖ for each vector taken out, and the sum.
+
+        Where given pairs or products are off by more, |tr M| <= √k ‖M‖_F of what they are off by.
+        """
+        num = max(len(self.taken), 1)
+        rounded = self.A.product_noise(self.scale) * num
+        rounded += rounding.summed(self.trace, self.left * self.scale)
+        return rounded + 2 * math.sqrt(num) * (self.misfit + self.measured)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know about the products."""
+        return told(self.A, self.measured, self.scale)
 
     def probe(self) -> Probe:
         """One product with a fresh Gaussian vector in the complement.
@@ -104,7 +123,9 @@ class Deflated:
         Raises:
             RuntimeError: if it is not finite.
         """
-        z = self.taken.complement(self.A.probe(self.seed + PROBES_FROM + self.num_probes))
+        z = self.taken.complement(
+            self.A.probe(probes.key(self.seed, "probe of a trace", self.num_probes))
+        )
         w = self.taken.complement(finite_product(self.A, z))
         self.num_probes += 1
         self.num_matvecs += 1

@@ -13,8 +13,15 @@ from hesscope import rounding
 from hesscope.dense.spectrum import spectrum
 from hesscope.estimators.resolved import Request, Resolved, Split, Verified, request, resolved
 from hesscope.krylov import certificate
+from hesscope.krylov.given import refuse_other_size
 from hesscope.krylov.lanczos import Lanczos
-from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    at_order_one,
+    in_units,
+    symmetric_operator,
+)
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.memory import available_bytes, human
@@ -26,7 +33,7 @@ def spectral_density(
     *,
     deflate: Literal["auto", "none"] | Eigenpairs = "auto",
     verify: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     delta: float = 1e-3,
 ) -> SpectralDensity:
     """The density of all n eigenvalues, with rigorous counts, from `max_matvecs` products.
@@ -42,9 +49,10 @@ def spectral_density(
         A: the operator, or a matrix as for `as_operator`.
         max_matvecs: products to spend in all. From n on, the whole spectrum is computed instead.
         deflate: "auto" as described; "none" for plain quadrature; or the result of `eigsh`, whose
-            pairs are taken out before the run.
+            pairs are taken out before the run, after one of the products has checked them.
         verify: spend products on verifying outliers.
-        seed: of the random starts.
+        seed: of the random starts; None draws a fresh one, which the result keeps. With a seed
+            of your own, "whatever the operator" leaves out those built from what it draws.
         delta: probability that the verification of outliers, or the printed range, is wrong.
 
     Returns:
@@ -53,8 +61,8 @@ def spectral_density(
         Interrupted from the keyboard, it warns and returns what the steps until then give.
 
     Raises:
-        ValueError: if max_matvecs is less than 4, delta or the pairs do not fit, or memory is
-            short.
+        ValueError: if max_matvecs is less than 4, delta or the pairs do not fit, the pairs are
+            those of other parameters, or memory is short.
         RuntimeError: if a product is not finite, or A is not symmetric.
 
     Source: Golub and Meurant 2010; Chen, Trogdon and Ubaru 2021 for undeflated quadrature.
@@ -67,27 +75,34 @@ def spectral_density(
     """
     A = symmetric_operator(A)
     _check(A, max_matvecs, deflate, delta)
+    seed = A.drawn_seed(seed)
     if max_matvecs >= A.n:
         return _exact(A, seed, delta)
     _refuse_too_large(A, max_matvecs)
-    asked = request(
-        A,
-        max_matvecs,
-        pairs=deflate if isinstance(deflate, Eigenpairs) else None,
-        seed=seed,
-        delta=delta,
-        split=deflate != "none",
-        verify=verify and deflate != "none",
-    )
-    found = resolved(asked)
-    if found.interrupted:
-        warnings.warn("interrupted: returning the density found so far", stacklevel=2)
-    return as_density(asked, found)
+
+    def answer(B: SymmetricOperator, unit: float) -> SpectralDensity:
+        asked = request(
+            B,
+            max_matvecs,
+            pairs=deflate if isinstance(deflate, Eigenpairs) else None,
+            seed=seed,
+            delta=delta,
+            split=deflate != "none",
+            verify=verify and deflate != "none",
+            unit=unit,
+        )
+        found = resolved(asked)
+        if found.interrupted:
+            warnings.warn("interrupted: returning the density found so far", stacklevel=4)
+        return as_density(asked, found)
+
+    return at_order_one(A, answer)
 
 
 def as_density(asked: Request, found: Resolved) -> SpectralDensity:
     """Atoms with weights, and the run that the intervals rest on."""
     n, run, split, proof = asked.A.n, found.run, found.split, found.verified
+    unit = asked.unit
     k = _single(asked, split, proof)
     bulk = np.setdiff1d(np.arange(len(split.theta)), k)
     num = len(asked.locked) + len(k)
@@ -98,22 +113,21 @@ def as_density(asked: Request, found: Resolved) -> SpectralDensity:
     descending = np.argsort(-outliers)
     locked = np.arange(len(outliers)) < len(asked.values)
     errors = np.concatenate([asked.errors, split.errors[k]])
-    adrift = split.noise * math.sqrt(len(run.alpha))  # rounding adds up over the steps
     lower, upper = _ends(asked, run)
     return SpectralDensity(
         n=n,
-        nodes=torch.from_numpy(nodes[order]),
+        nodes=torch.from_numpy(nodes[order] * unit),
         weights=torch.from_numpy(weights[order]),
-        outliers=torch.from_numpy(outliers[descending]),
-        errors=torch.from_numpy(errors[descending]),
+        outliers=torch.from_numpy(outliers[descending] * unit),
+        errors=torch.from_numpy(in_units(errors[descending], unit)),
         locked=torch.from_numpy(locked[descending]),
-        alpha=torch.tensor(run.alpha, dtype=torch.float64),
-        beta=torch.tensor(run.beta, dtype=torch.float64),
-        cut_low=proof.cut_low,
-        cut_high=proof.cut_high,
-        lower=0.0 - (-lower + adrift),
-        upper=upper + adrift,
-        rounding=adrift,
+        alpha=torch.tensor(run.alpha, dtype=torch.float64) * unit,
+        beta=torch.tensor(run.beta, dtype=torch.float64) * unit,
+        cut_low=proof.cut_low * unit,
+        cut_high=proof.cut_high * unit,
+        lower=0.0 - in_units(-lower + split.adrift, unit),
+        upper=in_units(upper + split.adrift, unit),
+        rounding=in_units(split.adrift, unit),
         num_matvecs=found.num_matvecs,
         delta=asked.delta,
         seed=asked.seed,
@@ -194,9 +208,7 @@ def _check(A: SymmetricOperator, max_matvecs: int, deflate: str | Eigenpairs, de
         msg = f"delta={delta} must lie between 0 and 0.05, so that 95 % is left; the usual is 1e-3."
         raise ValueError(msg)
     if isinstance(deflate, Eigenpairs):
-        if deflate.eigenvectors.shape[0] != A.n:
-            msg = f"the eigenpairs have {deflate.eigenvectors.shape[0]} entries, A has n={A.n}."
-            raise ValueError(msg)
+        refuse_other_size(A, deflate)
     elif deflate not in ("auto", "none"):
         msg = f"deflate={deflate!r}; give 'auto', 'none' or the result of hs.eigsh."
         raise ValueError(msg)

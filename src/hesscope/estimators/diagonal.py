@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.operator import (
     OperatorLike,
     SymmetricOperator,
+    at_order_one,
     column_products,
-    refuse_size,
+    refuse_out_of_range,
     symmetric_operator,
 )
 from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
 
 
-def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int = 0) -> Diagonal:
+def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int | None = None) -> Diagonal:
     """All n diagonal entries A_ii, estimated by XDiag, with the error of the whole vector.
 
     Half of the products find a basis Q of what A does to random signs Ω, the other half give QᵀA,
@@ -28,7 +29,7 @@ def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int = 0) -> Diago
     Args:
         A: the operator, or a matrix as for `as_operator`.
         max_matvecs: products, an even number of at least 4; half as many vectors are kept.
-        seed: of the random signs.
+        seed: of the random signs; a fresh one by default, which the result keeps.
 
     Returns:
         Values (n,), and `error`, an estimate of their ‖·‖₂ error from the spread of the
@@ -50,15 +51,22 @@ def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int = 0) -> Diago
         raise ValueError(msg)
     if max_matvecs >= 2 * A.n:
         return Diagonal(A.to_dense().diagonal().cpu().double(), 0.0, A.n)
+    own = A.drawn_seed(seed)
+    return at_order_one(A, lambda B, unit: _estimated(B, max_matvecs, own, unit))
+
+
+def _estimated(A: SymmetricOperator, max_matvecs: int, seed: int, unit: float) -> Diagonal:
+    """XDiag of A, in units."""
     num = max_matvecs // 2
-    signs = torch.stack([_signs(A, seed + i) for i in range(num)], 1)
+    keys = (probes.key(seed, "signs of a diagonal", i) for i in range(num))
+    signs = torch.stack([_signs(A, key) for key in keys], 1)
     Y = _products(A, signs, 0, max_matvecs)
     Q, S = _basis(Y)
     Z = _products(A, Q, num, num + Q.shape[1])
     each = _leave_one_out(signs, Y, Q, S, Z)
     values = each.mean(1)
     error = float((each - values[:, None]).square().sum() / (num * (num - 1))) ** 0.5
-    return Diagonal(values.double().cpu(), error, num + Q.shape[1])
+    return Diagonal(values.double().cpu() * unit, error * unit, num + Q.shape[1], seed)
 
 
 def _basis(Y: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +111,9 @@ def _products(A: SymmetricOperator, V: Tensor, done: int, total: int) -> Tensor:
 
     Raises:
         ValueError: if a product is of the wrong form.
-        RuntimeError: if a product is not finite, or squares of its entries are not.
+        RuntimeError: if a product is not finite, or `at_order_one` has to scale A.
     """
     W = column_products(A, V, lambda i: progress.report("diagonal: matvecs", done + i, total))
-    refuse_size(float(W.abs().max()) if W.numel() else 0.0)
+    if done == 0:
+        refuse_out_of_range(A, V[:, 0], W[:, 0])
     return W

@@ -11,11 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
+from hesscope.krylov.given import checked
 from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
-from hesscope.operator import OperatorLike, symmetric_operator
+from hesscope.krylov.noise import noise_in_span, noise_of_run, told
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    at_order_one,
+    symmetric_operator,
+)
 from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
@@ -33,7 +40,7 @@ RESOLVED = 1e-2  # residual relative to |λ| up to which given pairs are of use
 FEWEST = 24  # products: outliers, a lower end, and a pilot of two steps each
 
 Function = Callable[[Floats], Floats]
-Rules = Callable[[Lanczos], tuple[float, float]]
+Rules = Callable[[Lanczos, Function], tuple[float, float]]
 
 
 def trace_function(
@@ -43,7 +50,7 @@ def trace_function(
     rtol: float = 0.05,
     max_matvecs: int = 500,
     pairs: Eigenpairs | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Estimate:
     """tr f(A) = Σ f(λ_i) for a smooth function f, with sampling error and quadrature error.
 
@@ -57,12 +64,13 @@ def trace_function(
         A: the operator, or a matrix as for `as_operator`.
         f: a function of a float64 tensor of eigenvalues, element by element.
         rtol: half-width of the 95 % interval, relative to the value.
-        pairs: eigenpairs that are already known, taken out at no cost.
+        pairs: eigenpairs that are already known, checked by one product and taken out.
         max_matvecs: where to stop when rtol is out of reach; the interval is then wider.
-        seed: of the random vectors.
+        seed: of the random vectors; a fresh one by default, which the result keeps.
 
     Raises:
-        ValueError: if rtol or max_matvecs cannot be met by anything.
+        ValueError: if rtol or max_matvecs cannot be met by anything, or the pairs are not those
+            of A.
         RuntimeError: if f or a product is not finite.
 
     >>> import torch, hesscope as hs
@@ -72,17 +80,20 @@ def trace_function(
     """
     function = _finite(f)
 
-    def rules(run: Lanczos) -> tuple[float, float]:
+    def rules(run: Lanczos, f: Function) -> tuple[float, float]:
         if run.exhausted or run.num_steps == 1:
-            value = _integrate(function, gauss(run.alpha, run.beta))
+            value = _integrate(f, gauss(run.alpha, run.beta))
             return value, value
-        shorter = _integrate(function, gauss(run.alpha[:-1], run.beta))
+        shorter = _integrate(f, gauss(run.alpha[:-1], run.beta))
         beta = np.array(run.beta)
         beta[-2] *= math.sqrt(2.0)
-        opposite = _integrate(function, gauss(run.alpha, beta))
+        opposite = _integrate(f, gauss(run.alpha, beta))
         return min(shorter, opposite), max(shorter, opposite)
 
-    return _Sampling(A, function, pairs, seed, max_matvecs, rtol).estimate(rules)
+    asked = _asked(A, pairs, seed, max_matvecs, rtol)
+    return at_order_one(
+        asked.A, lambda B, unit: _Sampling(B, function, asked, unit).estimate(rules)
+    )
 
 
 def logdet(
@@ -92,7 +103,7 @@ def logdet(
     rtol: float = 0.01,
     max_matvecs: int = 500,
     pairs: Eigenpairs | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Estimate:
     """log det(A + damping I) = Σ log(λ_i + damping), with an interval that covers.
 
@@ -106,9 +117,9 @@ def logdet(
         A: the operator or matrix, A + damping I positive definite.
         damping: what is added to every eigenvalue.
         rtol: half-width of the 95 % interval, relative to the value.
-        pairs: eigenpairs that are already known, taken out at no cost.
+        pairs: eigenpairs that are already known, checked by one product and taken out.
         max_matvecs: where to stop when rtol is out of reach; the interval is then wider.
-        seed: of the random vectors.
+        seed: of the random vectors; a fresh one by default, which the result keeps.
 
     Raises:
         ValueError: if A + damping I has, or cannot be proven not to have, an eigenvalue <= 0.
@@ -119,16 +130,11 @@ def logdet(
     >>> round(hs.logdet(A, damping=1.0).value, 6)  # log 6
     1.791759
     """
-    sampling = _Sampling(
-        A,
-        lambda x: np.log(np.maximum(x + damping, rounding.POSITIVE)),
-        pairs,
-        seed,
-        max_matvecs,
-        rtol,
-    )
-    sampling.need_above(-damping, "logdet")
-    return sampling.estimate(sampling.gauss_above_radau_below)
+
+    def function(x: Floats) -> Floats:
+        return np.log(np.maximum(x + damping, _least(damping)))
+
+    return _above(_asked(A, pairs, seed, max_matvecs, rtol), function, damping, "logdet")
 
 
 def effective_dimension(
@@ -138,7 +144,7 @@ def effective_dimension(
     rtol: float = 0.05,
     max_matvecs: int = 500,
     pairs: Eigenpairs | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Estimate:
     """tr A (A + damping I)⁻¹ = Σ λ_i/(λ_i + damping): how many directions the data determine.
 
@@ -149,9 +155,9 @@ def effective_dimension(
         A: the operator, or a matrix as for `as_operator`.
         damping: eigenvalues well above count as one, well below as zero.
         rtol: half-width of the 95 % interval, relative to the value.
-        pairs: eigenpairs that are already known, taken out at no cost.
+        pairs: eigenpairs that are already known, checked by one product and taken out.
         max_matvecs: where to stop when rtol is out of reach; the interval is then wider.
-        seed: of the random vectors.
+        seed: of the random vectors; a fresh one by default, which the result keeps.
 
     Raises:
         ValueError: if A + damping I has, or cannot be proven not to have, an eigenvalue <= 0.
@@ -165,11 +171,58 @@ def effective_dimension(
     if not damping > 0:
         msg = f"damping={damping} must be positive, in the units of the eigenvalues."
         raise ValueError(msg)
-    sampling = _Sampling(
-        A, lambda x: x / np.maximum(x + damping, rounding.POSITIVE), pairs, seed, max_matvecs, rtol
-    )
-    sampling.need_above(-damping, "effective_dimension")
-    return sampling.estimate(sampling.gauss_above_radau_below)
+
+    def function(x: Floats) -> Floats:
+        return x / np.maximum(x + damping, _least(damping))
+
+    asked = _asked(A, pairs, seed, max_matvecs, rtol)
+    return _above(asked, function, damping, "effective_dimension")
+
+
+def _least(damping: float) -> float:
+    """Stands for λ + damping where it is not positive: the question is refused afterwards."""
+    return max(abs(damping) / rounding.LARGEST, rounding.tiny() * rounding.eps())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Of which operator, with which pairs taken out, and by which means."""
+
+    A: SymmetricOperator
+    pairs: Eigenpairs | None
+    seed: int
+    budget: int
+    rtol: float
+
+
+def _asked(
+    A: OperatorLike, pairs: Eigenpairs | None, seed: int | None, budget: int, rtol: float
+) -> _Asked:
+    """The arguments as a question.
+
+    Raises:
+        ValueError: if they are none.
+    """
+    A = symmetric_operator(A)
+    if not rtol > 0 or budget < FEWEST:
+        msg = f"rtol={rtol} must be positive and max_matvecs={budget} at least {FEWEST}."
+        raise ValueError(msg)
+    return _Asked(A, pairs, A.drawn_seed(seed), budget, rtol)
+
+
+def _above(asked: _Asked, f: Function, damping: float, name: str) -> Estimate:
+    """tr f(A) for a function of which quadrature gives bounds above -damping.
+
+    Raises:
+        ValueError: if an eigenvalue is not certain to lie above.
+    """
+
+    def answer(B: SymmetricOperator, unit: float) -> Estimate:
+        sampling = _Sampling(B, f, asked, unit)
+        sampling.need_above(-damping / unit, name)
+        return sampling.estimate(sampling.gauss_above_radau_below)
+
+    return at_order_one(asked.A, answer)
 
 
 @dataclass(frozen=True)
@@ -184,36 +237,48 @@ class _Form:
 class _Sampling:
     """Outliers taken out, and quadrature along random starts in their complement."""
 
-    def __init__(
-        self,
-        A: OperatorLike,
-        f: Function,
-        pairs: Eigenpairs | None,
-        seed: int,
-        budget: int,
-        rtol: float,
-    ) -> None:
-        A = symmetric_operator(A)
-        if not rtol > 0 or budget < FEWEST:
-            msg = f"rtol={rtol} must be positive and max_matvecs={budget} at least {FEWEST}."
-            raise ValueError(msg)
-        if pairs is not None and pairs.eigenvectors.shape[0] != A.n:
-            msg = f"the eigenpairs have {pairs.eigenvectors.shape[0]} entries, A has n={A.n}."
-            raise ValueError(msg)
-        self.A, self.f, self.seed, self.budget, self.rtol = A, f, seed, budget, rtol
+    def __init__(self, A: SymmetricOperator, f: Function, asked: _Asked, unit: float) -> None:
+        self.A, self.budget, self.rtol = A, asked.budget, asked.rtol
+        self.f = f if unit == 1.0 else lambda x: f(x * unit)
+        self.unit, self.given_seed, self.seed = unit, asked.seed, asked.seed
         self.taken = Basis(A)
         self.values, self.errors = np.zeros(0), np.zeros(0)
-        self.exact = self.coupling = self.scale = 0.0
+        self.exact = self.coupling = self.scale = self.measured = 0.0
         self.num_matvecs = self.num_runs = self.spent_on_forms = 0
         self.lower = A.lower_bound
         self.smallest = math.inf  # of the Ritz values in the complement
-        if pairs is None:
-            self._find_outliers(min(budget // DEFLATING, A.n))
-        else:  # their errors know the start that they were found from: another one from here
-            self.seed = independent_seed(seed, pairs.eigenvectors)
-            values, errors = pairs.eigenvalues.cpu().numpy(), pairs.residuals.cpu().numpy()
-            good = errors <= RESOLVED * np.abs(values)
-            self._take(pairs.eigenvectors[:, torch.from_numpy(good)], values[good], errors[good])
+        if asked.pairs is None:
+            self._find_outliers(min(self.budget // DEFLATING, A.n))
+        else:
+            self._take_given(asked.pairs)
+
+    def _take_given(self, pairs: Eigenpairs) -> None:
+        """Takes out pairs that are A's; they know the start they are from: another one from here.
+
+        Raises:
+            ValueError: if they are those of another operator.
+        """
+        given = checked(self.A, pairs, self.seed, self.unit)
+        self.num_matvecs += given.num_matvecs
+        self._hear(noise_in_span(self.A, given.vectors, self.seed), given.values)
+        self.seed = independent_seed(self.seed, pairs.eigenvectors)
+        good = given.residuals <= RESOLVED * np.abs(given.values)
+        X, errors = given.vectors[:, torch.from_numpy(good)], given.residuals[good]
+        self._take(X, given.values[good], errors, given.misfit)
+
+    def _hear(self, measured: float, values: Floats) -> None:
+        """What a measured error E of products does: tr f'(A) E, |tr E| <= √k ‖E‖_F."""
+        size = float(np.abs(values).max(initial=0.0))
+        if measured > self.A.product_noise(size):
+            self.measured = measured
+            slope = float(np.abs(self._slopes(values)).max())
+            self.coupling += 2 * math.sqrt(len(values)) * measured * slope
+
+    def _slopes(self, values: Floats) -> Floats:
+        """f' at these values, from a difference outwards."""
+        h = 1e-6 * float(np.abs(values).max(initial=0.0)) or 1.0
+        outward = np.where(values >= 0, h, -h)
+        return np.asarray((self.f(values + outward) - self.f(values)) / outward, float)
 
     def need_above(self, bound: float, name: str) -> None:
         """No eigenvalue may lie at or below the bound: none taken out, and none in the complement.
@@ -233,13 +298,13 @@ class _Sampling:
             seen = min(seen, self.smallest)
         if certain <= bound:
             known = (
-                f"{seen:.3g} is an upper bound of the smallest"
+                f"{seen * self.unit:.3g} is an upper bound of the smallest"
                 if seen <= bound
-                else f"only {certain:.3g} is certain as a lower end"
+                else f"only {certain * self.unit:.3g} is certain as a lower end"
             )
             msg = (
-                f"{name} needs all eigenvalues above -damping = {0.0 + bound:g}, but {known}; "
-                "raise the damping, or look at hs.eigsh(A, 1, which='SA')."
+                f"{name} needs all eigenvalues above -damping = {0.0 + bound * self.unit:g}, "
+                f"but {known}; raise the damping, or look at hs.eigsh(A, 1, which='SA')."
             )
             raise ValueError(msg)
 
@@ -259,7 +324,7 @@ class _Sampling:
     def estimate(self, rules: Rules) -> Estimate:
         """A pilot of probes, then as many as it asks for, then the mean between its bounds."""
         if len(self.taken) == self.A.n:
-            return Estimate(self.exact, 0.0, self.num_matvecs, self.coupling, self.coupling)
+            return self._estimate(self.exact, 0.0, self.coupling)
         forms = [self._form(rules) for _ in range(PILOT)]
         variance = float(np.mean([form.variance for form in forms]))
         value = self.exact + float(np.mean([(form.low + form.high) / 2 for form in forms]))
@@ -274,14 +339,21 @@ class _Sampling:
         value = (low + high) / 2
         open_end = (high - low) / 2 + self.coupling
         stderr = math.sqrt(max(form.variance for form in forms[:PILOT]) / len(forms))
-        return Estimate(value, stderr, self.num_matvecs, open_end, open_end, 4.0 * len(forms))
+        return self._estimate(value, stderr, open_end, 4.0 * len(forms))
 
-    def gauss_above_radau_below(self, run: Lanczos) -> tuple[float, float]:
+    def _estimate(
+        self, value: float, stderr: float, error: float, degrees: float = math.inf
+    ) -> Estimate:
+        notes = told(self.A, self.measured, self.scale)
+        spent = self.num_matvecs
+        return Estimate(value, stderr, spent, error, error, degrees, self.given_seed, notes)
+
+    def gauss_above_radau_below(self, run: Lanczos, f: Function) -> tuple[float, float]:
         """Bounds on ∫ f dμ for f with derivatives of alternating sign, f' > 0."""
-        above = _integrate(self.f, gauss(run.alpha, run.beta))
+        above = _integrate(f, gauss(run.alpha, run.beta))
         if run.exhausted:
             return above, above
-        below = _integrate(self.f, radau(run.alpha, run.beta, self.lower))
+        below = _integrate(f, radau(run.alpha, run.beta, self.lower))
         return min(below, above), above
 
     def _form(self, rules: Rules) -> _Form:
@@ -293,7 +365,7 @@ class _Sampling:
             self._step(run)
             if run.num_steps % SETTLE and not run.exhausted and run.num_steps < most:
                 continue
-            low, high = rules(run)
+            low, high = rules(run, self.f)
             nodes, weights = gauss(run.alpha, run.beta)
             values = self.f(nodes)
             spread = float(weights @ values**2) - float(weights @ values) ** 2
@@ -306,7 +378,9 @@ class _Sampling:
         return _Form(left * low, left * high, variance)
 
     def _run(self) -> Lanczos:
-        start = random_start(self.A, self.taken, self.seed + self.num_runs)
+        start = random_start(
+            self.A, self.taken, probes.key(self.seed, "start of a trace of f", self.num_runs)
+        )
         self.num_runs += 1
         return Lanczos(self.A, start, self.taken, known_scale=self.scale)
 
@@ -332,13 +406,14 @@ class _Sampling:
                     continue  # the whole space costs no more than a pilot
                 break
         theta, S, found, residuals = self._resolved(run)
+        self._hear(noise_of_run(run, S, self.seed), theta)
         if found.any():
             self._take(run.vectors(S[:, found]), theta[found], residuals[found])
 
     def _resolved(self, run: Lanczos) -> tuple[Floats, Floats, NDArray[np.bool_], Floats]:
         """Ritz values and vectors, which of them are eigenpairs, and their residuals."""
         theta, S, residuals = run.ritz()
-        residuals = residuals + rounding.product_noise(self.A.dtype, run.scale)
+        residuals = residuals + run.noise
         size = run.scale if run.exhausted else np.abs(theta)  # then zeros have been found, too
         return theta, S, residuals <= LOCKED * size, residuals
 
@@ -358,11 +433,12 @@ class _Sampling:
         quantile = student_quantile(0.5 + LEVEL / 2, math.inf)
         return variance / max(((1 - SHARE) * self.rtol * total / quantile) ** 2, rounding.POSITIVE)
 
-    def _take(self, X: Tensor, values: Floats, errors: Floats) -> None:
+    def _take(self, X: Tensor, values: Floats, errors: Floats, misfit: float = 0.0) -> None:
         """Takes eigenpairs out; what their errors do to tr f is of second order.
 
         A pair with residual r couples λ to the complement by r at most, which changes the trace by
         r² |f'(μ) - f'(λ)|/|λ - μ|, μ an eigenvalue there: near zero, where outliers are far out.
+        Given values that are themselves off by a misfit change it by the slope of f there.
         """
         self.taken.extend(X)
         self.values = np.concatenate([self.values, values])
@@ -370,10 +446,10 @@ class _Sampling:
         self.exact += float(self.f(values).sum())
         size = np.maximum(np.abs(values), rounding.POSITIVE)
         h = 1e-6 * float(size.max(initial=0.0)) or 1.0
-        outward = np.where(values >= 0, h, -h)
-        slopes = (self.f(values + outward) - self.f(values)) / outward
         slope = float((self.f(np.array([h])) - self.f(np.array([0.0])))[0]) / h
+        slopes = self._slopes(values)
         self.coupling += float((np.abs(slopes - slope) * errors**2 / size).sum())
+        self.coupling += 2 * misfit * float(np.linalg.norm(slopes))
 
 
 def _integrate(f: Function, rule: tuple[Floats, Floats]) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
+from hesscope.krylov.given import checked
 from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
+from hesscope.krylov.noise import noise_of_run, told
 from hesscope.operator import SymmetricOperator
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import interrupts, progress
@@ -32,9 +34,15 @@ class Request:
     locked: Basis  # empty, or the vectors of given pairs
     values: np.ndarray
     errors: np.ndarray
-    first_seed: int  # of the run; one more for the second start
+    first_seed: int  # of the run and of the second start, each with a key of its own
     split: bool = True  # whether outliers are taken out of the picture
     verify: bool = True  # whether a second start verifies them
+    spent: int = 0  # products on the check of given pairs
+    unit: float = 1.0  # in which results are given: A is that of the user over it
+
+    def start_key(self, run: int) -> int:
+        """The seed of the start of the run, 0, or of the second start, 1."""
+        return probes.key(self.first_seed, "start of a density", run)
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,20 @@ class Split:
     theta: np.ndarray  # (m,) ascending
     S: np.ndarray  # (m, m), the Ritz vectors in the basis of the run
     errors: np.ndarray  # (m,) residuals and noise
-    noise: float
+    rounded: float  # what rounding leaves in a product
+    measured: float  # the error of products against float64, where that is more; else 0
     low: int
     high: int
+
+    @property
+    def noise(self) -> float:
+        """What is left in every residual."""
+        return max(self.rounded, self.measured)
+
+    @property
+    def adrift(self) -> float:
+        """What that does to bounds: rounding adds up over the steps, a measured error has."""
+        return max(self.rounded * math.sqrt(len(self.theta)), self.measured)
 
     @property
     def num(self) -> int:
@@ -76,6 +95,7 @@ class Verified:
     notes: tuple[str, ...] = ()
     num_matvecs: int = 0
     interrupted: bool = False
+    measured: float = 0.0  # as of the split
 
 
 @dataclass(frozen=True)
@@ -99,19 +119,26 @@ def request(
     delta: float = 1e-3,
     split: bool = True,
     verify: bool = True,
+    unit: float = 1.0,
 ) -> Request:
-    """A request with given pairs taken out before the run; they cost nothing again.
+    """A request with given pairs taken out before the run, after one product has checked them.
 
     Their errors know the start that they were found from, so it must not be used again.
+
+    Raises:
+        ValueError: if the pairs are those of another operator.
     """
     locked, none = Basis(A), np.zeros(0)
     if pairs is None:
-        return Request(A, budget, delta, seed, locked, none, none, seed, split, verify)
-    locked.extend(pairs.eigenvectors)
-    values = pairs.eigenvalues.cpu().double().numpy()
-    errors = pairs.residuals.cpu().double().numpy()
+        return Request(A, budget, delta, seed, locked, none, none, seed, split, verify, unit=unit)
+    given = checked(A, pairs, seed, unit)
+    locked.extend(given.vectors)
+    errors = given.residuals + 2 * given.misfit
     first_seed = independent_seed(seed, pairs.eigenvectors)
-    return Request(A, budget, delta, seed, locked, values, errors, first_seed, split, verify)
+    spent = given.num_matvecs
+    return Request(
+        A, budget, delta, seed, locked, given.values, errors, first_seed, split, verify, spent, unit
+    )
 
 
 def resolved(asked: Request) -> Resolved:
@@ -120,13 +147,15 @@ def resolved(asked: Request) -> Resolved:
     Raises:
         KeyboardInterrupt: if it came before the first step.
     """
-    run = Lanczos(asked.A, random_start(asked.A, asked.locked, asked.first_seed), asked.locked)
+    run = Lanczos(asked.A, random_start(asked.A, asked.locked, asked.start_key(0)), asked.locked)
     verifying = asked.budget // VERIFYING if asked.verify else 0
-    spent, interrupted = _grow(asked, run, asked.budget - verifying, 0)
+    steps, interrupted = _grow(asked, run, asked.budget - verifying - asked.spent, asked.spent)
+    spent = asked.spent + steps
     if interrupted and run.num_steps == 0:
         raise KeyboardInterrupt
     notes = _told(interrupted)
-    split, proof = split_off(asked, run), Verified()
+    split = split_off(asked, run)
+    proof = Verified(measured=split.measured)
     if verifying and split.num and not interrupted:
         proof = verified(asked, run, split, verifying, spent)
         spent, interrupted = spent + proof.num_matvecs, proof.interrupted
@@ -135,6 +164,7 @@ def resolved(asked: Request) -> Resolved:
         more, interrupted = _grow(asked, run, asked.budget - spent, spent)
         spent, notes = spent + more, notes + _told(interrupted)
         split = split_off(asked, run, proof)
+    notes = told(asked.A, split.measured, run.scale) + notes
     return Resolved(run, split, proof, spent, interrupted, notes)
 
 
@@ -142,27 +172,34 @@ def split_off(asked: Request, run: Lanczos, proof: Verified | None = None) -> Sp
     """The outliers of a run as it is now; what was verified before stays split."""
     theta, S, residuals = run.ritz()
     size = max(run.scale, float(np.abs(asked.values).max(initial=0.0)))
-    noise = rounding.product_noise(asked.A.dtype, size, run.asymmetry)
-    errors = residuals + noise
+    rounded = asked.A.product_noise(size, run.asymmetry)
+    measured = noise_of_run(run, S, asked.seed) if proof is None else proof.measured
+    measured = measured if measured > rounded else 0.0
+    errors = residuals + max(rounded, measured)
     low = high = 0
     if asked.split:
         low, high = _outliers(theta, errors, S[0] ** 2 * (asked.A.n - len(asked.locked)))
     if proof is not None:
         low = max(low, int((theta < proof.cut_low).sum()))
         high = max(high, int((theta > proof.cut_high).sum()))
-    return Split(theta, S, errors, noise, low, high)
+    return Split(theta, S, errors, rounded, measured, low, high)
 
 
 def verified(asked: Request, run: Lanczos, split: Split, steps: int, before: int) -> Verified:
     """Certifies from a second start that nothing else lies beyond the cuts."""
     found = asked.locked.copy()
     found.extend(run.vectors(split.S[:, split.indices]))
-    start = random_start(asked.A, found, asked.first_seed + 1)
+    start = random_start(asked.A, found, asked.start_key(1))
     second = Lanczos(asked.A, start, found, known_scale=run.scale)
     spent, interrupted = _grow(asked, second, steps, before)
     notes = _told(interrupted)
     if second.num_steps == 0:
-        return Verified(notes=notes, num_matvecs=spent, interrupted=interrupted)
+        return Verified(
+            notes=notes,
+            num_matvecs=spent,
+            interrupted=interrupted,
+            measured=split.measured,
+        )
     lower = certificate.lower_bound(second, asked.delta / 2) - split.noise
     upper = certificate.upper_bound(second, asked.delta / 2) + split.noise
     seen, _, residuals = second.ritz()
@@ -171,9 +208,10 @@ def verified(asked: Request, run: Lanczos, split: Split, steps: int, before: int
         cut_low=-_cut(run, _mirrored(split), -lower, sign=-1),
         cut_high=_cut(run, split, upper, sign=1),
         seen=tuple(zip(seen[exact], residuals[exact] + split.noise, strict=True)),
-        notes=notes + _copies(split, seen),
+        notes=notes + _copies(split, seen, asked.unit),
         num_matvecs=spent,
         interrupted=interrupted,
+        measured=split.measured,
     )
 
 
@@ -203,7 +241,7 @@ def _outliers(theta: np.ndarray, errors: np.ndarray, mass: np.ndarray) -> tuple[
     return low, high
 
 
-def _copies(split: Split, seen: np.ndarray) -> tuple[str, ...]:
+def _copies(split: Split, seen: np.ndarray, unit: float) -> tuple[str, ...]:
     """A Ritz value is a proof: there the complement has an eigenvalue at least as far out."""
     theta, notes = split.theta, []
     inner = theta[split.low : len(theta) - split.high]
@@ -215,8 +253,8 @@ def _copies(split: Split, seen: np.ndarray) -> tuple[str, ...]:
         if farthest > edge + split.noise + 0.05 * max(outermost - edge, 0.0):
             sign = 1 if name == "above" else -1
             notes.append(
-                f"a second start finds eigenvalues {name} {sign * farthest:.6g} that the run "
-                "has not resolved (copies?); deflate=hs.eigsh(A, k) takes them out"
+                f"a second start finds eigenvalues {name} {sign * farthest * unit:.6g} that the "
+                "run has not resolved (copies?); deflate=hs.eigsh(A, k) takes them out"
             )
     return tuple(notes)
 
@@ -224,7 +262,9 @@ def _copies(split: Split, seen: np.ndarray) -> tuple[str, ...]:
 def _mirrored(split: Split) -> Split:
     """The split of -A."""
     theta, errors = -split.theta[::-1], split.errors[::-1]
-    return Split(theta, split.S[:, ::-1], errors, split.noise, split.high, split.low)
+    return replace(
+        split, theta=theta, S=split.S[:, ::-1], errors=errors, low=split.high, high=split.low
+    )
 
 
 def _cut(run: Lanczos, split: Split, bound: float, *, sign: int) -> float:

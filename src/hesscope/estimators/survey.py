@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from hesscope.estimators.density import as_density, spectral_density
-from hesscope.estimators.resolved import request, resolved
+from hesscope.estimators.resolved import Request, Split, request, resolved
 from hesscope.krylov.eigsh import eigsh
+from hesscope.krylov.noise import told
 from hesscope.krylov.wanted import Wanted, statement
 from hesscope.operator import (
     OperatorLike,
     SymmetricOperator,
+    at_order_one,
     column_products,
+    in_units,
     norm,
     symmetric_operator,
 )
@@ -25,7 +28,7 @@ TOLERANCE = 1e-2  # relative residual at which a pair counts as converged
 
 
 def survey(
-    A: OperatorLike, max_matvecs: int, k: int, *, seed: int = 0, delta: float = 1e-3
+    A: OperatorLike, max_matvecs: int, k: int, *, seed: int | None = None, delta: float = 1e-3
 ) -> tuple[SpectralDensity, Eigenpairs]:
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
@@ -46,33 +49,39 @@ def survey(
     30
     """
     A = symmetric_operator(A)
+    seed = A.drawn_seed(seed)
     k = min(k, A.n, max(1, max_matvecs // 3))
     if max_matvecs - k >= A.n:
         pairs = eigsh(A, k, "BE" if A.n > 1 else "LA", seed=seed, delta=delta)
         return spectral_density(A, max(A.n, 4), seed=seed, delta=delta), pairs
-    asked = request(A, max_matvecs - k, seed=seed, delta=delta)
-    found = resolved(asked)
-    density = as_density(asked, found)
-    chosen = Wanted(min(k, len(found.split.theta)), "BE").choose(found.split.theta)
-    X = found.run.vectors(found.split.S[:, chosen])
-    return density, _with_fresh_residuals(A, X, density, found.split.noise, seed)
+
+    def answer(B: SymmetricOperator, unit: float) -> tuple[SpectralDensity, Eigenpairs]:
+        asked = request(B, max_matvecs - k, seed=seed, delta=delta, unit=unit)
+        found = resolved(asked)
+        density = as_density(asked, found)
+        chosen = Wanted(min(k, len(found.split.theta)), "BE").choose(found.split.theta)
+        X = found.run.vectors(found.split.S[:, chosen])
+        return density, _with_fresh_residuals(asked, X, density, found.split)
+
+    return at_order_one(A, answer)
 
 
 def _with_fresh_residuals(
-    A: SymmetricOperator, X: Tensor, density: SpectralDensity, noise: float, seed: int
+    asked: Request, X: Tensor, density: SpectralDensity, split: Split
 ) -> Eigenpairs:
     """Rayleigh quotients and ‖A x - θ x‖ from new products; the most wanted pair first."""
-    num = X.shape[1]
+    A, num = asked.A, X.shape[1]
     AX = column_products(A, X, lambda i: progress.report("residuals: matvecs", i, num))
     values = A.inner(X, AX).diagonal()
     order = torch.from_numpy(Wanted(len(values), "BE").choose(values.cpu().numpy()).copy())
     order = order.to(values.device)
     X, AX, values = X[:, order], AX[:, order], values[order]
     R = AX - X * values.to(X.dtype)
-    residuals = np.maximum([norm(A, r) for r in R.unbind(1)], noise)
-    values = values.cpu()
-    errors = torch.from_numpy(residuals)
-    converged = errors <= torch.clamp(TOLERANCE * values.abs(), min=10 * noise)
+    residuals = np.maximum([norm(A, r) for r in R.unbind(1)], split.rounded) + split.measured
+    values = values.cpu() * asked.unit
+    errors = torch.from_numpy(in_units(residuals, asked.unit))
+    least = 10 * split.rounded * asked.unit
+    converged = errors <= torch.clamp(TOLERANCE * values.abs(), min=least)
     return Eigenpairs(
         eigenvalues=values,
         eigenvectors=X,
@@ -81,7 +90,8 @@ def _with_fresh_residuals(
         num_matvecs=num,
         certificate=_certificate(density, values, bool(converged.all())),
         which="BE",
-        seed=seed,
+        seed=asked.seed,
+        notes=told(A, split.measured, density.size / asked.unit),
         facts=density.facts,
     )
 

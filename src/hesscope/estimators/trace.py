@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from hesscope import rounding
 from hesscope.estimators.deflation import Deflated, Probe
-from hesscope.operator import OperatorLike, symmetric_operator
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    at_order_one,
+    in_units,
+    symmetric_operator,
+)
 from hesscope.quadrature import Floats
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
@@ -25,7 +32,7 @@ def trace(
     rtol: float | None = 0.01,
     max_matvecs: int = MAX_MATVECS,
     pairs: Eigenpairs | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Estimate:
     """The trace of A with an interval, to `rtol` at 95 % or with all of `max_matvecs` products.
 
@@ -42,15 +49,15 @@ def trace(
             half of them on the Krylov space.
         max_matvecs: where to stop when rtol is out of reach (a trace near zero); the interval is
             then wider than asked for.
-        pairs: eigenpairs that are already known, which cost nothing again.
-        seed: of the random vectors.
+        pairs: eigenpairs that are already known; one product looks whether they are those of A.
+        seed: of the random vectors; a fresh one by default, which the result keeps.
 
     Returns:
         The estimate; unbiased, `interval` covers at its level. Some 40 to 70 matvecs for 1 % of
         the trace of a trained network's Hessian.
 
     Raises:
-        ValueError: if rtol or a number of products is not positive, or pairs do not fit.
+        ValueError: if rtol or a number of products is not positive, or pairs are not those of A.
         RuntimeError: if a product is not finite.
 
     >>> import torch, hesscope as hs
@@ -59,13 +66,19 @@ def trace(
     6.5
     """
     _check(rtol, max_matvecs)
-    rest = Deflated(symmetric_operator(A), pairs, seed)
-    if rtol is None:
-        probes = _spend(rest, max_matvecs)
-        return _traced(rest, probes, probes)
-    pilot, count = _plan_trace(rest, rtol, max_matvecs)
-    probes = pilot + [rest.probe() for _ in range(count - len(pilot))]
-    return _traced(rest, pilot, probes)
+    A = symmetric_operator(A)
+    seed = A.drawn_seed(seed)
+
+    def answer(B: SymmetricOperator, unit: float) -> Estimate:
+        rest = Deflated(B, pairs, seed, unit)
+        if rtol is None:
+            probes = _spend(rest, max_matvecs)
+            return _traced(rest, probes, probes)
+        pilot, count = _plan_trace(rest, rtol, max_matvecs)
+        probes = pilot + [rest.probe() for _ in range(count - len(pilot))]
+        return _traced(rest, pilot, probes)
+
+    return at_order_one(A, answer)
 
 
 def frobenius_norm(
@@ -73,7 +86,7 @@ def frobenius_norm(
     *,
     max_matvecs: int = 40,
     pairs: Eigenpairs | None = None,
-    seed: int = 0,
+    seed: int | None = None,
 ) -> Estimate:
     """‖A‖_F with an interval, from half a Krylov space and half probes, as in `trace`.
 
@@ -82,7 +95,7 @@ def frobenius_norm(
     at its upper end, because squares are skewed (Johnson 1978).
 
     Raises:
-        ValueError: if max_matvecs is less than 4 or pairs do not fit.
+        ValueError: if max_matvecs is less than 4 or pairs are not those of A.
         RuntimeError: if a product is not finite.
 
     >>> import torch, hesscope as hs
@@ -91,8 +104,18 @@ def frobenius_norm(
     5.0
     """
     _check(None, max_matvecs)
-    rest = Deflated(symmetric_operator(A), pairs, seed)
-    probes = _spend(rest, max_matvecs)
+    A = symmetric_operator(A)
+    seed = A.drawn_seed(seed)
+
+    def answer(B: SymmetricOperator, unit: float) -> Estimate:
+        rest = Deflated(B, pairs, seed, unit)
+        return _root_of_squares(rest, _spend(rest, max_matvecs))
+
+    return at_order_one(A, answer)
+
+
+def _root_of_squares(rest: Deflated, probes: list[Probe]) -> Estimate:
+    """‖A‖_F from the squares that were taken out and those of the probes."""
     values = np.array([probe.squares for probe in probes])
     total = rest.squares + (values.mean() if len(values) else 0.0)
     norm = math.sqrt(max(total, 0.0))
@@ -100,7 +123,22 @@ def frobenius_norm(
     stderr = float(spread) / (2 * norm) if norm > 0 else 0.0
     degrees = max((len(values) - 1) / 2, 1.0)  # half, because squares are skewed to the right
     skewed = SKEWNESS * _skewness(values) * stderr / math.sqrt(max(len(values), 1))
-    return Estimate(norm, stderr, rest.num_matvecs, above=skewed, degrees=degrees)
+    error = 2 * rest.measured + rounding.summed(norm)
+    return _in_units(rest, Estimate(norm, stderr, 0, error, error + skewed, degrees))
+
+
+def _in_units(rest: Deflated, found: Estimate) -> Estimate:
+    """An estimate of a number that has the unit of the operator, with its seed and cost."""
+    return replace(
+        found,
+        value=found.value * rest.unit,
+        stderr=found.stderr * rest.unit,
+        below=in_units(found.below, rest.unit),
+        above=in_units(found.above, rest.unit),
+        num_matvecs=rest.num_matvecs,
+        seed=rest.seed,
+        notes=rest.notes,
+    )
 
 
 def _skewness(values: Floats) -> float:
@@ -153,10 +191,11 @@ def _variance(rest: Deflated, probes: list[Probe]) -> float:
 def _traced(rest: Deflated, planned: list[Probe], probes: list[Probe]) -> Estimate:
     error = rest.rounding
     if not probes:
-        return Estimate(rest.trace, 0.0, rest.num_matvecs, error, error)
+        return _in_units(rest, Estimate(rest.trace, 0.0, 0, error, error))
     value = rest.trace + float(np.mean([probe.trace for probe in probes]))
     stderr = math.sqrt(_variance(rest, planned) / len(probes))
-    return Estimate(value, stderr, rest.num_matvecs, error, error, degrees=2.0 * len(planned))
+    degrees = 2.0 * len(planned)
+    return _in_units(rest, Estimate(value, stderr, 0, error, error, degrees))
 
 
 def _check(rtol: float | None, max_matvecs: int) -> None:

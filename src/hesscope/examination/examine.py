@@ -29,7 +29,7 @@ def diagnose(
     max_matvecs: int | None = None,
     batch_size: int | None = None,
     gradient_tolerance: float = 0.0,
-    seed: int = 0,
+    seed: int | None = None,
     delta: float = 1e-3,
     check: bool = True,
 ) -> Examination:
@@ -51,7 +51,7 @@ def diagnose(
         max_matvecs: Hessian-vector products to spend at most, in place of the effort's.
         batch_size: of the training, for the verdict on noise.
         gradient_tolerance: gradient norms below are called zero, besides rounding.
-        seed: of all random starts.
+        seed: of all random starts; None draws a fresh one, which the record keeps.
         delta: probability that a certified statement is wrong.
         check: False leaves out `check_problem` (about 20 gradients on 8 examples).
 
@@ -84,7 +84,7 @@ def diagnose(
     if found.ok:
         look = measure(problem, question)
     else:
-        look = Measurements({}, asked=question.given(), seed=seed, facts=problem.facts())
+        look = Measurements({}, asked=question.given(), seed=question.seed, facts=problem.facts())
     look = replace(
         look,
         values={**look.values, "check": found},

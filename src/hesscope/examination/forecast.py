@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 
+from hesscope import probes
 from hesscope.checks.differences import small_problem
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
@@ -75,7 +76,7 @@ def plan(
     question = asked(optimizer, lr, effort, max_matvecs)
     cost, steps = cost_of(question), question.spending.survey
     H = Hessian(problem)
-    v = H.probe(0)
+    v = H.probe(probes.key(0, "forecast"))
     first = _seconds(lambda: H @ v)
     product = sorted(_seconds(lambda: H @ v) for _ in range(3))[1]
     gradient = sorted(_seconds(problem.gradient) for _ in range(3))[1]
@@ -108,7 +109,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _orthogonalising(H: Hessian, steps: int) -> float:
     """m steps read the j vectors so far: Σ_j j = m²/2 of them, a few times each."""
     basis = Basis(H)
-    unit = H.probe(0)
+    unit = H.probe(probes.key(0, "forecast"))
     unit = unit / float(unit.norm())
     some = min(8, steps)
     for _ in range(some):

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from hesscope.curvature.shared import shared_seed
 from hesscope.examination.efforts import EFFORTS, Effort, EffortName, Spending, spending
 from hesscope.steps.kinds import is_adaptive, unwrapped
 
@@ -44,7 +45,7 @@ def asked(
     *,
     batch_size: int | None = None,
     tolerance: float = 0.0,
-    seed: int = 0,
+    seed: int | None = None,
     delta: float = 1e-3,
 ) -> Question:
     """The arguments as a question, with the products shared out.
@@ -76,4 +77,5 @@ def asked(
         updated=optimizer is not None,
         adaptive=optimizer is not None and is_adaptive(optimizer),
     )
-    return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, seed, delta)
+    own = shared_seed(seed)
+    return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, own, delta)

@@ -72,8 +72,11 @@ def combined(risks: list[float]) -> float:
     product = math.prod(risks)
     if product <= 0.0 or not risks:
         return product
-    terms = ((-math.log(product)) ** j / math.factorial(j) for j in range(len(risks)))
-    return min(1.0, product * sum(terms))
+    far = -math.log(product)
+    if far == 0.0:
+        return 1.0
+    logs = (j * math.log(far) - math.lgamma(j + 1) - far for j in range(len(risks)))
+    return min(1.0, math.fsum(math.exp(log) for log in logs))  # no power of many risks overflows
 
 
 def upper_bound(run: Run, delta: float) -> float:

@@ -12,7 +12,7 @@ from hesscope.krylov.refined import refined, result
 from hesscope.krylov.rounds import Request
 from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
-from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
+from hesscope.operator import OperatorLike, SymmetricOperator, at_order_one, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.memory import available_bytes
 
@@ -29,7 +29,7 @@ def eigsh(
     verify: bool = True,
     start: Tensor | None = None,
     max_matvecs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     delta: float = 1e-3,
     max_basis: int | None = None,
 ) -> Eigenpairs:
@@ -51,7 +51,9 @@ def eigsh(
         start: a warm vector (n,) or several (n, m), mixed with a random tenth.
         max_matvecs: an upper limit on products, residuals included; what is not converged by
             then is still returned.
-        seed: of the random starts.
+        seed: of the random starts; None draws a fresh one, which the result keeps. A seed of your
+            own gives the same numbers again, and its certificate holds for every matrix that was
+            not built from what this seed draws.
         delta: probability that a certificate is wrong.
         max_basis: vectors to keep before a thick restart, at least 2 k + 10; by default what
             40 % of the free memory holds.
@@ -71,28 +73,33 @@ def eigsh(
     tensor([5., 5., 1.], dtype=torch.float64)
     """
     A = symmetric_operator(A)
-    k = min(USUAL, A.n) if k is None else k
+    k, seed = min(USUAL, A.n) if k is None else k, A.drawn_seed(seed)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
     budget = max_matvecs or 21 * k + 200
-    request = Request(
-        A=A,
-        wanted=Wanted(k, which),
-        tol=tol,
-        verify=verify,
-        delta=delta,
-        seed=seed,
-        first_seed=seed if start is None else independent_seed(seed, start),
-        start=start,
-        budget=budget,
-        limit=_steps_within(budget, k),
-        max_rows=max_basis or _rows_that_fit(A, k),
-    )
-    found = search(request)
-    proof, pairs = verified(request, found), refined(request, found)
-    if pairs.stopped == "interrupted":
-        warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=2)
-    return result(request, found, proof, pairs)
+
+    def answer(B: SymmetricOperator, unit: float) -> Eigenpairs:
+        request = Request(
+            A=B,
+            wanted=Wanted(k, which),
+            tol=tol,
+            verify=verify,
+            delta=delta,
+            seed=seed,
+            first_seed=seed if start is None else independent_seed(seed, start),
+            start=start,
+            budget=budget,
+            limit=_steps_within(budget, k),
+            max_rows=max_basis or _rows_that_fit(B, k),
+            unit=unit,
+        )
+        found = search(request)
+        proof, pairs = verified(request, found), refined(request, found)
+        if pairs.stopped == "interrupted":
+            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=4)
+        return result(request, found, proof, pairs)
+
+    return at_order_one(A, answer)
 
 
 def _steps_within(max_matvecs: int, k: int) -> int:

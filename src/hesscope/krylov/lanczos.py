@@ -12,7 +12,13 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.krylov.basis import Basis
-from hesscope.operator import SymmetricOperator, finite_product, norm, refuse_size
+from hesscope.operator import (
+    SymmetricOperator,
+    finite_product,
+    norm,
+    refuse_out_of_range,
+    refuse_size,
+)
 
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
@@ -106,6 +112,11 @@ class Lanczos:
         return float(np.abs(self.T).max(initial=self._known_scale))
 
     @property
+    def noise(self) -> float:
+        """What rounding leaves in every residual."""
+        return self.A.product_noise(self.scale)
+
+    @property
     def recurrence(self) -> Recurrence:
         """What the run proves things with, as it is now, without its vectors."""
         return Recurrence(tuple(self.alpha), tuple(self.beta), self.share, self.scale)
@@ -115,11 +126,14 @@ class Lanczos:
 
         Raises:
             ValueError: if the product is of the wrong form.
-            RuntimeError: if the product is not finite, A too large for float64, or shown not to be
-                symmetric.
+            RuntimeError: if the product is not finite, so large or small that `at_order_one` has to
+                scale A, or shows that A is not symmetric.
         """
         j = self.num_steps
-        w = self.locked.complement(finite_product(self.A, self.Q[j]))
+        w = finite_product(self.A, self.Q[j])
+        if j == 0 and self._known_scale == 0.0 and len(self.locked) == 0:
+            refuse_out_of_range(self.A, self.Q[j], w)
+        w = self.locked.complement(w)
         alpha = self.A.inner(self.Q[j][:, None], w[:, None])[0, 0]
         back = float(self._coupling[j - 1]) if j else 0.0
         # Taken out first, so that what all vectors take out afterwards is no more than rounding.
@@ -149,11 +163,10 @@ class Lanczos:
         self.T, self.residual = T, residual
         refuse_size(self.scale, small=False)
         full = len(self.locked) + j + 1 >= self.A.n
-        self.exhausted = full or residual <= rounding.breakdown(self.A.dtype, self.scale)
+        self.exhausted = full or residual <= rounding.breakdown(self.A.precision, self.scale)
         if not self.restarted:  # below rounding, a larger beta is the weaker, honest statement
             self.alpha.append(alpha)
-            noise = rounding.product_noise(self.A.dtype, self.scale)
-            self.beta.append(residual if full else max(residual, noise))
+            self.beta.append(residual if full else max(residual, self.noise))
         self._coupling = np.zeros(j + 1)
         self._coupling[j] = residual
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hesscope import rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.lanczos import Lanczos, Recurrence
 from hesscope.krylov.rounds import Found, Request
@@ -21,7 +20,7 @@ def finished(request: Request, found: Found, run: Lanczos) -> bool:
     theta, _, residuals = run.ritz()
     if len(found.values) + len(theta) < request.wanted.k:
         return False
-    noise = rounding.product_noise(request.A.dtype, run.scale)
+    noise = run.noise
     new = new_values(request, found, theta, noise)
     allowed = np.maximum(STRICTER * request.tol * np.abs(theta[new]), noise)
     if not (residuals[new] <= allowed).all():
@@ -92,8 +91,9 @@ def allowance(request: Request, num_rounds: int) -> float:
     """The risk that may be left in the complement: half of delta for all rounds together.
 
     There, at each end, only the outermost eigenvector counts. Most lists need one such round,
-    so it gets most of the share: Σ 3/4ʳ = 1 over all rounds r. `num_rounds` came before this one.
+    so it gets most of the share, and the r-th 1/(4 (r - 1) r): together 1. What a round leaves
+    falls faster than that, so that rounds that prove little end, too. `num_rounds` came before.
     """
     ends = 2 if request.wanted.which in {"LM", "BE"} else 1
     r = max(num_rounds, 1)
-    return request.delta / (2 * ends) * 3 / 4**r
+    return request.delta / (2 * ends) * (3 / 4 if r == 1 else 1 / (4 * (r - 1) * r))

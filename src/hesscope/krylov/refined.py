@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hesscope.krylov import certificate
 from hesscope.krylov.missed import window
+from hesscope.krylov.noise import noise_in_span, told
 from hesscope.krylov.rounds import Found, Request
 from hesscope.krylov.search import Verified
 from hesscope.krylov.wanted import Wanted, statement
-from hesscope.operator import column_products, norm
+from hesscope.operator import column_products, in_units, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
@@ -64,21 +65,24 @@ def refined(request: Request, found: Found) -> Refined:
 
 def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> Eigenpairs:
     """Everything as data and in words; residuals are never below rounding noise."""
-    floor = found.noise
-    residuals = np.maximum(pairs.residuals, floor)
-    converged = residuals <= np.maximum(request.tol * np.abs(pairs.values), 10 * floor)
+    unit, noise = request.unit, noise_in_span(request.A, pairs.vectors, request.seed)
+    noise = noise if noise > found.noise else 0.0
+    residuals = np.maximum(pairs.residuals, found.noise) + noise
+    converged = residuals <= np.maximum(request.tol * np.abs(pairs.values), 10 * found.noise)
     asymmetry = max(each.asymmetry for each in found.rounds)
     complete = Verified(proof.complete and bool(converged.all()), proof.copies)
+    size = float(np.abs(pairs.values).max())
+    notes = (*told(request.A, noise, size), *_notes(request, found, proof, pairs, converged))
     return Eigenpairs(
-        eigenvalues=torch.from_numpy(pairs.values.copy()),
+        eigenvalues=torch.from_numpy(pairs.values * unit),
         eigenvectors=pairs.vectors,
-        residuals=torch.from_numpy(residuals),
+        residuals=torch.from_numpy(in_units(residuals, unit)),
         converged=torch.from_numpy(converged),
         num_matvecs=pairs.num_matvecs,
-        certificate=_certificate(request, found, complete, pairs.values, residuals),
+        certificate=_certificate(request, found, complete, pairs.values, residuals, noise),
         which=request.wanted.which,
         seed=request.seed,
-        notes=tuple(_notes(request, found, proof, pairs, converged)),
+        notes=notes,
         facts={**request.A.facts(), "rounds": len(found.rounds), "asymmetry": asymmetry},
     )
 
@@ -98,12 +102,17 @@ def _rayleigh_ritz(
 
 
 def _certificate(
-    request: Request, found: Found, proof: Verified, theta: np.ndarray, residuals: np.ndarray
+    request: Request,
+    found: Found,
+    proof: Verified,
+    theta: np.ndarray,
+    residuals: np.ndarray,
+    noise: float,
 ) -> Certificate:
-    first, near = found.rounds[0].recurrence, window(theta, found.noise)
+    first, near = found.rounds[0].recurrence, window(theta, found.noise) + noise
     lower, upper = -math.inf, math.inf
     if first.alpha:
-        adrift = found.noise * math.sqrt(len(first.alpha))  # it adds up over the steps
+        adrift = found.noise * math.sqrt(len(first.alpha)) + noise  # rounding adds up over steps
         lower = certificate.lower_bound(first, request.delta / 4) - adrift
         upper = certificate.upper_bound(first, request.delta / 4) + adrift
     if proof.complete and proof.copies:  # what is left lies inside, coupled by residuals
@@ -113,6 +122,8 @@ def _certificate(
             upper = min(upper, max(float(theta.max()), high) + slack)
         if math.isfinite(low):
             lower = max(lower, min(float(theta.min()), low) - slack)
+    lower, upper = -in_units(-lower, request.unit), in_units(upper, request.unit)
+    near = in_units(near, request.unit)
     text = statement(
         request.wanted, proof.complete, proof.copies, near, request.delta, lower, upper
     )

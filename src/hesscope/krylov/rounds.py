@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from hesscope import rounding
+from hesscope import probes
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import Recurrence
 from hesscope.krylov.wanted import Wanted
@@ -24,11 +24,16 @@ class Request:
     verify: bool
     delta: float
     seed: int
-    first_seed: int  # of the random starts, one more for each round
+    first_seed: int  # of the random starts, from which each round has a key of its own
     start: Tensor | None
     budget: int  # products in all
     limit: int  # products for Lanczos steps; the others are for residuals
     max_rows: int  # vectors of a run before it restarts
+    unit: float = 1.0  # in which results are given: A is that of the user over it
+
+    def start_key(self, round_: int) -> int:
+        """The seed of the start of a round."""
+        return probes.key(self.first_seed, "start of eigsh", round_)
 
     def forecast(self, spent: int) -> int:
         """Products that the search will have taken, for whoever watches."""
@@ -71,7 +76,7 @@ class Found:
     @property
     def noise(self) -> float:
         """What rounding leaves in every residual."""
-        return rounding.product_noise(self.locked.A.dtype, self.scale)
+        return self.locked.A.product_noise(self.scale)
 
     @property
     def stopped(self) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hesscope import rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import Lanczos, Start, mixed_start, random_start
@@ -15,7 +14,7 @@ from hesscope.krylov.rounds import Found, Request, Round
 from hesscope.krylov.wanted import Wanted, Which
 from hesscope.system import interrupts, progress
 
-HOPELESS = 0.5  # risk left by a round in the complement: a further round would not help either
+HOPELESS = 0.3  # risk left by a round in the complement: near 1/e and above further ones add none
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ def _with_another_round(request: Request, found: Found) -> Found:
     if len(new):
         found.locked.extend(run.vectors(S[:, new]))
     values = np.concatenate([found.values, theta[new]])
-    noise = rounding.product_noise(request.A.dtype, run.scale)
-    left = 1.0 if len(new) else risk(request, values, theta, run.recurrence, noise)
+    left = 1.0 if len(new) else risk(request, values, theta, run.recurrence, run.noise)
     done = Round(run.recurrence, theta, run.asymmetry, len(new), left, spent, stopped)
     estimates = np.concatenate([found.estimates, residuals[new]])
     return Found(found.locked, values, estimates, (*found.rounds, done))
@@ -87,8 +85,8 @@ def _with_another_round(request: Request, found: Found) -> Found:
 
 def _start(request: Request, found: Found) -> Start:
     if request.start is not None and not found.rounds:
-        return mixed_start(request.A, request.start, request.first_seed)
-    return random_start(request.A, found.locked, request.first_seed + len(found.rounds))
+        return mixed_start(request.A, request.start, request.start_key(0))
+    return random_start(request.A, found.locked, request.start_key(len(found.rounds)))
 
 
 def _grow(request: Request, found: Found, run: Lanczos) -> tuple[int, str]:
@@ -123,7 +121,7 @@ def _to_lock(request: Request, found: Found, run: Lanczos, theta: np.ndarray) ->
         return np.arange(len(theta))
     if len(theta) == 0:
         return np.arange(0)
-    return new_values(request, found, theta, rounding.product_noise(request.A.dtype, run.scale))
+    return new_values(request, found, theta, run.noise)
 
 
 def _kept(wanted: Wanted, run: Lanczos) -> np.ndarray:

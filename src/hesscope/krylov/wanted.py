@@ -102,5 +102,8 @@ def rounded_outwards(lower: float, upper: float) -> tuple[float, float]:
 def _rounded_up(value: float) -> float:
     if value == 0 or not math.isfinite(value):
         return value
-    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 4)
+    digits = math.floor(math.log10(abs(value))) - 4
+    if not -300 <= digits <= 300:  # the unit would lose its digits, or be none
+        return value
+    unit = 10.0**digits
     return math.ceil(value / unit) * unit

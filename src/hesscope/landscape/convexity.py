@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hesscope import probes, rounding
 from hesscope.curvature.hessian import Hessian
+from hesscope.curvature.shared import shared_seed
 from hesscope.estimators.density import spectral_density
 from hesscope.problem.problem import Problem
 from hesscope.results.convexity import ConvexityProbes
@@ -23,7 +24,7 @@ def negative_curvature_probes(
     radius: float = 0.1,
     *,
     max_matvecs: int = 40,
-    seed: int = 0,
+    seed: int | None = None,
     delta: float = 1e-3,
 ) -> ConvexityProbes:
     """λmin at points on a sphere around θ, and the loss halfway to each against the chord.
@@ -38,7 +39,7 @@ def negative_curvature_probes(
         num_points: on the sphere.
         radius: relative to the length of θ.
         max_matvecs: for each point.
-        seed: of points and start vectors.
+        seed: of points and start vectors; a fresh one by default.
         delta: probability that one of the lower bounds is wrong.
 
     Costs at most num_points·max_matvecs matvecs and 2 num_points + 1 losses. A point where the loss
@@ -55,20 +56,22 @@ def negative_curvature_probes(
     True
     """
     _check(num_points, radius, max_matvecs)
+    seed = shared_seed(seed)
     theta = problem.theta.double()
     distance = radius * (float(theta.norm()) or 1.0)
     here = problem.loss()
     ends, sags, spent = [], [], 0
     for i in range(num_points):
         progress.report("points looked at", i, num_points)
-        u = probes.gaussian(problem.n, seed + i, device=problem.device)
+        u = probes.gaussian(problem.n, probes.key(seed, "point", i), device=problem.device)
         u *= distance / u.norm()
         end, middle = _loss_at(problem, theta + u), _loss_at(problem, theta + u / 2)
         allowed = rounding.sag_noise(problem.dtype, _largest(here, middle, end))
         sags.append((middle - (here + end) / 2, allowed))
         found, cost = UNKNOWN, 0
         if math.isfinite(end):
-            found, cost = _ends(problem.at(theta + u), max_matvecs, seed + i, delta / num_points)
+            own = probes.key(seed, "density at a point", i)
+            found, cost = _ends(problem.at(theta + u), max_matvecs, own, delta / num_points)
         ends.append(found)
         spent += cost
     lambda_min, lower, lambda_max, noise = torch.tensor(ends, dtype=torch.float64).unbind(1)

@@ -20,7 +20,11 @@ DOUBLINGS = 10  # of the first step while the loss still falls: it may be unboun
 
 
 def escape(
-    problem: Problem, pairs: Eigenpairs | None = None, *, max_matvecs: int = 100, seed: int = 0
+    problem: Problem,
+    pairs: Eigenpairs | None = None,
+    *,
+    max_matvecs: int = 100,
+    seed: int | None = None,
 ) -> Escape:
     """Moves theta along a direction v of proven negative curvature to where the loss is lower.
 
@@ -41,7 +45,7 @@ def escape(
             which="SA" or "BE" hold the smallest eigenvalue.
         max_matvecs: Hessian-vector products to spend at most; without gaps in the spectrum it takes
             more of them to prove less.
-        seed: of the random start.
+        seed: of the random start; a fresh one by default.
 
     Raises:
         ValueError: if max_matvecs is below 3, or the pairs are not of this Hessian.
@@ -117,7 +121,7 @@ def kick(problem: Problem, radius: float, *, seed: int = 0) -> Tensor:
         msg = f"radius={radius}; give a positive length, such as 0.01 * problem.theta.norm()."
         raise ValueError(msg)
     theta = problem.theta
-    z = probes.gaussian(problem.n, seed)
+    z = probes.gaussian(problem.n, probes.key(seed, "kick"))
     moved = theta.double() + radius * (z / z.norm()).to(theta.device)
     kicked = moved.to(theta.dtype)
     if not float((kicked.double() - theta.double()).norm()) >= radius / 2:

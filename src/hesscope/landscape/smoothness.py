@@ -150,7 +150,10 @@ def _noise(problem: Problem, here: _Sight, v: Tensor, seed: int) -> _Sight:
     loss, slope = eps * abs(here.loss), eps * abs(here.slope)
     for jitter in range(JITTERS):
         signs = probes.rademacher(
-            problem.n, seed + jitter, dtype=problem.dtype, device=problem.device
+            problem.n,
+            probes.key(seed, "rounding of parameters", jitter),
+            dtype=problem.dtype,
+            device=problem.device,
         )
         there = _look(problem, theta * (1 + eps * signs), v)
         change = there.gradient - here.gradient

@@ -14,5 +14,10 @@ from hesscope.operator.inner import norm as norm
 from hesscope.operator.products import column_products as column_products
 from hesscope.operator.products import finite_product as finite_product
 from hesscope.operator.products import refuse_size as refuse_size
+from hesscope.operator.scaled import OutOfRangeError as OutOfRangeError
+from hesscope.operator.scaled import at_order_one as at_order_one
+from hesscope.operator.scaled import divided as divided
+from hesscope.operator.scaled import in_units as in_units
+from hesscope.operator.scaled import refuse_out_of_range as refuse_out_of_range
 from hesscope.operator.symmetric import SpectralForm as SpectralForm
 from hesscope.operator.symmetric import SymmetricOperator as SymmetricOperator

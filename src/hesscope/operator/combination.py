@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import rounding
+from hesscope.operator.inner import norm
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
@@ -84,6 +86,8 @@ class Combination(SymmetricOperator):
         dtype = reduce(torch.promote_types, (A.dtype for _, A in self.terms))
         super().__init__(first.n, dtype=dtype, device=first.device)
         self.positive_semidefinite = self.lower_bound >= 0.0
+        self._sharing = next((A for _, A in self.terms if A.shared), first)
+        self.shared = self._sharing.shared
         self._space = next((A for _, A in self.terms if not A.plain_inner), first)
 
     @property
@@ -92,6 +96,11 @@ class Combination(SymmetricOperator):
         if any(c < 0 for c, _ in self.terms):
             return -math.inf
         return sum(c * A.lower_bound for c, A in self.terms if c > 0) + self.shift
+
+    @property
+    def precision(self) -> torch.dtype:
+        """That of the Aᵢ with the fewest digits, whatever the others have."""
+        return max((A.precision for _, A in self.terms), key=rounding.eps)
 
     @property
     def plain_inner(self) -> bool:
@@ -113,6 +122,23 @@ class Combination(SymmetricOperator):
     def probe(self, seed: int) -> Tensor:
         """A standard normal vector of the space that the Aᵢ act on."""
         return self._space.probe(seed).to(self.dtype)
+
+    def measured_noise(self, v: Tensor) -> float:
+        """Σ |cᵢ| times that of Aᵢ; where summands may cancel, at least the rounding of each Aᵢ v.
+
+        Costs a product of each Aᵢ, if there are several and they are not in float64.
+        """
+        alone = len(self.terms) == 1 and not self.shift
+        if alone or self.precision is torch.float64:
+            return sum(abs(c) * A.measured_noise(v) for c, A in self.terms)
+        return sum(
+            abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
+            for c, A in self.terms
+        )
+
+    def fresh_seed(self) -> int:
+        """That of an Aᵢ which processes share, if there is one."""
+        return self._sharing.fresh_seed()
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """The matrix, (n, n): of c A + d I from that of A, as A makes it; else n matvecs."""

@@ -102,6 +102,9 @@ def as_operator(
     tensor([3., 3.])
     """
     if isinstance(A, SymmetricOperator):
+        if "n" not in vars(A):
+            msg = f"{type(A).__name__} has no size; call super().__init__(n, dtype=...) in its own."
+            raise ValueError(msg)
         return A
     if isinstance(A, Tensor):
         return Matrix(A)

@@ -33,6 +33,34 @@ def finite_product(A: SymmetricOperator, V: Tensor) -> Tensor:
     return W
 
 
+def checked_product(A: SymmetricOperator, V: Tensor) -> Tensor:
+    """A V for a block V (n, k) as `matmat` gives it, once it is known to be a product at all.
+
+    Raises:
+        ValueError: if `matmat` fails in the user's code, returns anything but a tensor like V, or
+            writes into V.
+        RuntimeError: what `matmat` raises of that kind, as it is.
+    """
+    version = None if V.is_inference() else V._version
+    try:
+        W = A.matmat(V)
+    except (RuntimeError, ValueError):  # these say what they mean
+        raise
+    except Exception as error:
+        msg = (
+            f"{type(A).__name__}.matmat raised {type(error).__name__}: {error}, for a block V of "
+            f"shape {tuple(V.shape)}; it must return A @ V for every number of columns."
+        )
+        raise ValueError(msg) from error
+    fault = fault_of_product(V, W)
+    if not fault and version is not None and V._version != version:
+        fault = "wrote into its argument V; it must leave V as it is and return a new tensor."
+    if fault:
+        msg = f"{type(A).__name__}.matmat {fault}"
+        raise ValueError(msg)
+    return W.detach() if W.requires_grad else W
+
+
 def refuse_size(size: float, *, small: bool = True) -> None:
     """Whether squares of numbers of this size are numbers of float64; zero is of no size.
 
@@ -69,6 +97,8 @@ def fault_of_product(V: Tensor, W: Any) -> str:
     """
     if not isinstance(W, Tensor):
         return f"returned a {type(W).__name__}; it must return a tensor like V."
+    if W.layout is not torch.strided:
+        return f"returned a tensor of layout {W.layout}; return a dense one, W.to_dense()."
     if W.shape == V.shape and W.dtype is V.dtype and W.device == V.device:
         return ""
     return (

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope import probes
+from hesscope import probes, rounding
 from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
-from hesscope.operator.products import fault_of_product
+from hesscope.operator.products import checked_product
 from hesscope.system import progress
 
 if TYPE_CHECKING:
@@ -48,16 +48,20 @@ class SymmetricOperator(ABC):
     """
 
     positive_semidefinite = False  # subclasses that cannot have negative eigenvalues say so
+    shared = False  # whether products are sums over processes, which have to ask for the same
     __array_ufunc__ = None  # NumPy leaves x * A and v @ A to the operator
 
     def __init__(self, n: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+            msg = f"n={n!r} is no whole number of rows."
+            raise ValueError(msg)
         if n < 1:
             msg = f"n={n}: an operator needs at least one row."
             raise ValueError(msg)
-        if not dtype.is_floating_point:
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             msg = f"dtype={dtype}: an operator needs a real floating dtype such as torch.float64."
             raise ValueError(msg)
-        self.n = n
+        self.n = int(n)
         self.dtype = dtype
         self.device = torch.device(device)
 
@@ -76,6 +80,19 @@ class SymmetricOperator(ABC):
         """Whether the inner product is the usual one, so that vectors may be cut into pieces."""
         return type(self).inner is SymmetricOperator.inner
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The weakest dtype that products pass through, as far as is known."""
+        return self.dtype
+
+    def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
+        """What rounding leaves in a product with a unit vector, for an operator of this size."""
+        return rounding.product_noise(self.precision, size, asymmetry)
+
+    def measured_noise(self, v: Tensor) -> float:  # noqa: ARG002  nothing better is known
+        """The norm of the error of A v, against better arithmetic; 0 where there is none."""
+        return 0.0
+
     @abstractmethod
     def matmat(self, V: Tensor) -> Tensor:
         """A V for V of shape (n, k); costs k matvecs."""
@@ -87,6 +104,18 @@ class SymmetricOperator(ABC):
     def probe(self, seed: int) -> Tensor:
         """A standard normal vector (n,) that depends on `seed` alone."""
         return probes.gaussian(self.n, seed, dtype=self.dtype, device=self.device)
+
+    def fresh_seed(self) -> int:
+        """A seed that nobody has known before: the same in all processes that share A."""
+        return probes.fresh_seed()
+
+    def drawn_seed(self, given: int | None) -> int:
+        """The seed that was given, or a fresh one for None.
+
+        Raises:
+            ValueError: if it is no integer.
+        """
+        return self.fresh_seed() if given is None else probes.as_seed(given)
 
     def facts(self) -> dict[str, Any]:
         """What a reader of a result should know about how the products were made."""
@@ -104,10 +133,7 @@ class SymmetricOperator(ABC):
         if V.dtype is not self.dtype or V.device != self.device:
             V = self._adopted(V)
         block = V[:, None] if V.ndim == 1 else V
-        W = self.matmat(block)
-        if fault := fault_of_product(block, W):
-            msg = f"{type(self).__name__}.matmat {fault}"
-            raise ValueError(msg)
+        W = checked_product(self, block)
         return W[:, 0] if V.ndim == 1 else W
 
     def __rmatmul__(self, V: Tensor) -> Tensor:

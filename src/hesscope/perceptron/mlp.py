@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.derivatives.by_autograd import hessian_blocks, hessian_product
 from hesscope.problem.data import Batch, seed_generators
 from hesscope.problem.evaluation import Evaluation
@@ -280,7 +280,7 @@ def _loss(problem: Problem, batch: Batch, outputs: Tensor, targets: Any) -> tupl
 def _is_separate(loss: Tensor, point: Tensor) -> bool:
     """Whether the loss is a sum over examples: H u is blockwise for a u that differs in each."""
     (gradient,) = torch.autograd.grad(loss, point, create_graph=True)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(probes.key(0, "is the loss a sum"))
     u = torch.randn(point.shape, generator=generator, dtype=torch.float64).to(point)
     blockwise = torch.einsum("ncd,nd->nc", hessian_blocks(gradient, point), u)
     usual = 1 / len(point)  # of one in N examples; a saturated loss leaves rounding errors of that

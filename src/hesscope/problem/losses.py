@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hesscope import probes
 from hesscope.derivatives.by_autograd import hessian_product
 from hesscope.derivatives.losses import (
     softmax_gradient,
@@ -271,7 +272,7 @@ class Differentiated(OutputLoss):
 
     def _flat(self, multiply: Callable[[Tensor], Tensor], outputs: Tensor) -> bool:
         """Whether the output Hessian vanishes at this point, along one random vector."""
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(probes.key(0, "flat loss"))
         U = torch.randn(self.rows(outputs).shape, generator=generator, dtype=torch.float64)
         return not bool(multiply(U.to(outputs)).any())
 
@@ -297,7 +298,7 @@ class Differentiated(OutputLoss):
 
 def _points_around(outputs: Tensor) -> list[Tensor]:
     """Outputs moved at random by 1 and by 10, to tell a flat place from a piecewise linear loss."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(probes.key(0, "points around"))
     noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
     return [outputs + noise, outputs + 10 * noise]
 

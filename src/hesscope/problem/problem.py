@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hesscope import probes
 from hesscope.problem import adapters
 from hesscope.problem.attributes import modules_behind
 from hesscope.problem.contents import map_tensors
@@ -320,7 +321,7 @@ class Problem:
         if not 1 <= num <= sum(sizes):
             msg = f"num={num}: the data holds {sum(sizes)} examples; draw between 1 and that many."
             raise ValueError(msg)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(probes.key(seed, "subsample"))
         drawn = torch.randperm(sum(sizes), generator=generator)[:num].sort().values
         parts, start = [], 0
         for batch, size in zip(self.batches, sizes, strict=True):

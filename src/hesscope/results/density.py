@@ -243,5 +243,5 @@ def _inertia(d: Tensor, r: Tensor, x: float, *, strict: bool) -> tuple[int, int,
         return (0 if x < 0 else len(d)), 0, 0.0
     unsure = (d - x).abs() <= 10 * r
     side = (d < x) if strict else (d <= x)
-    shift = float((r[~unsure].square() / (d[~unsure] - x).abs()).sum())
+    shift = float((r[~unsure] * (r[~unsure] / (d[~unsure] - x).abs())).sum())
     return int((side & ~unsure).sum()), int(unsure.sum()), shift

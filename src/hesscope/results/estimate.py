@@ -46,6 +46,10 @@ class Estimate(Result):
     below: float = field(default=0.0, repr=False)
     above: float = field(default=0.0, repr=False)
     degrees: float = field(default=math.inf, repr=False)  # of freedom behind the standard error
+    seed: int | None = field(
+        default=None, repr=False
+    )  # of the random vectors: the same give it again
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     def interval(self, level: float = 0.95) -> Interval:
         """[value - below - t·stderr, value + above + t·stderr], with Student's t at this level.
@@ -65,7 +69,8 @@ class Estimate(Result):
 
     def __str__(self) -> str:
         error = self.stderr + max(self.below, self.above)
-        return f"{plus_minus(self.value, error)} ({self.num_matvecs} matvecs)"
+        text = f"{plus_minus(self.value, error)} ({self.num_matvecs} matvecs)"
+        return "\n".join([text, *(f"  note: {note}" for note in self.notes)])
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Diagonal(Result):
     values: Tensor  # (n,) float64
     error: float  # an estimate of the 2-norm of the error; 0 where nothing was random
     num_matvecs: int
+    seed: int | None = None  # of the random signs
 
     def __str__(self) -> str:
         size = float(self.values.norm())

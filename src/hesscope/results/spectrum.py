@@ -21,7 +21,8 @@ class Certificate(Result):
     """What a Lanczos run proves about eigenvalues that were not returned.
 
     The statements all hold, except with probability `delta` over the random start vectors, whatever
-    the matrix (van Dorsselaer, Hochstenbach and van der Vorst 2000).
+    the matrix (van Dorsselaer, Hochstenbach and van der Vorst 2000), as long as it was not built
+    from these vectors: a fresh seed, the default, nobody has known before.
     """
 
     lower: float  # no eigenvalue of the operator lies below (-inf: nothing was proven)
@@ -109,7 +110,8 @@ class Spectrum(Result):
     @property
     def frobenius_norm(self) -> float:
         """The square root of the sum of the squared eigenvalues."""
-        return float(self.eigenvalues.square().sum().sqrt())
+        size = float(self.eigenvalues.abs().max())
+        return size * float((self.eigenvalues / size).square().sum().sqrt()) if size else 0.0
 
     def count(self, low: float = -math.inf, high: float = math.inf) -> int:
         """How many eigenvalues lie in [low, high].

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.results.result import Result
 
 
@@ -244,7 +244,7 @@ def _gaussian(rows: int, columns: int, seed: int) -> Tensor:
     if rows < 1:
         msg = f"n={rows} eigenvalues cannot be drawn; give n >= 1."
         raise ValueError(msg)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(probes.key(seed, "random matrix"))
     return torch.randn(rows, columns, generator=generator, dtype=torch.float64)
 
 

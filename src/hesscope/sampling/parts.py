@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.autodiff.graph import gradient_graph, refuse_broken
+from hesscope.probes import key
 from hesscope.problem.contents import fingerprint
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
@@ -80,7 +81,7 @@ def examples_of(problem: Problem) -> float:
 
 def random_sign(part: Batch, seed: int) -> int:
     """+1 or -1, drawn from the content of a part: the same in whatever process it lies."""
-    return random.Random(fingerprint(part.content) + seed).choice((-1, 1))
+    return random.Random(key(seed, "sign of a part", fingerprint(part.content))).choice((-1, 1))
 
 
 def products_of(e: Evaluation, part: Batch, V: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def _cut(problem: Problem, batch: Batch, pieces: int) -> Iterator[Batch]:
     except ValueError:  # the examples of this batch cannot be told apart: it stays whole
         yield batch
         return
-    generator = torch.Generator().manual_seed(batch.index)
+    generator = torch.Generator().manual_seed(key(0, "cut of a batch", batch.index))
     shuffled = torch.randperm(size, generator=generator).to(problem.device)
     for places in shuffled.tensor_split(min(pieces, size)):
         content: Any = take(batch.content, places)

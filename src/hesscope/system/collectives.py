@@ -35,5 +35,10 @@ def sum_of_number(value: float) -> float:
     return float(sum_over_processes(torch.tensor(value, dtype=torch.float64, device=device)))
 
 
+def from_first(value: float) -> float:
+    """The number that the first process has, on all of them."""
+    return sum_of_number(value if not _distributed() or dist.get_rank() == 0 else 0.0)
+
+
 def _distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

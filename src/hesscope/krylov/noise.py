@@ -1,0 +1,52 @@
+"""What the precision of products really leaves, where a loss cancels digits: measured, not bounded.
+
+In float32 the curvature p (1 - p) of a confident prediction is what rounding left of 1 - p. No sum
+over roundings of a product sees that: the product is repeatable, linear and symmetric, and wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hesscope import probes
+from hesscope.krylov.lanczos import Lanczos
+from hesscope.operator import SymmetricOperator
+
+MARGIN = 2.0  # for one combination of directions, and for a sample of the data
+LOUD = 10.0  # times what rounding explains: then digits cancel
+
+
+def noise_in_span(A: SymmetricOperator, X: Tensor, seed: int) -> float:
+    """Twice an estimate of ‖E X‖_F, with E the error of products of A as far as it is measured.
+
+    From E applied to the sum of the columns of X with random signs, whose square has ‖E X‖²_F as
+    its mean: one vector whatever the number of columns, and exact for one column.
+    """
+    if A.precision is torch.float64 or X.shape[1] == 0:
+        return 0.0
+    own = probes.key(seed, "noise of products")
+    signs = probes.rademacher(X.shape[1], own, dtype=X.dtype, device=X.device)
+    return MARGIN * A.measured_noise(X @ signs)
+
+
+def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:
+    """As `noise_in_span`, of the Ritz vectors Q S of a run, without making them."""
+    if run.A.precision is torch.float64 or S.shape[1] == 0:
+        return 0.0
+    signs = probes.rademacher(S.shape[1], probes.key(seed, "noise of products")).numpy()
+    return MARGIN * run.A.measured_noise(run.vectors((S @ signs)[:, None])[:, 0])
+
+
+def told(A: SymmetricOperator, noise: float, size: float) -> tuple[str, ...]:
+    """A note where the error of products is more than their rounding explains."""
+    if noise <= LOUD * A.product_noise(size):
+        return ()
+    name = str(A.precision).removeprefix("torch.")
+    share = f"{noise / size:.1e} of the largest |λ|" if size > 0 else f"{noise:.1e}"
+    return (
+        f"products in {name} are off by up to {share}, measured against float64: digits cancel, as "
+        "in 1 - p where the loss is small; errors say so, and model.double() with data in float64 "
+        "gives more",
+    )
