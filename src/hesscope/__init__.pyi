@@ -31,6 +31,7 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
+from hesscope.landscape.critical import critical_sharpness as critical_sharpness
 from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
@@ -43,10 +44,12 @@ from hesscope.operator import SymmetricOperator as SymmetricOperator
 from hesscope.operator import as_operator as as_operator
 from hesscope.operator import check_operator as check_operator
 from hesscope.problem.problem import Problem as Problem
+from hesscope.results.batch_stability import BatchStability as BatchStability
 from hesscope.results.check import Check as Check
 from hesscope.results.check import Finding as Finding
 from hesscope.results.conditioning import Conditioning as Conditioning
 from hesscope.results.convexity import ConvexityProbes as ConvexityProbes
+from hesscope.results.critical import CriticalStep as CriticalStep
 from hesscope.results.decomposition import ClassDecomposition as ClassDecomposition
 from hesscope.results.decomposition import Decomposition as Decomposition
 from hesscope.results.density import SpectralDensity as SpectralDensity
@@ -77,7 +80,9 @@ from hesscope.results.spectrum import Spectrum as Spectrum
 from hesscope.results.step import Step as Step
 from hesscope.results.verdict import Verdict as Verdict
 from hesscope.rmt.gaps import outliers as outliers
+from hesscope.sampling.batch_sharpness import batch_sharpness as batch_sharpness
 from hesscope.sampling.error import sampling_error as sampling_error
+from hesscope.sampling.stability import batch_stability as batch_stability
 from hesscope.store import load as load
 from hesscope.system.progress import listening as listening
 

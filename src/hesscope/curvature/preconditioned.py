@@ -127,10 +127,14 @@ class StepHessian(SharedOperator):
 
     def matmat(self, V: Tensor) -> Tensor:
         """lr^1/2 P^-1/2 (H + weight_decay I) P^-1/2 lr^1/2 V."""
+        scale, shift = self.scale_and_shift()
+        return scale[:, None] * (self.hessian @ (scale[:, None] * V)) + shift[:, None] * V
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The diagonals of D and E, (n,) both, in D H D + E, which this operator is."""
         lr, decay = self._per_parameter()
-        scale = (lr / self.preconditioned.preconditioner()).sqrt()[:, None]
-        W = scale * V
-        return scale * (self.hessian @ W + decay[:, None] * W)
+        squared = lr / self.preconditioned.preconditioner()
+        return squared.sqrt(), squared * decay
 
     def facts(self) -> dict[str, Any]:
         """The facts of the Hessian, and the optimiser."""

@@ -23,6 +23,7 @@ class Effort:
     sampled: int  # of them with data error bars
     radii: bool  # whether smoothness is looked at, at six lengths, two gradients each
     preconditioned: int  # products for λmax of P⁻¹H, where the optimiser is adaptive
+    rounds: int = 3  # of four vectors, for the noise of batches
     probes: int = 0  # other points at which negative curvature is looked for
     probe_matvecs: int = 0  # for each of them
 
@@ -35,7 +36,7 @@ class Effort:
 EFFORTS: dict[EffortName, Effort] = {
     effort.name: effort
     for effort in (
-        Effort("quick", 40, pairs=2, sampled=0, radii=False, preconditioned=12),
+        Effort("quick", 40, pairs=2, sampled=0, radii=False, preconditioned=12, rounds=1),
         Effort("standard", 110, pairs=6, sampled=1, radii=True, preconditioned=20),
         Effort(
             "deep",
@@ -44,6 +45,7 @@ EFFORTS: dict[EffortName, Effort] = {
             sampled=3,
             radii=True,
             preconditioned=40,
+            rounds=5,
             probes=4,
             probe_matvecs=25,
         ),

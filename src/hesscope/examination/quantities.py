@@ -12,7 +12,7 @@ from typing import Any
 
 from hesscope.anatomy.constant_prediction import constant_loss
 from hesscope.anatomy.signals import signals
-from hesscope.examination import gradients, motion, network, spectral
+from hesscope.examination import batches, gradients, motion, network, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
 from hesscope.examination.look import INTERRUPTED, Look, MissingError
 from hesscope.examination.question import Question
@@ -20,6 +20,7 @@ from hesscope.problem.problem import Problem
 from hesscope.results.measurements import Measurements
 from hesscope.sampling.error import DEPTH
 from hesscope.sampling.parts import examples_of
+from hesscope.sampling.stability import cost_of as cost_of_stability
 from hesscope.system import interrupts, progress
 
 
@@ -129,6 +130,13 @@ def _sampling(question: Question) -> Cost:
     return Cost(matvecs, 2.0, 3 + 2 * matvecs // (1 + DEPTH))
 
 
+def _batches(question: Question) -> Cost:
+    """That of the noise of batches, where their size is given."""
+    if question.batch_size is None:
+        return Cost()
+    return Cost(gradients=batches.GAUSS_NEWTON * cost_of_stability(question.effort.rounds))
+
+
 QUANTITIES: tuple[Quantity, ...] = (
     Quantity("loss", gradients.loss, lambda _: Cost(gradients=0.5), essential=True),
     Quantity(
@@ -143,6 +151,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         motion.step,
         lambda q: Cost(q.spending.along - 1 + q.spending.preconditioned, 0.5),
     ),
+    Quantity("batch_stability", batches.batch_stability, _batches),
     Quantity("escape", motion.escape, lambda _: Cost(gradients=1.0)),
     Quantity("flat_fall", motion.flat_fall),
     Quantity("descent", motion.descent),

@@ -29,9 +29,10 @@ class Gain:
     """The threshold over that of gradient descent, and the threshold as a formula."""
 
     value: float
-    momentum: float
+    momentum: float  # β
     formula: str  # without decoupled weight decay
     decoupled: str = ""  # with it
+    weights: tuple[float, float, float] = (1.0, 0.0, 1.0)  # a, b and κ
 
 
 def descent(group: Group, state: State) -> Gain:  # noqa: ARG001  one signature for all
@@ -45,8 +46,9 @@ def heavy_ball(group: Group, state: State) -> Gain:
     if beta == 0:
         return descent(group, state)
     if group.get("nesterov"):
-        return Gain((1 + beta) / (1 + 2 * beta), beta, "(2 + 2β)/(1 + 2β)")
-    return Gain(1 + beta, beta, "2 + 2β")
+        value = (1 + beta) / (1 + 2 * beta)
+        return Gain(value, beta, "(2 + 2β)/(1 + 2β)", weights=(1.0, beta, 1.0))
+    return Gain(1 + beta, beta, "2 + 2β", weights=(0.0, 1.0, 1.0))
 
 
 def average(group: Group, state: State) -> Gain:  # noqa: ARG001
@@ -57,6 +59,7 @@ def average(group: Group, state: State) -> Gain:  # noqa: ARG001
         beta,
         "(2 + 2β₁)/(1 - β₁)",
         "(2 - lr·wd)(1 + β₁)/(1 - β₁)",
+        (0.0, 1.0, 1 - beta),
     )
 
 
@@ -78,6 +81,7 @@ def nadam(group: Group, state: State) -> Gain:
         beta,
         "2/(a + b(1 - β₁)/(1 + β₁))",
         "(2 - lr·wd)/(a + b(1 - β₁)/(1 + β₁))",
+        (a, b, 1 - beta),
     )
 
 
