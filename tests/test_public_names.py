@@ -25,7 +25,8 @@ RESULTS = (  # made by hesscope, not by its users
     "Certificate", "Check", "ClassDecomposition", "Conditioning", "ConvexityProbes", "Curvature",
     "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape", "Examination",
     "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
-    "Measurements", "Outliers", "SamplingError", "Shares", "Slice", "Smoothness", "SpectralDensity",
+    "Measurements", "Outliers", "SamplingError", "Shares", "Sharpness", "SharpnessComparison",
+    "SharpnessMeasure", "Slice", "Smoothness", "SpectralDensity",
     "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]

@@ -36,6 +36,7 @@ from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
 from hesscope.landscape.lines import interpolate as interpolate
+from hesscope.landscape.sharpness import sharpness as sharpness
 from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.monitor.monitor import Monitor as Monitor
 from hesscope.operator import Identity as Identity
@@ -71,6 +72,9 @@ from hesscope.results.outliers import Outliers as Outliers
 from hesscope.results.record import save as save
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares
+from hesscope.results.sharpness import Sharpness as Sharpness
+from hesscope.results.sharpness import SharpnessComparison as SharpnessComparison
+from hesscope.results.sharpness import SharpnessMeasure as SharpnessMeasure
 from hesscope.results.slices import Directions as Directions
 from hesscope.results.slices import Slice as Slice
 from hesscope.results.smoothness import Smoothness as Smoothness

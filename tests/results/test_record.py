@@ -31,6 +31,7 @@ from hesscope.results.record import RECORD, read_provenance
 from hesscope.results.result import Result
 from hesscope.results.saddles import IndexCurve
 from hesscope.results.sampling import SamplingError, Shares
+from hesscope.results.sharpness import Sharpness, SharpnessComparison, SharpnessMeasure
 from hesscope.results.slices import Directions, Slice
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
@@ -41,7 +42,11 @@ UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True
 DIRECTIONS = Directions(
     torch.ones(4, 2), ("größe", "b"), "1 „Schritt“", AWKWARD[:2], None, AWKWARD.view(3, 2), 3
 )
+MEASURE = SharpnessMeasure("größe", math.nan, math.inf, "unknown", "1/θ²", "nichts", "weil")
 RESULTS = {
+    "measure": MEASURE,
+    "sharpness": Sharpness(0.5, (MEASURE, MEASURE), math.inf, 1, 2, 3, {"n": 4}),
+    "comparison": SharpnessComparison(False, (1.0, math.nan), 0.5, ("a",), (math.inf,), (-0.0,)),
     "directions": DIRECTIONS,
     "slice": Slice(
         (AWKWARD, AWKWARD[:2]),
