@@ -22,12 +22,12 @@ from hesscope.results.record import provenance
 from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
-    "Certificate", "Check", "ClassDecomposition", "Conditioning", "ConvexityProbes", "Curvature",
-    "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape", "Examination",
-    "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
+    "Basin", "Certificate", "Check", "ClassDecomposition", "Conditioning", "ConvexityProbes",
+    "Curvature",    "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape",
+    "Examination",    "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
     "Measurements", "Outliers", "SamplingError", "Shares", "Sharpness", "SharpnessComparison",
     "SharpnessMeasure", "Slice", "Smoothness", "SpectralDensity",
-    "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict",
+    "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]
 HEAVY = ("torch", "matplotlib", "jinja2", "sklearn", "transformers", "numpy", "scipy", "rich")

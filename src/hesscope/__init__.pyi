@@ -31,6 +31,7 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
+from hesscope.landscape.basin import basin as basin
 from hesscope.landscape.critical import critical_sharpness as critical_sharpness
 from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
@@ -45,6 +46,8 @@ from hesscope.operator import SymmetricOperator as SymmetricOperator
 from hesscope.operator import as_operator as as_operator
 from hesscope.operator import check_operator as check_operator
 from hesscope.problem.problem import Problem as Problem
+from hesscope.results.basin import Basin as Basin
+from hesscope.results.basin import Walk as Walk
 from hesscope.results.batch_stability import BatchStability as BatchStability
 from hesscope.results.check import Check as Check
 from hesscope.results.check import Finding as Finding

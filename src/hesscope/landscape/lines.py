@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -72,21 +73,39 @@ def interpolate(
         raise ValueError(msg)
     between = Between.of(problem, a, b, statistics)
     a, b = between.a, between.b
+
+    def position(t: float) -> Tensor:
+        return torch.lerp(a.theta, b.theta, t)  # exact at both ends
+
+    length = float((b.theta.double() - a.theta.double()).norm())
+    return line_along(between, position, length, num_points, test, "loss along a line")
+
+
+def line_along(
+    between: Between,
+    position: Callable[[float], Tensor],
+    length: float,
+    num_points: int,
+    test: Any,
+    label: str,
+) -> LossLine:
+    """The loss at theta = position(t) on a way between two ends, of this length."""
+    problem = between.problem
     points = torch.linspace(0, 1, num_points, dtype=torch.float64)
     losses, tested = torch.empty_like(points), torch.empty_like(points)
     held_out = None if test is None else problem.with_batches(test)
     for i, t in enumerate(points.tolist()):
-        there = between.at(torch.lerp(a.theta, b.theta, t), t)  # lerp is exact at both ends
+        there = between.at(position(t), t)
         losses[i] = there.loss_at(there.theta)
         if held_out is not None:
             tested[i] = there.on(held_out).loss_at(there.theta)
-        progress.report("loss along a line", i + 1, num_points)
+        progress.report(label, i + 1, num_points)
     jumps, extra = end_jumps(between, losses)
     return LossLine(
         points=points,
         losses=losses,
         **barrier_of(problem, points, losses),
-        distance=float((b.theta.double() - a.theta.double()).norm()),
+        distance=length,
         num_evaluations=num_points * between.passes
         + extra
         + (num_points if test is not None else 0),

@@ -1,5 +1,6 @@
 """Results in, Axes out: drawing never measures, and redraws from a saved file."""
 
+from hesscope.plots.basin import basin as basin
 from hesscope.plots.density import density as density
 from hesscope.plots.heatmap import heatmap as heatmap
 from hesscope.plots.landscapes import interpolation as interpolation
