@@ -11,7 +11,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.landscape.climb import Cost
 from hesscope.landscape.height import height
-from hesscope.problem.data import num_examples, take
+from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
 
 PRECISION = 1 / 16  # of a critical step, relative
