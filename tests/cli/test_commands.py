@@ -42,6 +42,18 @@ def slow():
     model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
     return hs.Problem(model, F.cross_entropy, SlowData(), cache_bytes=0)
 
+def triple():
+    problem = make_problem()
+    return problem.model, F.cross_entropy, problem.batches.source
+
+class Own(nn.Linear):
+    def forward(self, x, labels):
+        return {"loss": F.cross_entropy(super().forward(x), labels)}
+
+def own():
+    torch.manual_seed(0)
+    return Own(4, 3), [{"x": torch.randn(9, 4), "labels": torch.arange(9) % 3}]
+
 def number():
     return 3
 
@@ -65,6 +77,8 @@ def train(tmp_path, monkeypatch):
     [
         (["check", "train.py:make_problem"], 0, "check: ok"),
         (["check", "train.py:summed"], 1, "FAULT sum_reduction"),
+        (["check", "train.py:triple"], 0, "check: ok"),
+        (["check", "train.py:own"], 0, "note  inferred: loss: the model's own, of x, labels"),
         (["diagnose", "train.py:make_problem", "--lr", "0.1"], 0, "lr 0.1 is fine"),
         (["diagnose", "train.py:saddle"], 1, "a strict saddle"),
         (["spectrum", "train.py:make_problem", "--k", "3"], 0, "3 eigenpairs (LA)"),

@@ -11,6 +11,7 @@ import hesscope as hs
 from tests import language
 from tests.language import Causal, Contrasted, Masked, Trained, Vectors, cut, sentences
 from tests.networks import relative_error
+from tests.processes import in_processes
 
 EXACT = 1e-12
 
@@ -190,7 +191,7 @@ def test_what_was_inferred_is_printed_with_the_problem_in_its_facts_and_in_the_c
     assert str(problem).split("\n  ")[1:] == told
     assert problem.facts()["inferred"] == told
     notes = [f.cause for f in hs.check_problem(problem).findings if f.name == "inferred"]
-    assert notes == told
+    assert notes == [f"{'; '.join(told)}."]
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,22 @@ def test_batches_of_unlike_length_whose_items_cannot_be_told_are_refused():
         hs.Problem(model, data=batches)
     counted = hs.Problem(model, data=batches, count=lambda b: b["labels"][:, 1:].numel())
     assert counted.num_items == 3 * 3 + 3 * 5
+
+
+def test_batches_whose_labels_are_all_ignored_are_left_out():
+    model, whole = seeded(Causal), sentences()
+    nothing = {"input_ids": whole["input_ids"][:2], "labels": torch.full((2, 6), -100)}
+    problem = hs.Problem(model, data=[nothing, *cut(whole, 3, 2), nothing])
+    assert problem.loss() == pytest.approx(hs.Problem(model, data=whole).loss(), rel=EXACT)
+    assert len(problem.batches) == 2
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    model = seeded(Causal)
+    with torch.no_grad():
+        model.head.bias[0] = torch.nan
+    with pytest.raises(RuntimeError, match=r"the loss of batch 0 is nan"):
+        hs.Problem(model, data=sentences())
 
 
 def test_a_block_and_another_point_keep_the_loss_of_the_model():
@@ -246,3 +263,15 @@ def test_a_wrapped_model_is_unwrapped_and_a_name_alone_wraps_nothing():
     layer, data = seeded(nn.Linear, 4, 3), (torch.ones(2, 4).double(), torch.tensor([0, 1]))
     assert hs.Problem(nn.DataParallel(layer), F.cross_entropy, data).model is layer
     assert hs.Problem(DataParallel(layer), F.cross_entropy, data).n == 16
+
+
+def of_one_of_two(rank):
+    problem = hs.Problem(seeded(Causal), data=cut(sentences(), 3, 2)[rank])
+    return problem.num_items, problem.loss()
+
+
+def test_two_processes_count_and_average_together():
+    truth = hs.Problem(seeded(Causal), data=sentences())
+    for num_items, loss in in_processes(of_one_of_two, 2):
+        assert num_items == truth.num_items
+        assert loss == pytest.approx(truth.loss(), rel=EXACT)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.zoo.blocks import Mean, entropy, inputs, seeded
-from tests.zoo.specimen import NUM, Specimen
+from tests.zoo.specimen import NUM, Specimen, loss_of_output
 from tests.zoo.text import VOCABULARY, continued, words
 
 Batch = Callable[[torch.Generator], Any]
@@ -297,7 +297,7 @@ GUESTS = [
         attn_qk_norm=True, ff_relu_squared=True), words, next_word),
     row("linformer", linformer, inputs(6, 8)),
     *(
-        row(f"peft-{kind}", partial(adapted, kind), continued, lambda m, b: m(**b).loss)
+        row(f"peft-{kind}", partial(adapted, kind), continued, loss_of_output)
         for kind in ("LoRA", "DoRA", "prefix")
     ),
     row("neural-ode-rk4", partial(differential_equation, "odeint", **_NODE), inputs(2)),

@@ -154,10 +154,6 @@ def played(generator: torch.Generator) -> dict[str, Tensor]:
     )
 
 
-def contrasted(model: nn.Module, batch: Any) -> Tensor:
-    return model(**batch, return_loss=True).loss
-
-
 def imitated(model: nn.Module, batch: Any) -> Tensor:
     return F.mse_loss(model(**batch).action_preds, batch["actions"])
 
@@ -283,8 +279,8 @@ HEARING = [
           max_speech_positions=64),
 ]  # fmt: skip
 READING = [
-    model("CLIPModel", "pictures and words", captioned, contrasted, indivisible=True),
-    model("SiglipModel", "pictures and words", captioned, contrasted, indivisible=True),
+    model("CLIPModel", "pictures and words", captioned, indivisible=True),
+    model("SiglipModel", "pictures and words", captioned, indivisible=True),
     model("BlipForConditionalGeneration", "pictures and words", described),
     model("GitForCausalLM", "pictures and words", described),
     model("ViltForQuestionAnswering", "pictures and words", asked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ NUM, CUT = 5, 3  # examples of a batch, and of the first of two
 
 
 def loss_of_output(model: nn.Module, batch: Any) -> Tensor:
-    return model(**batch).loss
+    """The loss that a model of transformers computes; some do so when asked only."""
+    switches = set(inspect.signature(model.forward).parameters) & {"return_loss"}
+    return model(**batch, **dict.fromkeys(switches, True)).loss
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,12 @@ class Specimen:
         return float(rule(batch) if rule else self.examples(batch))
 
     def rule(self) -> Callable[[Any], Any] | None:
-        """What a user passes as `count`."""
+        """How many items a batch counts."""
         return (lambda _: 1) if self.indivisible else self.count
+
+    def given(self) -> Callable[[Any], Any] | int | None:
+        """What a user passes as `count` of a loss of their own."""
+        return 1 if self.indivisible else self.count
 
     def examples(self, batch: Any) -> int:
         values = batch.values() if isinstance(batch, Mapping) else batch

@@ -43,8 +43,9 @@ def check_problem(problem: Problem) -> Check:
     True
     """
     state = State(problem)
-    for told in problem.inferred:
-        state.note("inferred", told, "give loss_fn or count, if it is otherwise.")
+    if problem.inferred:
+        told = "; ".join(problem.inferred)
+        state.note("inferred", f"{told}.", "give loss_fn or count, if it is otherwise.")
     for test in _TESTS:
         state.asked = True
         fault = _asked(test, state)

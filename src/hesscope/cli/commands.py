@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 HEALTHY, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 TARGET = """\
-a target is a function without arguments that returns a hesscope.Problem:
+a target is a function without arguments that returns a hesscope.Problem, or (model, data) where the
+model computes its own loss (transformers, Lightning), or (model, loss_fn, data):
   train.py:make_problem          a function in a file
   package.module:make_problem    a function in an importable module
 """

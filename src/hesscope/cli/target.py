@@ -11,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from hesscope.problem.problem import Problem
 
 
 def load_problem(target: str) -> Problem:
-    """The Problem that the target's function returns.
+    """The Problem that the target's function returns, or that its model and data make.
 
     Raises:
         ValueError: if the target names nothing that can be called, or it returns something else.
@@ -23,7 +25,7 @@ def load_problem(target: str) -> Problem:
     """
     function = _function(target)
     try:
-        problem = function()
+        problem = _problem_of(function())
     except Exception as error:
         msg = f"{target} raises {_told(error)}"
         raise RuntimeError(msg) from error
@@ -34,6 +36,14 @@ def load_problem(target: str) -> Problem:
         )
         raise ValueError(msg)
     return problem
+
+
+def _problem_of(returned: Any) -> Any:
+    """The problem of a pair (model, data) or triple (model, loss_fn, data); else what came."""
+    parts = returned if isinstance(returned, tuple) else ()
+    if len(parts) not in (2, 3) or not isinstance(parts[0], nn.Module):
+        return returned
+    return Problem(parts[0], data=parts[1]) if len(parts) == 2 else Problem(*parts)
 
 
 def _function(target: str) -> Callable[[], Any]:

@@ -16,6 +16,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.items import (
     EXAMPLES,
+    MOST_BATCHES,
     WHOLE_BATCH,
     Rule,
     fitting,
@@ -25,6 +26,7 @@ from hesscope.problem.items import (
 )
 from hesscope.problem.own_loss import SWITCHES, arguments, has_training_step
 from hesscope.problem.own_outputs import Form, form_of_loss
+from hesscope.system import collectives
 
 if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
@@ -50,8 +52,8 @@ def inferred(problem: Problem, e: Evaluation, *, counts_too: bool) -> Inferred:
         ValueError: if the model does not run on the first batch, or if there are several batches
             whose items nobody can tell.
     """
-    batches = telling(list(islice(problem.batches, LOOKED_AT)))
-    e.finite_loss(batches[0])
+    several = collectives.sum_of_number(len(problem.batches)) > 1
+    batches = _with_losses(e, telling(list(islice(problem.batches, LOOKED_AT))))
     form = form_of_loss(e, batches)
     notes = [_of_loss(e.model, batches[0].content), _of_outputs(form, len(batches))]
     if not counts_too:
@@ -59,12 +61,26 @@ def inferred(problem: Problem, e: Evaluation, *, counts_too: bool) -> Inferred:
     if form is not None:
         notes.append(f"items: {form.items}")
         return Inferred(form, lambda content: form.count(problem.model, content), tuple(notes))
-    rule = _rule(problem, e, batches)
+    rule = _rule(problem, e, batches, several=several)
     notes.append("items: batches" if rule is None else f"items: {rule.words}, as measured")
     return Inferred(None, None if rule is None else rule.count, tuple(notes))
 
 
-def _rule(problem: Problem, e: Evaluation, batches: list[Batch]) -> Rule | None:
+def _with_losses(e: Evaluation, batches: list[Batch]) -> list[Batch]:
+    """The first few that have a finite loss: one whose labels are all ignored has none.
+
+    Raises:
+        ValueError: if the model does not run on them.
+        NonFiniteLossError: if none has.
+    """
+    finite = (batch for batch in batches if bool(e.loss(batch).isfinite()))
+    found = list(islice(finite, MOST_BATCHES))
+    if not found:
+        e.finite_loss(batches[0])
+    return found
+
+
+def _rule(problem: Problem, e: Evaluation, batches: list[Batch], *, several: bool) -> Rule | None:
     """The rule that measurement finds; None where there is one batch, whose count is no matter.
 
     Raises:
@@ -73,18 +89,23 @@ def _rule(problem: Problem, e: Evaluation, batches: list[Batch]) -> Rule | None:
     rules = rules_for(WHOLE_BATCH, batches[0].content)
     losses = measured(e, batches)
     fit = fitting(rules, WHOLE_BATCH, losses)
-    if fit and _agree(problem, fit):
+    alone = collectives.num_processes() == 1  # others may have measured otherwise
+    if fit and alone and _agree(problem, fit):
         return fit[-1] if EXAMPLES in fit else fit[0]
-    if len(problem.batches) == 1:
+    if not several:
         return None
     why = "cannot be cut into parts to measure it"
-    if fit:
+    if not alone:
+        why = "is measured by each process for itself, and they have to count alike"
+    elif fit:
         why = f"is a mean over any of: {'; '.join(rule.words for rule in fit)}, as far as measured"
     elif losses:
-        why = f"is no mean over any of: {'; '.join(rule.words for rule in rules)}"
+        why = (
+            f"is no mean over any of: {'; '.join(rule.words for rule in rules)} (it may be random)"
+        )
     msg = (
         f"{type(problem.model).__name__} computes its own loss, and there are "
-        f"{len(problem.batches)} batches to be weighed by what it averages over, but the loss of "
+        "several batches to be weighed by what it averages over, but the loss of "
         f"a batch {why}. Say what it divides by: count=lambda batch: ..., such as "
         'count=lambda batch: (batch["labels"] != -100).sum(); or count=1 if a batch is one item '
         "that cannot be cut, such as that of a contrastive loss."

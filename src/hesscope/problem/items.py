@@ -132,8 +132,8 @@ def holds_ignored(content: Any) -> bool:
 
 
 def telling(batches: list[Batch]) -> list[Batch]:
-    """A few batches, those that tell rules of counting apart first."""
-    return sorted(batches, key=lambda batch: not holds_ignored(batch.content))[:MOST_BATCHES]
+    """The batches, those that tell rules of counting apart first."""
+    return sorted(batches, key=lambda batch: not holds_ignored(batch.content))
 
 
 @dataclass(frozen=True)

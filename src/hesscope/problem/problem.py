@@ -134,8 +134,8 @@ class Problem:
         with self.evaluation() as e:
             found = inferred(self, e, counts_too=count is None)
         self.inferred, self.why_no_outputs = found.notes, found.notes[1]
-        if found.count is not None:
-            self._read(self.batches.counted(found.count))
+        count = found.count
+        self._read(self.batches if count is None else self.batches.counted(count))
         if found.form is None:
             self.predict = None
         else:
