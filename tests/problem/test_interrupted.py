@@ -18,6 +18,15 @@ from tests.state import state_of
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="timers of POSIX")
 
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """SIGINT raises, also where the tests run as a job in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 CALLS = {
     "diagnose": lambda p: hs.diagnose(p, lr=0.1, effort="quick"),
     "with Adam": lambda p: hs.diagnose(

@@ -12,6 +12,14 @@ from hesscope.system import files
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="pipes and modes of POSIX")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """SIGINT raises, also where the tests run as a job in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_file_is_what_it_was_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "page.html"
     path.write_bytes(b"old")

@@ -15,7 +15,15 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
 
 @pytest.fixture(autouse=True)
-def handlers():
+def ctrl_c():
+    """SIGINT raises, also where the tests run as a job in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def handlers(ctrl_c):
     """Each test ends with the handlers with which it began."""
     before = [signal.getsignal(number) for number in interrupts._SIGNALS]
     yield

@@ -1,21 +1,27 @@
 """The commands, their arguments and their exit status.
 
 Arguments are parsed before torch is imported, so that --help answers at once.
-Exit status: 0 healthy, 1 findings or unconverged values, 2 could not run, 130 interrupted.
+Exit status: 0 healthy, 1 findings or unconverged values, 2 could not be measured (or told), 130
+interrupted, 143 terminated. A result is saved before it is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hesscope import __version__
-from hesscope.cli.outputs import check_outputs
+from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.slice_arguments import add_slice_arguments
+from hesscope.cli.stopping import stoppable
+from hesscope.cli.streams import Output
+from hesscope.cli.words import in_one_line, printable, strings_in, told
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
@@ -24,7 +30,8 @@ if TYPE_CHECKING:
 
     from hesscope.problem.problem import Problem
 
-HEALTHY, FINDINGS, FAILED, INTERRUPTED = 0, 1, 2, 130
+HEALTHY, FINDINGS, FAILED = 0, 1, 2
+STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
 
 TARGET = """\
 a target is a function without arguments that returns a hesscope.Problem, or (model, data) where the
@@ -34,35 +41,58 @@ model computes its own loss (transformers, Lightning), or (model, loss_fn, data)
 """
 
 
+def run() -> NoReturn:
+    """The console script: what the target prints when Python ends must not follow the JSON."""
+    status = main()
+    if "--json" in sys.argv[1:]:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(2, 1)
+    sys.exit(status)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; also the console script."""
+    """Runs one command and returns its exit status."""
     options = _parser().parse_args(arguments)
     keep_large_buffers()
-    try:
-        check_outputs(
-            getattr(options, "save", None),
-            getattr(options, "report", None),
-            getattr(options, "figure", None),
-        )
-        before = interrupts.so_far()
-        status = int(options.run(options))
-        return INTERRUPTED if interrupts.so_far() > before else status
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was finished", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return HEALTHY
-    except (ValueError, RuntimeError) as error:
-        print(f"hesscope {options.command}: {error}", file=sys.stderr)
+    with stoppable() as stop, Output(apart=getattr(options, "json", False)) as options.output:
+        options.saved = None
+        try:
+            before = interrupts.so_far()
+            status = _work(options)
+            return stop.status if interrupts.so_far() > before else status
+        except KeyboardInterrupt:
+            kept = f"the result is in {options.saved}" if options.saved else "nothing was finished"
+            print(f"\ninterrupted; {kept}", file=sys.stderr)
+            return stop.status
+        except BrokenPipeError:  # the reader, `head` for example, has seen enough
+            return HEALTHY
+        except SystemExit as error:
+            _complain(options, f"the target's code has called sys.exit({error.code!r}).")
+        except (ValueError, RuntimeError) as error:
+            _complain(options, str(error))
+        except BaseException as error:
+            _complain(options, told(error))
         return FAILED
+
+
+def _work(options: argparse.Namespace) -> int:
+    save, page = getattr(options, "save", None), getattr(options, "report", None)
+    scratch, figure = getattr(options, "scratch", None), getattr(options, "figure", None)
+    check_outputs(save, page, scratch, figure)
+    with held(save):
+        return int(options.run(options))
+
+
+def _complain(options: argparse.Namespace, text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody can be told
+        print(f"hesscope {options.command}: {in_one_line(text)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hesscope",
         description="Looks at the Hessian of a neural network and says what it sees.",
-        epilog=f"{TARGET}\nexit status: 0 healthy, 1 findings, 2 could not run, 130 interrupted",
+        epilog=f"{TARGET}\nexit status: {STATUSES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"hesscope {__version__}")
@@ -155,7 +185,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     optimizer = _optimizer(problem, options.optimizer)
     asked = {"lr": options.lr, "effort": options.effort, "max_matvecs": options.max_matvecs}
     if options.plan:
-        print(hs.plan(problem, optimizer, **asked))
+        options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
     with showing_progress():
         result = hs.diagnose(
@@ -196,11 +226,12 @@ def _show(options: argparse.Namespace) -> int:
     import hesscope as hs
     from hesscope.results.record import read_provenance
 
-    options.save = None
+    options.save, options.names = None, ()
     _give(hs.load(options.folder), options)
     if not options.json:
         made = read_provenance(options.folder)
-        print("made with " + ", ".join(f"{name} {value}" for name, value in made.items()))
+        told = "made with " + ", ".join(f"{name} {value}" for name, value in made.items())
+        options.output.tell(printable(told, [told]))
     return HEALTHY
 
 
@@ -211,6 +242,8 @@ def _problem(options: argparse.Namespace) -> Problem:
     problem = load_problem(options.target)
     if options.weights is not None:
         load_weights(problem.model, options.weights)
+    kinds = {type(module).__name__ for module in problem.model.modules()}
+    options.names = (*kinds, *dict(problem.model.named_modules()), *problem.layout.names)
     return problem
 
 
@@ -221,26 +254,65 @@ def _optimizer(problem: Problem, path: str | None) -> Optimizer | None:
 
 
 def _give(result: Any, options: argparse.Namespace) -> None:
-    """Prints, saves and writes the page, as asked."""
+    """Saves, writes the page and prints, as asked, in this order: what is saved is not lost.
+
+    Raises:
+        RuntimeError: if it could not be saved or told.
+    """
+    import hesscope as hs
+
+    page, lines = getattr(options, "report", None), []
+    try:
+        with interrupts.deferred():
+            if options.save is not None:
+                options.saved = hs.save(result, options.save)
+                lines.append(f"saved: {options.saved}")
+            if page is not None:
+                lines.append(f"report: {_write_page(result, page)}")
+    except RuntimeError:  # a disk that has filled up, say
+        options.output.tell(_text(result, options))
+        raise
+    _tell(result, options)
+    for line in lines:
+        if options.json:
+            print(printable(line), file=sys.stderr)
+        else:
+            options.output.tell(printable(line))
+
+
+def _tell(result: Any, options: argparse.Namespace) -> None:
+    """Prints the result, or says where it is saved.
+
+    Raises:
+        RuntimeError: if it cannot be printed.
+    """
+    import hesscope as hs
+
+    try:
+        options.output.tell(_text(result, options))
+    except OSError as error:
+        kept = options.saved or getattr(options, "folder", None)
+        kept = kept or hs.save(result, tempfile.mkdtemp(prefix="hesscope-"))
+        msg = f"cannot write to standard output ({error.strerror}); the result is in {kept}."
+        if isinstance(error, BrokenPipeError):
+            _complain(options, msg)
+        else:
+            raise RuntimeError(msg) from error
+
+
+def _text(result: Any, options: argparse.Namespace) -> str:
+    """A result as it prints itself, several under their names, or as JSON."""
     import json
 
-    import hesscope as hs
     from hesscope.results.plain import as_plain
 
-    print(json.dumps(as_plain(result), ensure_ascii=False) if options.json else _text(result))
-    told = sys.stderr if options.json else sys.stdout
-    if options.save is not None:
-        print(f"saved: {hs.save(result, options.save)}", file=told)
-    page = getattr(options, "report", None)
-    if page is not None:
-        print(f"report: {_write_page(result, page)}", file=told)
-
-
-def _text(result: Any) -> str:
-    """A result as it prints itself; several results under their names."""
+    plain = as_plain(result)
+    if options.json:
+        return json.dumps(plain, ensure_ascii=not options.output.is_unicode)
+    names = [*strings_in(plain), *options.names]
     if not isinstance(result, dict):
-        return str(result)
-    return "\n\n".join(f"{name}: {value}" for name, value in result.items())
+        return printable(str(result), names)
+    return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)
 
 
 def _write_page(result: Any, page: Path) -> Path:

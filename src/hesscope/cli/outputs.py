@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 FORMATS = (".png", ".svg", ".pdf")
+TRIED = 1 << 20  # bytes: records and pages are smaller, mostly
 
 
-def check_outputs(folder: Path | None, page: Path | None, figure: Path | None = None) -> None:
-    """Refuses a folder, a page or a figure that could not be written when the work is done.
+@contextlib.contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Inside, no other run saves into the folder.
+
+    Raises:
+        RuntimeError: if another one does already; the message says who.
+    """
+    from hesscope.system.locks import Locked
+
+    if folder is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(Locked(folder))
+        except OSError as error:
+            raise RuntimeError(_refusal("--save", folder, error)) from error
+        yield
+
+
+def check_outputs(
+    folder: Path | None,
+    page: Path | None,
+    scratch: Path | None = None,
+    figure: Path | None = None,
+) -> None:
+    """Refuses folders, a page and a figure that could not be written when the work is done.
 
     Raises:
         RuntimeError: naming what is in the way, or which packages a page needs.
@@ -21,6 +50,8 @@ def check_outputs(folder: Path | None, page: Path | None, figure: Path | None = 
         _check_folder(folder, "--save")
     if figure is not None:
         _check_figure(figure)
+    if scratch is not None:
+        _check_folder(scratch, "--scratch")
 
 
 def _check_page(page: Path) -> None:
@@ -58,14 +89,20 @@ def _check_folder(folder: Path, option: str) -> None:
     """Tries a file in the folder, or in the nearest one above it that exists.
 
     Raises:
-        RuntimeError: if none can be made there.
+        RuntimeError: if none can be made there, or it cannot be filled.
     """
-    existing = next(
-        path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-    )
     try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     except OSError as error:
-        msg = f"{option}: cannot write to {existing}: {error.strerror}. Choose another place."
-        raise RuntimeError(msg) from error
+        raise RuntimeError(_refusal(option, folder, error)) from error
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(bytes(TRIED))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RuntimeError(_refusal(option, existing, error)) from error
+
+
+def _refusal(option: str, place: Path, error: OSError) -> str:
+    return f"{option}: cannot write to {place}: {error.strerror}. Choose another place."

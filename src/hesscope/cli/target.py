@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,12 @@ from typing import Any
 
 from torch import nn
 
+from hesscope.cli.words import told
 from hesscope.problem.problem import Problem
+
+# What hesscope imports later on, and the ends of folders with what is installed.
+NEEDED = ("numpy", "rich.progress", "safetensors.torch", "scipy", "jinja2", "matplotlib")
+INSTALLED = ("site-packages", "dist-packages")
 
 
 def load_problem(target: str) -> Problem:
@@ -26,8 +31,8 @@ def load_problem(target: str) -> Problem:
     function = _function(target)
     try:
         problem = _problem_of(function())
-    except Exception as error:
-        msg = f"{target} raises {_told(error)}"
+    except (Exception, SystemExit) as error:
+        msg = f"{target} raises {told(error)}"
         raise RuntimeError(msg) from error
     if not isinstance(problem, Problem):
         msg = (
@@ -68,31 +73,49 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         msg = f"there is no file {path} (looked from {Path.cwd()})."
         raise ValueError(msg)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # the name ends in .py
     loader = spec.loader
     assert loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # as `python FILE.py` would
-    sys.modules[path.stem] = module
+    _search(path.resolve().parent)  # as `python FILE.py` would
+    sys.modules[name] = module
     _imported(lambda: loader.exec_module(module), str(path))
     return module
 
 
 def _from_name(name: str) -> ModuleType:
-    sys.path.insert(0, str(Path.cwd()))
+    _search(Path.cwd())
     return _imported(lambda: importlib.import_module(name), name)
 
 
 def _imported(load: Callable[[], Any], place: str) -> Any:
     try:
         return load()
-    except Exception as error:
-        msg = f"{place} cannot be imported: {_told(error)}"
+    except (Exception, SystemExit) as error:
+        msg = f"{place} cannot be imported: {told(error)}"
         raise ValueError(msg) from error
 
 
-def _told(error: Exception) -> str:
-    """What an error of the user's code says, and where it was raised."""
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})."
+def _module_name(path: Path) -> str:
+    """The name of the file, or one of its own where that is the name of another module."""
+    known = getattr(sys.modules.get(path.stem), "__file__", None)
+    if path.stem not in sys.modules:
+        with contextlib.suppress(ValueError, ImportError):
+            spec = importlib.util.find_spec(path.stem)
+            known = path if spec is None else spec.origin
+    same = known is not None and Path(known).exists() and path.samefile(known)
+    return path.stem if same else f"hesscope_target_{path.stem}"
+
+
+def _search(folder: Path) -> None:
+    """Finds modules beside the target, after Python's own and before those that are installed.
+
+    So a user's json.py hides no module of Python's, and what hesscope needs is imported before.
+    """
+    for name in NEEDED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    places = (i for i, place in enumerate(sys.path) if place.endswith(INSTALLED))
+    sys.path.insert(next(places, len(sys.path)), str(folder))

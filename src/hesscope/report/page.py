@@ -20,6 +20,7 @@ from hesscope.results.sampling import SamplingError
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
+from hesscope.system import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +45,7 @@ def write(
     results: Mapping[str, Any],
     cost: str,
 ) -> Path:
-    """Writes the page and returns its path.
+    """Writes the page and returns its path; a page that is there stays until this one is whole.
 
     Raises:
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
@@ -71,7 +72,7 @@ def write(
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
+        files.replace(path, lambda file: file.write(html.encode("utf-8", "backslashreplace")))
     except OSError as error:
         msg = f"cannot write the report to {path}: {error.strerror}. Choose another place."
         raise RuntimeError(msg) from error

@@ -77,6 +77,7 @@ class deferred:  # noqa: N801  used as `with deferred():`
     Whoever insists, by the same signal more than three seconds later, is not made to wait.
 
     >>> import signal
+    >>> before = signal.signal(signal.SIGINT, signal.default_int_handler)
     >>> done = []
     >>> try:
     ...     with deferred():
@@ -85,6 +86,7 @@ class deferred:  # noqa: N801  used as `with deferred():`
     ... except KeyboardInterrupt:
     ...     print(done)
     ['all']
+    >>> _ = signal.signal(signal.SIGINT, before)
     """
 
     # Python looks for signals when a function is entered, after a call, and at the end of a loop's
