@@ -112,3 +112,56 @@ def test_what_is_usual_in_training_is_no_finding(known, claim, confidence, findi
     verdict = step_size(along_the_gradient(0.21, **{"change": 0.1, "loss": 2.0, **known}))
     assert verdict.claim.startswith(claim)
     assert (verdict.confidence, verdict.finding) == (confidence, bool(finding))
+
+
+# --- on random batches
+
+
+def batches(noise_factor: float, size: int = 4, share: float = 0.01) -> hs.BatchStability:
+    return hs.BatchStability(
+        size, 0.3 / noise_factor, 0.3, (0.3 / noise_factor,), "SGD", 100.0, share, 17, 16, 50.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("lr", "noise_factor", "claim", "finding"),
+    [
+        (
+            0.19,
+            2.0,
+            "lr 0.19 is 1.9 times what batches of 4 can bear near a minimum (0.1, 2 tim",
+            1,
+        ),
+        (
+            0.11,
+            2.0,
+            "lr 0.11 is 1.1 times what batches of 4 can bear near a minimum (0.1, 2 tim",
+            0,
+        ),
+        (0.05, 2.0, "lr 0.05 is fine: unstable above 0.2 = 2/λmax; along this gradient 0.8; ba", 0),
+        (
+            0.05,
+            1.01,
+            "lr 0.05 is fine: unstable above 0.2 = 2/λmax; along this gradient 0.8; ba",
+            0,
+        ),
+        (0.19, 1.04, "lr 0.19 is at the edge of stability: 0.95 of 2/λmax; batches of 4 can be", 0),
+    ],
+)
+def test_the_claim_names_the_batch_size_and_what_it_leaves(lr, noise_factor, claim, finding):
+    verdict = step_size(along_the_gradient(lr, -0.01), batches(noise_factor))
+    assert verdict.claim.startswith(claim)
+    assert verdict.finding is bool(finding)
+    assert verdict.evidence["batch_size"] == 4
+    assert verdict.evidence["batch_limit"] == pytest.approx(0.2 / noise_factor)
+    assert "Mulayoff" in verdict.source
+
+
+def test_an_example_that_makes_the_noise_alone_is_named():
+    verdict = step_size(along_the_gradient(0.19, -0.01), batches(2.0, share=0.7))
+    assert verdict.advice.endswith("; example 17 makes 70% of the noise: look at it")
+
+
+def test_a_step_that_is_wrong_on_the_whole_data_is_that_first():
+    verdict = step_size(along_the_gradient(0.9, 0.1125), batches(2.0))
+    assert verdict.claim.startswith("too large: this step climbs")

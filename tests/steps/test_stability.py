@@ -8,6 +8,7 @@ from torch import nn
 
 import hesscope as hs
 from hesscope.curvature.preconditioned import StepHessian
+from hesscope.steps import preconditioner
 from hesscope.steps.stability import threshold, why_unknown
 from tests.steps.test_update import STEPPED, Lion, trained
 
@@ -92,6 +93,13 @@ CASES = {  # how it is made, its state before the step, and the factor where it 
             p, lr=lr, betas=SHORT, weight_decay=0.1, decoupled_weight_decay=True
         ),
         squares(50),
+        None,
+    ),
+    "Adafactor": (  # P is √V̂ over 100, the size that steps are multiples of at least
+        lambda p, lr: O.Adafactor(
+            p, lr=lr, beta2_decay=-20.0, eps=(None, 100.0), weight_decay=0.1
+        ),
+        after(4, variance=V.square()),
         None,
     ),
     "Adamax": (lambda p, lr: O.Adamax(p, lr=lr, betas=SHORT, weight_decay=0.5), of_adamax(4), 18.0),
@@ -194,6 +202,22 @@ def test_groups_that_differ_in_decoupled_decay_get_the_safe_side():
     assert threshold(O.AdamW(groups, lr=0.1)).factor == pytest.approx(1.9 * 19)
 
 
+def test_adafactors_step_is_the_gradient_over_its_preconditioner_where_it_is_not_clipped():
+    """With d = 1e9 it never is; matrices and vectors, and the cap 1/√t on lr."""
+    problem, optimiser = trained(lambda p: O.Adafactor(p, lr=0.9, d=1e9), steps=3)
+    assert threshold(optimiser).lr == (0.5,)
+    parameters = list(problem.model.parameters())
+    sizes = [float(p.detach().square().mean().sqrt()) for p in parameters]
+    torch.manual_seed(0)
+    for p in parameters:
+        p.grad = torch.randn_like(p)
+    before = [p.detach().clone() for p in parameters]
+    optimiser.step()
+    for p, old, size in zip(parameters, before, sizes, strict=True):
+        P = preconditioner.adafactor(optimiser.param_groups[0], optimiser.state[p]) / size
+        assert torch.allclose(p.detach() - old, -0.5 * p.grad / P, rtol=1e-6, atol=1e-12)
+
+
 # --- a learning rate of zero: the first step of every warm-up, the last of many a schedule
 
 MADE = ("momentum", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax")
@@ -239,7 +263,9 @@ class SignDescent(O.SGD):
             p.data.sub_(p.grad.sign(), alpha=self.param_groups[0]["lr"])
 
 
-KNOWN = "SGD, ASGD, RMSprop, Adagrad, Adadelta, AdamW, Adam, NAdam, RAdam, Adamax have one."
+KNOWN = (
+    "SGD, ASGD, RMSprop, Adagrad, Adadelta, AdamW, Adam, NAdam, RAdam, Adamax, Adafactor have one."
+)
 UNKNOWN = [
     (lambda w: O.SGD(w, lr=0.1, maximize=True), "this optimiser maximises: it climbs, and no "
      "step size makes that stable."),
@@ -249,9 +275,6 @@ UNKNOWN = [
      "steps and, with a line search, from the loss itself."),
     (lambda w: O.SparseAdam(w), "no stability threshold is known for SparseAdam: it leaves out the "
      "parameters that a sparse gradient does not name."),
-    (lambda w: O.Adafactor(w), "no stability threshold is known for Adafactor: its step is scaled "
-     "by the size of the parameters and clipped, so that it is no multiple of a preconditioned "
-     "gradient."),
     (lambda w: O.Muon(w), "no stability threshold is known for Muon: it makes the momentum of a "
      "matrix orthogonal, so that its steps do not shrink with it."),
     (lambda w: Lion(w, 3.0, lr=0.1), "no stability threshold is known for Lion; " + KNOWN),
@@ -276,9 +299,7 @@ def test_thresholds_that_are_not_known_are_refused_and_the_cause_is_to_be_had_as
         threshold(optimiser)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in STEPPED if n not in ("ascent", "Rprop", "Adafactor", "own class")]
-)
+@pytest.mark.parametrize("name", [n for n in STEPPED if n not in ("ascent", "Rprop", "own class")])
 def test_where_there_is_no_cause_there_is_a_threshold(name):
     for steps in (0, 2):
         _, optimiser = trained(STEPPED[name], steps)

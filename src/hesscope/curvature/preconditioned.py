@@ -91,7 +91,8 @@ class PreconditionedHessian(SharedOperator):
                 "first."
             )
             raise ValueError(msg)
-        return self.kind.preconditioner(p.group, p.state)
+        P = self.kind.preconditioner(p.group, p.state)
+        return P if self.kind.size is None else P / self.kind.size(p.group, p.parameter)
 
 
 class StepHessian(SharedOperator):

@@ -103,7 +103,12 @@ RULES: tuple[Rule, ...] = (
             look.get("density"),
         ),
     ),
-    Rule("step_size", "step size", ("step",), lambda look: step_size(look["step"])),
+    Rule(
+        "step_size",
+        "step size",
+        ("step",),
+        lambda look: step_size(look["step"], look.get("batch_stability")),
+    ),
     Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),
     Rule("layers", "layers", ("layers",), lambda look: layers(look["layers"])),
     Rule(

@@ -20,8 +20,8 @@ def batch_sharpness(
 
     Plain SGD was seen to hover where this is 2/lr (Andreyev and Beneventano 2024, "Edge of
     stochastic stability"), as full-batch descent does where λmax is. It tells where training has
-    come to, not where it breaks: it looks along the gradients of now, so it may lie below λmax
-    just before steps on these batches diverge. `batch_stability` is the limit.
+    come to, not where it breaks: it looks along the gradients of now, on whichever side of λmax
+    that may be. `batch_stability` is the limit.
 
     The standard error is that of a ratio of two means (the delta method) over `num_batches`
     batches, drawn independently of each other, each without replacement.

@@ -51,7 +51,7 @@ def batch_stability(
     outside of V. Every M gives an upper bound of the critical lr, up to the sampling of the part
     outside, so the limit found errs upwards; `last_change` says what the last round still gave.
 
-    Measured, 10 networks of 600 to 4,600 parameters at five batch sizes each: see docs/verdicts.md.
+    Where ten small networks were really lost, beside this limit: docs/verdicts.md.
 
     Args:
         problem: made with `Problem(model, loss_fn, data)`; the data is that of the training.

@@ -37,7 +37,7 @@ class Gain:
 
 def descent(group: Group, state: State) -> Gain:  # noqa: ARG001  one signature for all
     """No momentum: a = 1, b = 0."""
-    return Gain(1.0, 0.0, "2")
+    return Gain(1.0, 0.0, "2", "2 - lr·wd")
 
 
 def heavy_ball(group: Group, state: State) -> Gain:
@@ -104,6 +104,11 @@ def adagrad_rate(group: Group, state: State) -> float:
 def asgd_rate(group: Group, state: State) -> float:
     """η of the next step, which the last one has laid down: lr (1 + λ lr t)^-α."""
     return float(state.get("eta", group["lr"]))
+
+
+def adafactor_rate(group: Group, state: State) -> float:
+    """The next step's min(lr, 1/√t)."""
+    return min(float(group["lr"]), (float(state.get("step", 0)) + 1) ** -0.5)
 
 
 def plain_decay(group: Group) -> float:

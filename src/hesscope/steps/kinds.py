@@ -32,6 +32,7 @@ class Kind:
     source: str = ""
     unknown: str = ""  # where there is no gain: why
     preconditioner: Callable[[Group, State], Tensor] | None = None  # none: P = 1
+    size: Callable[[Group, Tensor], float] | None = None  # of θ, that steps are multiples of
     rate: Callable[[Group, State], float] = gains.group_rate  # that multiplies the gradient
     decay: Callable[[Group], float] = gains.plain_decay
     decoupled: bool = False  # whether weight decay is, where the group does not say
@@ -148,10 +149,14 @@ KINDS: tuple[Kind, ...] = (
         torch.optim.SparseAdam,
         unknown="it leaves out the parameters that a sparse gradient does not name",
     ),
-    *_of_torch(
-        "Adafactor",
-        "its step is scaled by the size of the parameters and clipped, so that it is no multiple "
-        "of a preconditioned gradient",
+    Kind(
+        torch.optim.Adafactor,
+        gain=gains.descent,
+        source=f"{COHEN_2022}, for the preconditioner of Shazeer and Stern 2018",
+        preconditioner=preconditioner.adafactor,
+        size=preconditioner.parameter_size,
+        rate=gains.adafactor_rate,
+        decoupled=True,
     ),
     *_of_torch(
         "Muon",

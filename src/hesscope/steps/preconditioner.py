@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.steps.gains import Group, State
 
 
@@ -69,6 +70,35 @@ def adamax(group: Group, state: State) -> Tensor:
     """u (1 - β₁ᵗ), u the decaying maximum of |g| + eps (Kingma and Ba 2015, section 7.1)."""
     beta1, _, t = _betas(group, state)
     return _tensor(state["exp_inf"]) * (1 - beta1**t)
+
+
+def adafactor(group: Group, state: State) -> Tensor:
+    """√V̂, V̂ = R C'/mean(R) for matrices, the factors R and C means of g² over columns and rows.
+
+    The step is lr √(mean θ²) g/√V̂, clipped where g/√V̂ is larger than d on average, which near a
+    minimum it is not (Shazeer and Stern 2018, "Adafactor", algorithms 4 and 5; eps as torch has
+    it). The size of the parameters is `parameter_size`.
+    """
+    if "variance" in state:
+        v = _tensor(state["variance"])
+        eps = _first_eps(group, v)
+    else:
+        rows, columns = _tensor(state["row_var"]), _tensor(state["col_var"])
+        eps = _first_eps(group, rows)
+        v = rows @ columns / rows.mean(dim=-2, keepdim=True).clamp(min=eps)
+    return v.clamp(min=eps**2).sqrt()
+
+
+def parameter_size(group: Group, parameter: Tensor) -> float:
+    """What Adafactor's steps are multiples of: √(mean θ²), or eps₂ where that is larger."""
+    mean = float(parameter.detach().norm()) / parameter.numel() ** 0.5
+    return max(float(group["eps"][1]), mean)
+
+
+def _first_eps(group: Group, like: Tensor) -> float:
+    """eps₁, by default that of the dtype."""
+    eps = group["eps"][0]
+    return rounding.eps(like.dtype) if eps is None else float(eps)
 
 
 def _corrected(group: Group, state: State, v: Tensor) -> Tensor:

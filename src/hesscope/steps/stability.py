@@ -40,10 +40,11 @@ def threshold(optimizer: Optimizer) -> Threshold:
     Adagrad and Adadelta; 2 + 2β with heavy-ball momentum β; (2 + 2β)/(1 + 2β) with Nesterov's;
     (2 + 2β₁)/(1 - β₁) for Adam, RAdam and Adamax, whose momentum is an average and whose P is that
     of `PreconditionedHessian`, bias corrections included; 2/(a + b(1 - β₁)/(1 + β₁)) for NAdam,
-    which gives the gradient the weight a and the average b. Decoupled weight decay (AdamW) makes
-    the first 2 a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, the lr decay of Adagrad and
-    ASGD is counted in, and decay that is part of the gradient adds to H: see `Threshold`. A
-    learning rate of zero is one like any other.
+    which gives the gradient the weight a and the average b; 2 for Adafactor, whose steps near a
+    minimum are not clipped and whose P counts the size of the parameters in. Decoupled weight
+    decay (AdamW) makes the first 2 a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, the lr
+    decay of Adagrad and ASGD and the cap of Adafactor are counted in, and decay that is part of
+    the gradient adds to H: see `Threshold`. A learning rate of zero is one like any other.
 
     Parameter groups may differ in lr and weight decay, not in what makes the factor.
 
