@@ -23,8 +23,9 @@ from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
     "Basin", "Certificate", "Check", "ClassDecomposition", "Conditioning", "ConvexityProbes",
-    "Curvature",    "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape",
-    "Examination",    "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
+    "Curvature", "Decomposition", "Descent", "Diagonal", "Directions", "Eigenpairs", "Escape",
+    "Examination", "Finding", "Forecast", "Interval", "LayerMap", "LayerStatistics", "LossLine",
+    "LossPath",
     "Measurements", "Outliers", "SamplingError", "Shares", "Sharpness", "SharpnessComparison",
     "SharpnessMeasure", "Slice", "Smoothness", "SpectralDensity",
     "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",

@@ -37,6 +37,7 @@ from hesscope.landscape.directions import directions as directions
 from hesscope.landscape.escape import escape as escape
 from hesscope.landscape.escape import kick as kick
 from hesscope.landscape.lines import interpolate as interpolate
+from hesscope.landscape.paths import loss_path as loss_path
 from hesscope.landscape.sharpness import sharpness as sharpness
 from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.monitor.monitor import Monitor as Monitor
@@ -72,6 +73,7 @@ from hesscope.results.layers import LayerStatistics as LayerStatistics
 from hesscope.results.layers import UnitStatistics as UnitStatistics
 from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
+from hesscope.results.paths import LossPath as LossPath
 from hesscope.results.record import save as save
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares

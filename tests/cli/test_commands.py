@@ -228,6 +228,12 @@ def test_a_slice_between_weights_or_through_them_is_drawn(train, capsys):
     assert "loss at 5 points of a line of length" in out
     assert "figure: line.png" in out
     assert (train.parent / "line.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["slice", *target, *ends[:3], "--path", "--match", "--figure", "path.png"]) == 0
+    out = capsys.readouterr().out
+    assert "straight line: " in out
+    assert "bezier with 1 bends: " in out
+    assert main(["slice", *target, "--path"]) == 2
+    assert "add --between A.pt B.pt" in capsys.readouterr().err
     path = ["--trajectory", "w0.safetensors", "w1.safetensors", "--figure", "plane.svg", "--log"]
     assert main(["slice", *target, *path]) == 0
     assert "along trajectory 1 (" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from hesscope.results.descent import Curvature, Descent
 from hesscope.results.estimate import Diagonal
 from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics
 from hesscope.results.measurements import Measurements
+from hesscope.results.paths import LossPath
 from hesscope.results.record import RECORD, read_provenance
 from hesscope.results.result import Result
 from hesscope.results.saddles import IndexCurve
@@ -43,6 +44,7 @@ UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True
 DIRECTIONS = Directions(
     torch.ones(4, 2), ("größe", "b"), "1 „Schritt“", AWKWARD[:2], None, AWKWARD.view(3, 2), 3
 )
+LINE = hs.LossLine(AWKWARD, AWKWARD.flip(0), 1.0, 0.5, 0.0, 0.0, 2.0, 6, {}, "fixed", (0.0, 1.5))
 MEASURE = SharpnessMeasure("größe", math.nan, math.inf, "unknown", "1/θ²", "nichts", "weil")
 WALK = Walk("größe", "flat", AWKWARD, AWKWARD.view(3, 2), math.inf, 0.0, -0.0, math.nan)
 RESULTS = {
@@ -51,6 +53,9 @@ RESULTS = {
     "measure": MEASURE,
     "sharpness": Sharpness(0.5, (MEASURE, MEASURE), math.inf, 1, 2, 3, {"n": 4}),
     "comparison": SharpnessComparison(False, (1.0, math.nan), 0.5, ("a",), (math.inf,), (-0.0,)),
+    "path": LossPath(
+        LINE, None, LINE, "chain", torch.ones(2, 3), AWKWARD[:3], ("ö",), AWKWARD, 6, {"n": 3}
+    ),
     "directions": DIRECTIONS,
     "slice": Slice(
         (AWKWARD, AWKWARD[:2]),

@@ -21,6 +21,8 @@ def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--between", nargs=2, type=Path, metavar=("A.pt", "B.pt"), help="from weights to weights"
     )
+    parser.add_argument("--path", action="store_true", help="between: also a curve of low loss")
+    parser.add_argument("--match", action="store_true", help="path: permute units to match first")
     parser.add_argument("--span", type=float, help="coordinates from -SPAN to SPAN (default 1)")
     parser.add_argument("--points", type=int, default=41, help="along each direction (default 41)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keeps points to go on from")

@@ -11,10 +11,20 @@ from hesscope.problem.checkpoints import read_weights
 
 
 def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
-    """A slice along directions, or the line between two files of weights."""
+    """A slice along directions, or the line between two files of weights.
+
+    Raises:
+        ValueError: if a path is asked for that has no ends.
+    """
     if options.between is not None:
         a, b = (read_weights(problem.model, path) for path in options.between)
+        if options.path:
+            asked = {"num_points": options.points, "match": options.match, "seed": options.seed}
+            return hs.loss_path(problem, a, b, **asked)
         return hs.interpolate(problem, a, b, options.points)
+    if options.path:
+        msg = "--path goes between two files of weights; add --between A.pt B.pt."
+        raise ValueError(msg)
     span = 1.0 if options.span is None and not options.trajectory else options.span
     return hs.loss_slice(
         problem,
@@ -32,7 +42,8 @@ def draw(result: Any, path: Path, *, log: bool) -> Path:
         many = len(result.axes) == 2
         ax = hs.plots.contour(result, log=log) if many else hs.plots.line(result, log=log)
     else:
-        ax = hs.plots.interpolation(result)
+        curved = isinstance(result, hs.LossPath)
+        ax = hs.plots.path(result) if curved else hs.plots.interpolation(result)
         if log:
             ax.set_yscale("log")
     figure: Any = ax.figure

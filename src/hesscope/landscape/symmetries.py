@@ -72,11 +72,11 @@ def _drawn(guess: Symmetry, problem: Problem, seed: int) -> Tensor:
 def _guesses(problem: Problem) -> Iterator[Symmetry]:
     """Every family that the kinds and the order of the modules suggest."""
     known = set(problem.layout.names)
-    modules = [(n, m) for n, m in problem.model.named_modules() if _is_layer(m) or _is_norm(m)]
-    weighted = [(i, n, m) for i, (n, m) in enumerate(modules) if _is_layer(m)]
+    modules = [(n, m) for n, m in problem.model.named_modules() if is_layer(m) or is_norm(m)]
+    weighted = [(i, n, m) for i, (n, m) in enumerate(modules) if is_layer(m)]
     guesses: list[Symmetry | None] = []
     for (i, name, layer), (j, after, following) in pairwise(weighted):
-        between = [(n, m) for n, m in modules[i + 1 : j] if _is_norm(m)]
+        between = [(n, m) for n, m in modules[i + 1 : j] if is_norm(m)]
         scaled = between[-1] if between else (name, layer)
         guesses.append(_rescaling(scaled, (after, following)))
         if between:
@@ -92,18 +92,18 @@ def _guesses(problem: Problem) -> Iterator[Symmetry]:
 def _rescaling(scaled: tuple[str, nn.Module], after: tuple[str, nn.Module]) -> Symmetry | None:
     """Units of one layer times c, what the next makes of them over c: exact for ReLU and linear."""
     (name, layer), (other, following) = scaled, after
-    units, inputs = _num_outputs(layer), _num_inputs(following)
+    units, inputs = num_outputs(layer), num_inputs(following)
     if getattr(following, "groups", 1) != 1 or not units or inputs % units:
         return None
     parts = _own(name, layer)
-    parts.append((f"{other}.weight".lstrip("."), _input_dim(following), inputs // units, -1))
+    parts.append((f"{other}.weight".lstrip("."), input_dim(following), inputs // units, -1))
     return Symmetry(f"rescaling {name} -> {other}", units, tuple(parts))
 
 
 def _before_norm(name: str, layer: nn.Module, norm: tuple[str, nn.Module]) -> Symmetry | None:
     """Weights before a normalisation times c: undone by it, up to its ε."""
     per_channel = isinstance(norm[1], _BatchNorm)
-    units = _num_outputs(layer)
+    units = num_outputs(layer)
     if per_channel:
         return Symmetry(f"scale before {norm[0]}", units, tuple(_own(name, layer)))
     parts = tuple((part, dim, units, sign) for part, dim, _, sign in _own(name, layer))
@@ -151,26 +151,31 @@ def _own(name: str, layer: nn.Module) -> list[Part]:
     return parts
 
 
-def _is_layer(module: nn.Module) -> bool:
+def is_layer(module: nn.Module) -> bool:
+    """Whether it is a linear layer or a convolution."""
     return isinstance(module, (nn.Linear, _ConvNd))
 
 
-def _is_norm(module: nn.Module) -> bool:
+def is_norm(module: nn.Module) -> bool:
+    """Whether it normalises, and has gains."""
     kinds: Sequence[type] = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     return isinstance(module, tuple(kinds)) and getattr(module, "weight", None) is not None
 
 
-def _num_outputs(layer: nn.Module) -> int:
+def num_outputs(layer: nn.Module) -> int:
+    """The units of a layer."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.shape[1 if isinstance(layer, _ConvTransposeNd) else 0]
 
 
-def _num_inputs(layer: nn.Module) -> int:
+def num_inputs(layer: nn.Module) -> int:
+    """What it reads."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.shape[_input_dim(layer)]
+    return weight.shape[input_dim(layer)]
 
 
-def _input_dim(layer: nn.Module) -> int:
+def input_dim(layer: nn.Module) -> int:
+    """The dimension of its weight that belongs to what it reads."""
     return 0 if isinstance(layer, _ConvTransposeNd) else 1

@@ -4,6 +4,7 @@ from hesscope.plots.basin import basin as basin
 from hesscope.plots.density import density as density
 from hesscope.plots.heatmap import heatmap as heatmap
 from hesscope.plots.landscapes import interpolation as interpolation
+from hesscope.plots.landscapes import path as path
 from hesscope.plots.layers import layer_map as layer_map
 from hesscope.plots.sharpness import sharpness as sharpness
 from hesscope.plots.slices import contour as contour

@@ -11,6 +11,7 @@ import numpy as np
 from hesscope.plots.colours import LINE, sequence
 from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.landscape import LossLine
+from hesscope.results.paths import LossPath
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,6 +64,26 @@ def interpolation(
     ax.set_xlabel(r"$t$ on the line $θ_a + t\,(θ_b - θ_a)$")
     ax.set_ylabel("mean loss")
     quiet(ax)
+    return ax
+
+
+def path(result: LossPath, *, ax: Axes | None = None) -> Axes:
+    """The loss on the straight line, on the line after matching, and on the curve between two ends.
+
+    Each with its barrier in the legend; losses on test data are dotted.
+
+    Args:
+        result: of `hs.loss_path`.
+        ax: where to draw; by default a new figure.
+
+    Raises:
+        RuntimeError: if matplotlib is not installed.
+    """
+    named = [("line", result.line), ("line after matching units", result.matched)]
+    named.append((f"{result.kind}, {len(result.bends)} bends", result.curve))
+    shown = [(name, line) for name, line in named if line is not None]
+    ax = interpolation([line for _, line in shown], ax=ax, labels=[name for name, _ in shown])
+    ax.set_xlabel("$t$ along the line or the curve")
     return ax
 
 
