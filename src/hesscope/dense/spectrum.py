@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hesscope import probes, rounding
+from hesscope import rounding
 from hesscope.dense import banded
 from hesscope.dense.scratch import Scratch, Work, keeping
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.lanczos import ASYMMETRIC
-from hesscope.krylov.noise import MARGIN
+from hesscope.krylov.noise import noise_anywhere
 from hesscope.operator import (
     OperatorLike,
     SpectralForm,
@@ -203,7 +203,7 @@ def _measured(A: SymmetricOperator, error: float) -> float:
     """An estimate of ‖E‖_F of products that are not in float64, where it is above the error."""
     if A.precision is torch.float64:
         return 0.0
-    noise = MARGIN * A.measured_noise(A.probe(probes.key(0, "noise of a spectrum")))
+    noise = noise_anywhere(A, 0.0, seed=0)
     return noise if noise > error else 0.0
 
 

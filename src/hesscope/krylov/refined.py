@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hesscope.krylov import certificate
 from hesscope.krylov.missed import window
-from hesscope.krylov.noise import noise_in_span, told
+from hesscope.krylov.noise import noise_anywhere, noise_in_span, told
 from hesscope.krylov.rounds import Found, Request
 from hesscope.krylov.search import Verified
 from hesscope.krylov.wanted import Wanted, statement
@@ -109,6 +109,8 @@ def _certificate(
     residuals: np.ndarray,
     noise: float,
 ) -> Certificate:
+    if noise > 0:
+        noise = noise_anywhere(request.A, noise, request.seed)
     first, near = found.rounds[0].recurrence, window(theta, found.noise) + noise
     lower, upper = -math.inf, math.inf
     if first.alpha:
