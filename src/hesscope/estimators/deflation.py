@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from hesscope import probes, rounding
+from hesscope import probes
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.given import checked
 from hesscope.krylov.lanczos import Lanczos, random_start
@@ -103,13 +103,12 @@ class Deflated:
 
     @property
     def rounding(self) -> float:
-        """What rounding can do to the trace: eps‖A‖ for each vector taken out, and the sum.
+        """What rounding can do to the trace: eps‖A‖ for each vector that was taken out.
 
         Where given pairs or products are off by more, |tr M| <= √k ‖M‖_F of what they are off by.
         """
         num = max(len(self.taken), 1)
         rounded = self.A.product_noise(self.scale) * num
-        rounded += rounding.summed(self.trace, self.left * self.scale)
         return rounded + 2 * math.sqrt(num) * (self.misfit + self.measured)
 
     @property

@@ -189,10 +189,10 @@ def _variance(rest: Deflated, probes: list[Probe]) -> float:
 
 
 def _traced(rest: Deflated, planned: list[Probe], probes: list[Probe]) -> Estimate:
-    error = rest.rounding
+    value = rest.trace + (float(np.mean([p.trace for p in probes])) if probes else 0.0)
+    error = rest.rounding + rounding.summed(value)
     if not probes:
-        return _in_units(rest, Estimate(rest.trace, 0.0, 0, error, error))
-    value = rest.trace + float(np.mean([probe.trace for probe in probes]))
+        return _in_units(rest, Estimate(value, 0.0, 0, error, error))
     stderr = math.sqrt(_variance(rest, planned) / len(probes))
     degrees = 2.0 * len(planned)
     return _in_units(rest, Estimate(value, stderr, 0, error, error, degrees))
