@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,36 @@ def test_without_proc_half_of_the_pages_count_as_free(monkeypatch):
     files(monkeypatch, {})
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 100}.get)
     assert available_bytes(torch.device("cpu")) == 204_800
+
+
+V1 = "9:name=systemd:/\n4:cpu,memory:/job/step\n0::/\n"
+
+
+@pytest.mark.parametrize(
+    ("groups", "prefix", "names"),
+    [
+        ("0::/job/step\n", "/sys/fs/cgroup", ("max", "current")),
+        (V1, "/sys/fs/cgroup/memory", ("limit_in_bytes", "usage_in_bytes")),
+    ],
+)
+@pytest.mark.parametrize("group", ["", "/job", "/job/step"])
+def test_the_narrowest_of_nested_groups_counts(groups, prefix, names, group, monkeypatch):
+    content = {"/proc/meminfo": MEMINFO, "/proc/self/cgroup": groups}
+    for place in ("", "/job", "/job/step"):
+        limit = 3_000_000 if place == group else 2**60
+        content[f"{prefix}{place}/memory.{names[0]}"] = f"{limit}\n"
+        content[f"{prefix}{place}/memory.{names[1]}"] = "1000000\n"
+    files(monkeypatch, content)
+    assert available_bytes(torch.device("cpu")) == 2_000_000
+    content[f"{prefix}{group}/memory.stat"] = "anon 600000\ninactive_file 400000\n"
+    assert available_bytes(torch.device("cpu")) == 2_400_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the shell")
+def test_limits_of_the_process_count():
+    code = "import torch; from hesscope.system.memory import available_bytes as free; "
+    code += "import resource as r; used = int(open('/proc/self/statm').read().split()[0]) * 4096; "
+    code += "r.setrlimit(r.RLIMIT_AS, (used + 50_000_000, r.RLIM_INFINITY)); "
+    code += "print(free(torch.device('cpu')))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE)
+    assert 0 < int(run.stdout) <= 50_000_000

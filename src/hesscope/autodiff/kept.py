@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sized
 from contextlib import AbstractContextManager, closing
+from inspect import ismethod
 from typing import Any, Generic, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +37,28 @@ class KeptGraphs(Generic[Graph]):
         size_of: Callable[[Graph], int],
         memory: int | None = None,
     ) -> None:
-        self.problem, self.build, self.size_of, self.memory = problem, build, size_of, memory
+        self.problem, self.size_of, self.memory = problem, size_of, memory
+        # A method of the operator that owns this: held weakly, or both would live on, with model
+        # and graphs, until the garbage collector comes.
+        self._build = WeakMethod(build) if ismethod(build) else lambda: build
         self.graph_bytes = 0
         self.keep: bool | None = None
         self._kept: list[tuple[Batch, Graph]] = []
         self._state: list[Tensor] = []
         self._versions: list[int] = []
         self._recomputes = False
+
+    def build(self, e: Evaluation, batch: Batch) -> Graph:
+        """The graph of one batch.
+
+        Raises:
+            ReferenceError: if the operator that this belongs to is gone.
+        """
+        build: Callable[[Evaluation, Batch], Graph] | None = self._build()
+        if build is None:
+            msg = "the operator that these graphs belong to is gone; keep it as long as them."
+            raise ReferenceError(msg)
+        return build(e, batch)
 
     def each(self) -> Generator[tuple[Batch, Graph], None, None]:
         """Each batch with its graph, in the surroundings that passes through it need."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -44,15 +43,23 @@ def read_weights(model: nn.Module, path: str | Path) -> dict[str, Tensor]:
     wanted = unwrap(model)[0].state_dict()
     weights = _without_prefix(weights, wanted)
     _refuse_misfit(weights, wanted, path)
-    return weights
+    try:
+        return {name: torch.empty_like(wanted[name]).copy_(t) for name, t in weights.items()}
+    except Exception as error:  # tensors of a kind that the model's cannot take
+        msg = f"{path} does not fit the model: {' '.join(str(error).split())}"
+        raise ValueError(msg) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
-        msg = f"{path} is not a readable safetensors file ({error}): truncated or damaged?"
-        raise ValueError(msg) from error
+    except Exception as error:  # whatever damage makes the reader raise
+        raise ValueError(_unreadable(path, "safetensors", error)) from error
+
+
+def _unreadable(path: Path, what: str, error: Exception) -> str:
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return f"{path} is not a readable {what} file ({cause}): truncated or damaged?"
 
 
 def read_plain(path: Path, cure: str, what: str = "weights") -> Any:
@@ -66,9 +73,8 @@ def read_plain(path: Path, cure: str, what: str = "weights") -> Any:
     except pickle.UnpicklingError as error:
         msg = f"{path} holds more than tensors, and loading it would run code from the file. {cure}"
         raise ValueError(msg) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        msg = f"{path} is not a readable {what} file ({error}): truncated or damaged?"
-        raise ValueError(msg) from error
+    except Exception as error:  # whatever damage makes the reader raise
+        raise ValueError(_unreadable(path, what, error)) from error
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
@@ -79,7 +85,9 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(t, Tensor) for name, t in content.items()
+    ):
         msg = f"{path} holds a {type(content).__name__}, not a dict of tensors; save a state dict."
         raise ValueError(msg)
     return dict(content)

@@ -82,7 +82,11 @@ def optimizer_from_state(model: nn.Module, state_dict: Mapping[str, Any]) -> Opt
     optimizer: Optimizer = make(
         [{"params": list(ps.items() if named else ps.values())} for ps in chosen], lr=0.0
     )
-    optimizer.load_state_dict(copy.deepcopy(dict(state_dict)))  # torch would share its tensors
+    try:
+        optimizer.load_state_dict(copy.deepcopy(dict(state_dict)))  # torch would share its tensors
+    except Exception as error:  # whatever a damaged state makes torch raise
+        msg = f"torch cannot load this optimiser state ({type(error).__name__}: {error}). {_CURE}"
+        raise ValueError(msg) from error
     return optimizer
 
 

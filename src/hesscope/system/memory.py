@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
+UNLIMITED = 1 << 62
+
 
 def available_bytes(device: torch.device) -> int:
-    """Bytes that can still be allocated on `device`, the container's own limit included."""
+    """Bytes that can still be allocated on `device`.
+
+    On the host by the kernel's account, by control groups (of either version, nested ones too) and
+    by the limits of the process.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return min(_free_on_host(), _free_in_container())
+    return min(_free_on_host(), _free_in_groups(), _free_below_limits())
 
 
 def human(num_bytes: float) -> str:
@@ -37,11 +43,48 @@ def _free_on_host() -> int:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def _free_in_container() -> int:
-    """Limit minus use of the control group (version 2), or a very large number without one."""
+def _free_in_groups() -> int:
+    """What the control groups of this process leave, and all groups around them (v1 and v2)."""
+    free = [UNLIMITED]
+    for line in _lines("/proc/self/cgroup") or ["0::/"]:
+        _, kinds, place = line.split(":", 2)
+        if kinds not in ("", "memory") and "memory" not in kinds.split(","):
+            continue
+        root = "/sys/fs/cgroup" if kinds == "" else "/sys/fs/cgroup/memory"
+        names = ("max", "current") if kinds == "" else ("limit_in_bytes", "usage_in_bytes")
+        inner = PurePosixPath("/", place.strip())
+        free += [_left(f"{root}{group}".rstrip("/"), *names) for group in (inner, *inner.parents)]
+    return min(free)
+
+
+def _left(group: str, limit: str, used: str) -> int:
+    """Limit minus use of one group, file pages that can be dropped not counted as use."""
+    most, now = (_lines(f"{group}/memory.{name}") for name in (limit, used))
+    if not most or not now or not most[0].strip().isdigit():
+        return UNLIMITED
+    fields = dict(line.split() for line in _lines(f"{group}/memory.stat"))
+    droppable = int(fields.get("total_inactive_file", fields.get("inactive_file", 0)))
+    return max(0, int(most[0]) - int(now[0]) + droppable)
+
+
+def _free_below_limits() -> int:
+    """What `ulimit -v` and `ulimit -d` leave to this process."""
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+        import resource  # POSIX only
+    except ImportError:
+        return UNLIMITED
+    pages = " ".join(_lines("/proc/self/statm")).split()
+    free = [UNLIMITED]
+    for limit, place in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY and len(pages) > place:
+            free.append(max(0, soft - int(pages[place]) * resource.getpagesize()))
+    return min(free)
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of a file; none where there is no such file."""
+    try:
+        return Path(path).read_text().splitlines()
     except OSError:
-        return 1 << 62
-    return (1 << 62) if limit == "max" else max(0, int(limit) - int(used))
+        return []
