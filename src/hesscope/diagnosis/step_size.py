@@ -103,6 +103,8 @@ def _judge(step: Step) -> tuple[str, str, bool]:
     if step.lr == 0:
         return f"lr 0: nothing moves, as at the ends of a schedule; {bounds}", "", False
     ratio = step.lr / step.stable
+    if step.fixed_length and not (step.climbs and step.change > USUAL_RISE * step.loss):
+        return _fixed_length(step, ratio)
     if _at_the_edge(step):
         return _edge(step, ratio)
     if step.climbs:
@@ -188,6 +190,19 @@ def _edge(step: Step, ratio: float) -> tuple[str, str, bool]:
         f"{claim}; this step climbs",
         "usual for full-batch training, if the loss falls over tens of steps; if it rises step "
         f"after step, {_smaller(step)}",
+        False,
+    )
+
+
+def _fixed_length(step: Step, ratio: float) -> tuple[str, str, bool]:
+    limit = f"{_number(step.stable)} = {step.formula} over steps d of its norm ball"
+    if ratio < EDGE_ADAPTIVE[0]:
+        return f"lr {step.lr:g} is fine: with this gradient steps descend below {limit}", "", False
+    return (
+        f"lr {step.lr:g} is {ratio:.2g} times what this gradient allows ({limit}): "
+        f"{step.optimizer}'s steps keep their length, and hover about a loss that they cannot "
+        "go below",
+        "usual where the loss has stopped falling; a lower lr, as schedules end with, goes on",
         False,
     )
 

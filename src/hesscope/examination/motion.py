@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hesscope import rounding
+from hesscope.curvature.norm_ball import ball_sharpness
 from hesscope.curvature.preconditioned import StepHessian
 from hesscope.examination.gradients import along_gradient, gradient, gradient_noise, loss
 from hesscope.examination.look import Look
@@ -25,10 +26,13 @@ from hesscope.results.descent import Descent
 from hesscope.results.landscape import Escape
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
-from hesscope.steps.kinds import has_started, is_adaptive
+from hesscope.steps.kinds import ball_of, has_started, is_adaptive
 from hesscope.steps.stability import threshold, why_unknown
 from hesscope.steps.update import update
 
+BALL = (
+    "steepest descent in a norm: Bernstein and Newhouse 2024, for the steps of Jordan et al. 2024"
+)
 STUCK = 1e-6  # of the loss per step: below, a way out along negative curvature is looked for
 
 
@@ -86,6 +90,8 @@ def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any
     of an adaptive optimiser there is no P, and nothing is known.
     """
     name = type(optimizer).__name__
+    if ball_of(optimizer) is not None:
+        return _on_a_ball(look, optimizer)
     why = why_unknown(optimizer)
     if why:
         lr = max(float(group["lr"]) for group in optimizer.param_groups)
@@ -116,6 +122,26 @@ def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any
     look.spend(top.num_matvecs)
     known["formula"] = f"({limit.formula})/λmax of P⁻¹H"
     return {**known, "sharpness": float(top.eigenvalues[0])}
+
+
+def _on_a_ball(look: Look, optimizer: Optimizer) -> dict[str, Any]:
+    """What the gradient of now lets steps of fixed length be."""
+    found = ball_sharpness(
+        look.problem,
+        optimizer,
+        look.of(gradient),
+        max_matvecs=max(look.question.spending.preconditioned, 4),
+    )
+    look.spend(found.num_matvecs)
+    return {
+        "lr": max(float(group["lr"]) for group in optimizer.param_groups),
+        "factor": 2 * found.dual_norm,
+        "sharpness": found.sharpness,
+        "formula": "2 g·d/max d·Hd",
+        "optimizer": type(optimizer).__name__,
+        "fixed_length": True,
+        "source": BALL,
+    }
 
 
 def escape(look: Look) -> Escape | None:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from hesscope.curvature.shared import shared_seed
 from hesscope.examination.efforts import EFFORTS, Effort, EffortName, Spending, spending
-from hesscope.steps.kinds import is_adaptive, unwrapped
+from hesscope.steps.kinds import ball_of, is_adaptive, unwrapped
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def asked(
         EFFORTS[effort],
         max_matvecs,
         updated=optimizer is not None,
-        adaptive=optimizer is not None and is_adaptive(optimizer),
+        adaptive=optimizer is not None
+        and (is_adaptive(optimizer) or ball_of(optimizer) is not None),
     )
     own = shared_seed(seed)
     return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, own, delta)

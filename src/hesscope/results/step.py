@@ -31,6 +31,7 @@ class Step(Result):
     formula: str = "2/λmax"
     optimizer: str = "gradient descent"
     adaptive: bool = False  # P is made of past gradients, and grows with steps that oscillate
+    fixed_length: bool = False  # steps do not shrink with the gradient; the limit is that of now
     running_statistics: bool = False  # normalises as in evaluation, unlike in training
     source: str = ""
     unknown: str = ""  # why `factor` is NaN, in words that follow "what repeated steps can bear"

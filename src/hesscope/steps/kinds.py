@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hesscope.steps import gains, preconditioner
+from hesscope.steps import balls, gains, preconditioner
 from hesscope.steps.gains import Gain, Group, State
 
 COHEN_2021 = "Cohen, Kaur, Li, Kolter and Talwalkar 2021, appendix B"
@@ -34,6 +34,7 @@ class Kind:
     preconditioner: Callable[[Group, State], Tensor] | None = None  # none: P = 1
     size: Callable[[Group, Tensor], float] | None = None  # of θ, that steps are multiples of
     rate: Callable[[Group, State], float] = gains.group_rate  # that multiplies the gradient
+    ball: Callable[[Group, Tensor], Tensor] | None = None  # of steps that keep their length
     decay: Callable[[Group], float] = gains.plain_decay
     decoupled: bool = False  # whether weight decay is, where the group does not say
     signs: tuple[str, ...] = ()  # options that tell it in a saved state; none: it is not rebuilt
@@ -55,12 +56,6 @@ class Kind:
     def is_decoupled(self, group: Group) -> bool:
         """Whether weight decay shrinks the parameters beside the step."""
         return bool(group.get("decoupled_weight_decay", self.decoupled))
-
-
-def _of_torch(name: str, unknown: str) -> list[Kind]:
-    """A kind without a threshold, where the installed torch has the class."""
-    found = getattr(torch.optim, name, None)
-    return [] if found is None else [Kind(found, unknown=unknown)]
 
 
 # A subclass stands before its parent.
@@ -158,9 +153,11 @@ KINDS: tuple[Kind, ...] = (
         rate=gains.adafactor_rate,
         decoupled=True,
     ),
-    *_of_torch(
-        "Muon",
-        "it makes the momentum of a matrix orthogonal, so that its steps do not shrink with it",
+    Kind(
+        torch.optim.Muon,
+        unknown="it makes the momentum of a matrix orthogonal, so that its steps do not shrink "
+        "with it",
+        ball=balls.spectral,
     ),
 )
 
@@ -226,6 +223,12 @@ def is_adaptive(optimizer: Optimizer) -> bool:
     """Whether the optimiser divides by a known preconditioner P made of past gradients."""
     kind = kind_of(optimizer)
     return kind is not None and kind.adaptive
+
+
+def ball_of(optimizer: Optimizer) -> Callable[[Group, Tensor], Tensor] | None:
+    """The ball of its steps, for an optimiser whose steps do not shrink with the gradient."""
+    kind = kind_of(optimizer)
+    return None if kind is None else kind.ball
 
 
 def has_started(optimizer: Optimizer) -> bool:

