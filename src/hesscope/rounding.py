@@ -49,6 +49,14 @@ def recomputed(dtype: torch.dtype) -> float:
     return 1e3 * eps(dtype)
 
 
+def same_computation(dtype: torch.dtype) -> float:
+    """Relative difference of a quantity computed in one way twice, where sums change their order.
+
+    None on a CPU; the atomic additions of a GPU leave some tens of roundings: a hundred at most.
+    """
+    return 100 * eps(dtype)
+
+
 def half_the_digits(dtype: torch.dtype) -> float:
     """√eps, relative: what is meant to be the same differs by far less, what is not by far more."""
     return eps(dtype) ** 0.5

@@ -24,6 +24,11 @@ QUESTIONS = (
     "hessian is symmetric",
     "gradient matches the loss",
     "hessian matches the gradient",
+    "gradient matches the loss of all data",
+    "hessian matches the gradient of a batch",
+    "derivatives match at a larger scale",
+    "products keep their digits",
+    "loss stays the same",
 )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.checks.precision import weakest_dtype
+from hesscope.checks.precision import Lifted, weakest_dtype
 from hesscope.sampling.gradient import gradient_with_noise
 
 
@@ -120,3 +120,72 @@ def test_a_loss_that_couples_its_examples_is_not_cut_for_its_noise():
     gradient, noise = gradient_with_noise(problem)
     assert torch.equal(gradient, problem.gradient())
     assert math.isnan(noise)
+
+
+class Scaled(torch.autograd.Function):
+    """SiLU with a second derivative that is off by a factor."""
+
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.save_for_backward(x)
+        ctx.factor = factor
+        return F.silu(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        s = torch.sigmoid(x)
+        slope = s * (1 + x * (1 - s))
+        return g * (ctx.factor * slope + (1 - ctx.factor) * slope.detach()), None
+
+
+class CastTwice(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.body, self.head, self.factor = nn.Linear(5, 8), nn.Linear(8, 4), factor
+
+    def forward(self, x):
+        hidden = Scaled.apply(4 * self.body(x), self.factor).float()
+        return self.head(hidden.to(self.head.weight.dtype)).to(torch.float32)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_small_error_of_a_second_derivative_is_found_behind_casts_to_float32(dtype, seed):
+    for factor, names in ((1.0, []), (0.95, ["wrong_second_derivative"])):
+        torch.manual_seed(seed)
+        model = CastTwice(factor).to(dtype)
+        check = hs.check_problem(hs.Problem(model, F.cross_entropy, batches(dtype)))
+        assert [fault.name for fault in check.faults] == names, check
+
+
+def test_lifting_leaves_no_step_in_float32_and_changes_no_value():
+    torch.manual_seed(0)
+    model, (x, y) = CastTwice(1.0).double(), batches(torch.float64)[0]
+    plain = F.cross_entropy(model(x), y)
+    with Lifted() as mode:
+        lifted = F.cross_entropy(model(x), y)
+    assert plain.dtype == torch.float32
+    assert lifted.dtype == mode.weakest == torch.float64
+    assert abs(float(lifted - plain)) < 1e-6
+
+
+def test_constants_in_float32_are_lifted_where_they_meet_float64():
+    weight = torch.tensor([1.0, 2.0])
+    with Lifted():
+        assert (torch.ones(2, 2, dtype=torch.float64) @ weight).dtype == torch.float64
+        kept = torch.zeros(2, dtype=torch.int64)
+        assert kept.add_(1).dtype == torch.int64
+
+
+@pytest.mark.parametrize(("margin", "dtype", "found"), [
+    (5, torch.float32, []), (15, torch.float64, []), (20, torch.float64, []),
+    (20, torch.float32, ["cancellation"]), (40, torch.float64, ["cancellation"]),
+])  # fmt: skip
+def test_cancellation_is_named_where_examples_are_fitted_almost_perfectly(margin, dtype, found):
+    x = torch.tensor([[1.0, 0.2], [-1.0, 0.1], [1.0, -0.3], [-1.0, -0.2]], dtype=dtype)
+    y = torch.tensor([[1.0], [0.0], [1.0], [0.0]], dtype=dtype)
+    model = nn.Linear(2, 1, bias=False).to(dtype)
+    model.weight.data = torch.tensor([[float(margin), 0.0]], dtype=dtype)
+    check = hs.check_problem(hs.Problem(model, F.binary_cross_entropy_with_logits, (x, y)))
+    assert [fault.name for fault in check.faults] == found

@@ -17,7 +17,7 @@ class BrokenNode:
     name: str
     cause: str
     cure: str
-    after: str = ""  # the node through which it was reached, which names the operation
+    after: str = ""  # the node of the operation that breaks
     otherwise: str = "accept an approximation: Hessian(problem, product='finite-difference')"
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
+from hesscope.autodiff.blame import nodes_behind, operation_that_breaks
 from hesscope.autodiff.broken import (
     BY_NODE,
     HIDDEN_NORMALISATION,
@@ -29,10 +30,20 @@ def broken_nodes(gradient: Sequence[Tensor], loss: Tensor | None = None) -> list
     Where torch drops the graph of the gradient, only the graph of the loss tells.
     """
     found: dict[str, BrokenNode] = {}
-    for node, parent in _nodes([*gradient, *([] if loss is None else [loss])]):
+    of_loss = {node for node, _ in nodes_behind([] if loss is None else [loss])}
+    for node, parent in nodes_behind([*gradient, *([] if loss is None else [loss])]):
         for name, cause, cure in _marks(node):
-            found.setdefault(name, BrokenNode(name, cause, cure, parent))
+            if name not in found:
+                place = _place(node, parent, loss, own=loss is None or node in of_loss)
+                found[name] = BrokenNode(name, cause, cure, place)
     return list(found.values())
+
+
+def _place(node: Any, parent: str, loss: Tensor | None, *, own: bool) -> str:
+    """The operation of the loss that a broken node belongs to; else what it was reached from."""
+    if own or loss is None:
+        return str(node.name())
+    return operation_that_breaks(loss, node.name()) or parent
 
 
 def refuse_broken(gradient: Sequence[Tensor], loss: Tensor) -> None:
@@ -55,13 +66,13 @@ def _marks(node: Any) -> Iterator[tuple[str, str, str]]:
 
 def node_names(gradient: Sequence[Tensor]) -> set[str]:
     """The names of all operations behind a gradient."""
-    return {node.name() for node, _ in _nodes(gradient)}
+    return {node.name() for node, _ in nodes_behind(gradient)}
 
 
 def kept_bytes(gradient: Sequence[Tensor]) -> int:
     """Bytes of all distinct tensors that the gradient's graph keeps alive."""
     storages: dict[int, int] = {}
-    for node, _ in _nodes(gradient):
+    for node, _ in nodes_behind(gradient):
         for tensor in _saved(node):
             for part in _dense_parts(tensor):
                 storage = part.untyped_storage()
@@ -83,19 +94,6 @@ def _dense_parts(tensor: Tensor) -> list[Tensor]:
     if by_row:
         return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
     return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
-
-
-def _nodes(gradient: Sequence[Tensor]) -> Iterator[tuple[Any, str]]:
-    """Every node of the graph once, with the name of the node through which it was reached."""
-    stack: list[tuple[Any, str]] = [(g.grad_fn, "") for g in gradient if g.grad_fn is not None]
-    seen = set()
-    while stack:
-        node, parent = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        yield node, parent
-        stack.extend((n, node.name()) for n, _ in node.next_functions if n is not None)
 
 
 def _saved(node: Any) -> Iterator[Tensor]:

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+from hesscope import rounding
 from hesscope.autodiff.graph import variables_behind
+from hesscope.checks.differences import direction
 from hesscope.checks.state import State
 from hesscope.results.check import Finding
 
 
 def loss_moves_with_the_parameters(state: State) -> Finding | None:
-    """With other tensors in the place of theta, the loss reaches none of the model's own.
+    """The whole loss follows theta, and no part of it the model's own tensors.
 
     A penalty on `list(model.parameters())` made once holds the model's own tensors: their gradient
-    is seen, but away from theta the penalty stays behind. Read off the graph of the first batch's
-    loss, so exact; one forward pass.
+    is seen, but away from theta the penalty stays behind. So do a detached view and a buffer in the
+    memory of a parameter, which move in training. The first is read off the graph of the first
+    batch's loss, the others are seen where the model's own parameters are moved, and moved back:
+    three forward passes.
     """
+    held = _held_by_the_loss(state)
+    if held:
+        names = ", ".join(held[:3]) + (" and others" if len(held) > 3 else "")
+        cause = (
+            f"the loss holds {names} itself, as a penalty on a list of model.parameters() made "
+            "beforehand does: away from these parameters that part of the loss does not move."
+        )
+    elif _moves_otherwise(state):
+        cause = (
+            "the loss holds tensors in the memory of parameters, such as a view, `weight.data` or "
+            "`weight.detach()` kept in a buffer, an attribute or outside the model: they change "
+            "when the parameters are changed in place, as optimisers do, and have no derivative."
+        )
+    else:
+        return None
+    return Finding(
+        "captured_parameters",
+        cause,
+        "read the parameters where the loss is computed: Problem.from_closure(model, lambda model, "
+        "batch: loss(model, batch) + penalty(model.parameters()), data).",
+    )
+
+
+def _held_by_the_loss(state: State) -> list[str]:
+    """The names of parameters that the loss reaches though others stand in their place."""
     problem = state.problem
     own = dict(problem.model.named_parameters())
     with problem.at(problem.theta).evaluation() as e:
         for name in problem.layout.names:
             own[name].requires_grad_(True)
         reached = variables_behind(e.loss(state.first_batch()))
-    held = [name for name in problem.layout.names if id(own[name]) in reached]
-    if not held:
-        return None
-    names = ", ".join(held[:3]) + (" and others" if len(held) > 3 else "")
-    return Finding(
-        "captured_parameters",
-        f"the loss holds {names} itself, as a penalty on a list of model.parameters() made "
-        "beforehand does: away from these parameters that part of the loss does not move.",
-        "read the parameters where the loss is computed: Problem.from_closure(model, lambda model, "
-        "batch: loss(model, batch) + penalty(model.parameters()), data).",
-    )
+    return [name for name in problem.layout.names if id(own[name]) in reached]
+
+
+def _moves_otherwise(state: State) -> bool:
+    """Whether parameters changed in place give another loss than others in their stead."""
+    problem, batch = state.problem, state.first_batch()
+    if problem.point.substitutes or problem.point.half is not None:
+        return False
+    there = problem.theta + 0.1 * direction(problem, seed=12)
+    with problem.at(there).evaluation() as e:
+        instead = float(e.loss(batch).detach())
+    own = tuple(problem.point.leaves())
+    with _unsafe_preserve_version_counter(own), problem.evaluation() as e:
+        problem.point.write(there)  # the evaluation puts back what was there
+        in_place = float(e.loss(batch).detach())
+    largest = max(abs(instead), abs(in_place), 1e-30)
+    return abs(instead - in_place) > rounding.same_computation(state.weakest) * largest

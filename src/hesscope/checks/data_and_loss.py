@@ -10,9 +10,12 @@ from torch import Tensor
 
 from hesscope.autodiff.graph import broken_nodes
 from hesscope.checks.state import State
+from hesscope.checks.surroundings import what_it_would_need
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.contents import fingerprint
+from hesscope.problem.data import Batch
 from hesscope.problem.examples import num_examples, take
+from hesscope.problem.parameters import flatten
 from hesscope.results.check import Finding
 
 
@@ -129,12 +132,12 @@ def loss_is_finite(state: State) -> Finding | None:
     """
     problem = state.problem
     try:
-        gradient = problem.gradient()
-    except torch.OutOfMemoryError:
-        raise
+        gradient = _gradient(state)
     except NonFiniteLossError as error:
         return Finding("loss_not_finite", str(error), _SAME_ERROR)
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever the user's code raises
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+            raise
         return _why_the_gradient_fails(state, error)
     bad = [
         name
@@ -148,8 +151,27 @@ def loss_is_finite(state: State) -> Finding | None:
             "or logarithm at 0, or a 0/0 behind torch.where.",
             "add a small epsilon inside the root, norm or logarithm.",
         )
+    state.gradient = gradient
     _note_unused(state, gradient)
     return None
+
+
+def _gradient(state: State) -> Tensor:
+    """That over all data; what the first batch has at the first call of all is remembered."""
+
+    def of_batch(batch: Batch) -> Tensor:
+        loss = e.finite_loss(batch)
+        pieces = torch.autograd.grad(loss, e.leaves, allow_unused=True)
+        parts = zip(e.leaves, pieces, strict=True)
+        gradient = flatten([torch.zeros_like(p) if g is None else g for p, g in parts]).detach()
+        if state.first is None:
+            names = zip(state.problem.layout.names, pieces, strict=True)
+            state.unused = [name for name, piece in names if piece is None]
+            state.first = float(loss.detach()), gradient
+        return gradient
+
+    with state.problem.evaluation() as e:
+        return e.mean(of_batch)
 
 
 _SAME_ERROR = "see the cause; `problem.gradient()` raises the same error."
@@ -164,7 +186,15 @@ def _why_the_gradient_fails(state: State, error: Exception) -> Finding:
             "pass use_reentrant=False to torch.utils.checkpoint.checkpoint; for a Hugging Face "
             "model: gradient_checkpointing_kwargs={'use_reentrant': False}.",
         )
-    return Finding("loss_fails", str(error), _SAME_ERROR)
+    needed = what_it_would_need(state)
+    if needed is not None:
+        return Finding("loss_fails", str(error), f"{needed}.")
+    mode = "training" if state.problem.training else "evaluation"
+    return Finding(
+        "loss_fails",
+        str(error),
+        f"{_SAME_ERROR[:-1]} (in {mode} mode and without autocast, whatever the model was in).",
+    )
 
 
 def _checkpoints_reentrantly(state: State) -> bool:
@@ -175,11 +205,7 @@ def _checkpoints_reentrantly(state: State) -> bool:
 
 
 def _note_unused(state: State, gradient: Tensor) -> None:
-    problem = state.problem
-    with problem.evaluation() as e:
-        loss = e.finite_loss(state.first_batch())
-        pieces = torch.autograd.grad(loss, e.leaves, allow_unused=True)
-    unused = [n for n, g in zip(problem.layout.names, pieces, strict=True) if g is None]
+    problem, unused = state.problem, state.unused
     places = problem.layout.slices()
     flat = [n for n in places if n not in unused and not bool(gradient[places[n]].any())]
     if flat and bool(gradient.any()):

@@ -1,15 +1,15 @@
-"""Is the loss of a batch the same each time, and the count-weighted mean of that of its parts?"""
+"""Is the loss of a batch the count-weighted mean of that of its parts?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
-
+from hesscope.checks.counts import Cut, what_it_divides_by
+from hesscope.checks.coupling import Call, coupling_module
 from hesscope.checks.differences import direction
+from hesscope.checks.repeatable import close
 from hesscope.checks.state import State
 from hesscope.problem.contents import map_tensors, tensors_in
 from hesscope.problem.data import Batch
@@ -29,40 +29,14 @@ from hesscope.problem.items import (
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
 
-
-def loss_is_repeatable(state: State) -> Finding | None:
-    """One batch has one loss, under one random seed and under another."""
-    problem, batch = state.problem, state.first_batch()
-    with problem.evaluation() as e:
-        losses = (e.finite_loss(batch, seed=seed) for seed in (1, 1, 2))
-        once, again, other = (float(loss.detach()) for loss in losses)
-    if once != again and not _close(once, again, state.tolerance):
-        return Finding(
-            "stateful_loss",
-            f"two evaluations of one batch under one random seed differ ({once:.8g}, {again:.8g}): "
-            "the model or the loss keeps state between calls, or writes into its inputs.",
-            "reset that state in forward(), or register it with register_buffer; replace in-place "
-            "operations on inputs, such as x.mul_(2), by x * 2.",
-        )
-    if once == other or _close(once, other, state.tolerance):
-        return None
-    active = _named(problem.model, lambda m: m.training and "Dropout" in type(m).__name__)
-    if active:
-        return Finding(
-            "dropout",
-            f"dropout is active in {', '.join(active[:3])}: every evaluation is another network.",
-            "measure in evaluation mode: leave out training=True.",
-        )
-    return Finding(
-        "random_loss",
-        f"two evaluations of one batch differ ({once:.8g}, {other:.8g}): the model or the loss "
-        "draws random numbers, such as F.dropout without training=self.training or added noise.",
-        "pass training=self.training to F.dropout, or switch the noise off while measuring.",
-    )
+LOOKED_AT = 8  # batches, the first and the last among them
 
 
 def loss_is_a_mean(state: State) -> Finding | None:
-    """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches and several ways to cut each into two parts."""
+    """c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for batches from all of the data, and ways to cut each in two.
+
+    Three cuts of the first batch and one of each other.
+    """
     problem, first = state.problem, state.first_batch()
     if first.whole:
         state.could_not_ask(
@@ -75,18 +49,18 @@ def loss_is_a_mean(state: State) -> Finding | None:
     if isinstance(first.content, tuple) and not first.content:
         return None  # a function of the parameters alone
     checked = 0
-    for batch in islice(problem.batches, 3):
-        for parts in _two_parts(problem, batch):
-            with problem.evaluation() as e:
-                whole, one, two = (_value(e, b) for b in (batch, *parts))
-            if whole is None or one is None or two is None:
+    for batch in _spread(problem):
+        known: list[tuple[Batch, Batch, Cut]] = []
+        for one, two in _two_parts(problem, batch, all_cuts=not checked):
+            cut = _cut(state, batch, one, two, known)
+            if cut is None:
                 continue
             checked += 1
-            expected = (parts[0].count * one + parts[1].count * two) / batch.count
-            if not _same_loss(state, batch, whole, expected):
-                if _examples_lie_on_axis_1(state, batch, whole):
+            known.append((one, two, cut))
+            if not _is_mean(state, batch, one, two, cut):
+                if _examples_lie_on_axis_1(state, batch, cut.losses[0]):
                     return None
-                return _why_not_a_mean(state, batch, whole, expected, one + two)
+                return _why_not_a_mean(state, batch, known)
         fault = _ignored_ones_count(state, batch)
         if fault is not None:
             return fault
@@ -95,7 +69,7 @@ def loss_is_a_mean(state: State) -> Finding | None:
             "mean_not_checked",
             "the first batches cannot be cut into two parts that both count and that the model "
             "accepts, so it is not known whether the loss is a mean over `count` items.",
-            "make sure that it is; count=1 if a batch is one item that cannot be cut.",
+            "make sure that it is.",
         )
     return None
 
@@ -129,6 +103,37 @@ def _count_as(counted: Counted, rule: Rule) -> str:
     return (
         f"count what the loss averages over, as measured: count=lambda {counted.name}: {rule.code}."
     )
+
+
+def _spread(problem: Problem) -> Iterator[Batch]:
+    """The first batch, the last, and some from between."""
+    num = len(problem.batches)
+    steps = max(1, min(LOOKED_AT, num) - 1)
+    wanted = {round(i * (num - 1) / steps) for i in range(steps + 1)}
+    for place, batch in enumerate(problem.batches):
+        if place in wanted:
+            yield batch
+
+
+def _cut(
+    state: State, batch: Batch, one: Batch, two: Batch, known: list[tuple[Batch, Batch, Cut]]
+) -> Cut | None:
+    """The losses of a batch, which may be known, and of its parts; None where one fails."""
+    with state.problem.evaluation() as e:
+        whole = known[0][2].losses[0] if known else _value(e, batch)
+        losses = whole, _value(e, one), _value(e, two)
+    if losses[0] is None or losses[1] is None or losses[2] is None:
+        return None
+    contents = batch.content, one.content, two.content
+    return Cut(contents, (losses[0], losses[1], losses[2]))
+
+
+def _is_mean(state: State, batch: Batch, one: Batch, two: Batch, cut: Cut) -> bool:
+    return _same_loss(state, batch, cut.losses[0], _expected(batch, one, two, cut))
+
+
+def _expected(batch: Batch, one: Batch, two: Batch, cut: Cut) -> float:
+    return (one.count * cut.losses[1] + two.count * cut.losses[2]) / batch.count
 
 
 def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
@@ -174,62 +179,90 @@ def _value(e: Evaluation, batch: Batch) -> float | None:
 
 
 def _why_not_a_mean(
-    state: State, batch: Batch, whole: float, expected: float, total: float
+    state: State, batch: Batch, known: list[tuple[Batch, Batch, Cut]]
 ) -> Finding | None:
-    problem = state.problem
-    numbers = f"a batch has loss {whole:.6g}, its two parts average to {expected:.6g}"
-    normalised = _named(problem.model, _uses_batch_statistics)
-    if normalised:
-        return Finding(
-            "batch_statistics",
-            f"{numbers}: {', '.join(normalised[:3])} normalises with the statistics of the batch, "
-            "so the loss of an example depends on its neighbours.",
-            "measure in evaluation mode with running statistics: leave out training=True.",
-        )
-    if _close(whole, total, state.tolerance):
+    """Tried out in this order: a module that couples examples, a sum, another count."""
+    one, two, cut = known[-1]
+    numbers = (
+        f"batch {batch.index} has loss {cut.losses[0]:.6g}, its two parts average to "
+        f"{_expected(batch, one, two, cut):.6g}"
+    )
+    module = coupling_module(state, batch, one)
+    if module is not None:
+        return _couples(state, module, numbers)
+    total = cut.losses[1] + cut.losses[2]
+    if close(cut.losses[0], total, state.tolerance):
         return Finding(
             "sum_reduction",
             f"{numbers} and add up to {total:.6g}: the loss is a sum over the batch.",
             "use reduction='mean'; hesscope weighs batches by their count itself.",
         )
-    if holds_ignored(batch.content):
-        rules = rules_for(problem.counted, batch.content)
-        found = fitting(rules, problem.counted, _measured(state, batch))
-        if found:
-            return Finding(
-                "ignored_targets",
-                f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
-                _count_as(problem.counted, found[0]),
-            )
-    if isinstance(getattr(problem.loss_fn, "weight", None), Tensor):
-        return _coupled(
-            state,
-            "class_weights",
-            f"{numbers}: the loss has class weights and divides by the sum of them, not by the "
-            "number of targets.",
-            "count what the loss divides by: count=lambda targets: loss_fn.weight[targets].sum().",
-        )
-    return _not_a_mean(state, batch, numbers)
-
-
-def _not_a_mean(state: State, batch: Batch, numbers: str) -> Finding | None:
-    """Names what the loss divides by where measurement finds it, and else what it may be."""
-    problem = state.problem
+    guess = what_it_divides_by(state.problem, [cut for _, _, cut in known], state.tolerance)
+    if guess is not None:
+        return _divides_otherwise(state, guess.name, numbers, guess.words)
     rules = fitting(
-        rules_for(problem.counted, batch.content), problem.counted, _measured(state, batch)
+        rules_for(state.problem.counted, batch.content),
+        state.problem.counted,
+        [m for m in _measured(state, batch) if m.masked],
     )
-    cause = (
+    if rules:
+        return Finding(
+            "ignored_targets",
+            f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
+            _count_as(state.problem.counted, rules[0]),
+        )
+    return _coupled(
+        state,
+        "not_a_mean",
         f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
-        "something else (masked tokens, class weights), or it couples the examples of a batch."
-    )
-    cure = (
+        "something else (masked tokens, class weights), or it couples the examples of a batch.",
         "pass `count` with what the loss divides by, for class weights "
         "count=lambda y: weight[y].sum(); for a loss that couples examples (contrastive), count=1 "
-        "makes each batch one item."
+        "makes each batch one item.",
     )
-    return _coupled(
-        state, "not_a_mean", cause, _count_as(problem.counted, rules[0]) if rules else cure
+
+
+def _couples(state: State, call: Call, numbers: str) -> Finding | None:
+    """The finding that a module mixes the examples of a batch."""
+    kind, module = type(call.module).__name__, call.module
+    if "Norm" not in kind and not hasattr(module, "running_mean"):
+        return _coupled(
+            state,
+            "not_a_mean",
+            f"{numbers}: what {call.name} ({kind}) makes of an example depends on its neighbours "
+            "in the batch, although what it is given does not.",
+            "count=1 makes each batch one item, if the loss is meant to couple examples.",
+        )
+    if getattr(module, "running_mean", None) is None:
+        cure = (
+            "give it running statistics (track_running_stats=True), or use GroupNorm or LayerNorm."
+        )
+    elif state.problem.training:
+        cure = "measure in evaluation mode with running statistics: leave out training=True."
+    else:
+        cure = (
+            "hesscope's evaluation mode does not reach it: call .eval() on it, if it stands "
+            "outside the model, or let train() and eval() of the model do so."
+        )
+    return Finding(
+        "batch_statistics",
+        f"{numbers}: {call.name} ({kind}) normalises with the statistics of the batch, so the loss "
+        "of an example depends on its neighbours.",
+        cure,
     )
+
+
+def _divides_otherwise(state: State, name: str, numbers: str, words: str) -> Finding | None:
+    causes = {
+        "ignored_targets": "targets of -100 are ignored by the loss but counted as items",
+        "class_weights": "the loss has class weights and divides by the sum of them, not by the "
+        "number of targets",
+        "not_a_mean": "the loss does not average over what `count` counts",
+    }
+    cause = f"{numbers}: {causes[name]}. With the count given below they agree."
+    if name == "ignored_targets":
+        return Finding(name, cause, f"count what the loss averages over: {words}.")
+    return _coupled(state, name, cause, f"count what the loss divides by: {words}.")
 
 
 def _coupled(state: State, name: str, cause: str, cure: str) -> Finding | None:
@@ -240,13 +273,14 @@ def _coupled(state: State, name: str, cause: str, cure: str) -> Finding | None:
     return None
 
 
-def _two_parts(problem: Problem, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
-    """A few uneven cuts of a batch into two parts that both count something."""
+def _two_parts(problem: Problem, batch: Batch, *, all_cuts: bool) -> Iterator[tuple[Batch, Batch]]:
+    """A few uneven cuts of a batch, or one, into two parts that both count something."""
     try:
         size = num_examples(batch.content)
     except ValueError:  # the examples of a batch cannot be told apart
         return
-    for cut in sorted({1, size // 3, size // 2 + 1, size - 1} & set(range(1, size))):
+    cuts = {1, size // 3, size - 1} if all_cuts else {max(1, size // 3)}
+    for cut in sorted(cuts & set(range(1, size))):
         contents = take(batch.content, slice(0, cut)), take(batch.content, slice(cut, size))
         counts = [float(problem.batches.count_of(content)) for content in contents]
         adds_up = abs(sum(counts) - batch.count) <= 1e-5 * batch.count  # else it is one item
@@ -258,31 +292,16 @@ def _two_parts(problem: Problem, batch: Batch) -> Iterator[tuple[Batch, Batch]]:
             yield one, two
 
 
-def _named(model: nn.Module, test: Callable[[nn.Module], bool]) -> list[str]:
-    return [name or type(model).__name__ for name, module in model.named_modules() if test(module)]
-
-
-def _uses_batch_statistics(module: nn.Module) -> bool:
-    if not isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return False
-    return module.training or module.running_mean is None
-
-
 def _same_loss(state: State, batch: Batch, a: float, b: float) -> bool:
     """Whether two values of one loss agree up to the rounding of its forward pass.
 
     Rounding acts like a relative change of the parameters, so two values also agree when such a
     change moves the loss as far: a loss of 1e-33 = (1e-16)² has no correct digit.
     """
-    if _close(a, b, state.usual_tolerance) or _close(a, b, state.tolerance):
+    if close(a, b, state.usual_tolerance) or close(a, b, state.tolerance):
         return True
     problem = state.problem
     moved = problem.at(problem.theta + state.tolerance * direction(problem, seed=8))
     with moved.evaluation() as e:
         value = _value(e, batch)
     return value is not None and abs(a - b) <= 10 * abs(value - a)
-
-
-def _close(a: float, b: float, tolerance: float) -> bool:
-    """Whether two losses agree up to rounding; NaN agrees with nothing."""
-    return abs(a - b) <= tolerance * max(abs(a), abs(b), 1e-30)

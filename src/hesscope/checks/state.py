@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from torch import Tensor, nn
 
-from hesscope import rounding
-from hesscope.checks.precision import weakest_dtype
+from hesscope.autodiff.blame import custom_functions
+from hesscope.autodiff.graph import gradient_graph
+from hesscope.checks.precision import loss_tolerance, weakest_dtype
+from hesscope.checks.sample import Sample, small_problem
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
@@ -16,23 +19,44 @@ from hesscope.results.check import Finding
 
 @dataclass
 class State:
-    """What the tests share: the problem, its first batch, and what has been noted so far."""
+    """What the tests share: the problem, what is known of it, and what has been noted so far."""
 
     problem: Problem
     notes: list[Finding] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     num_matvecs: int = 0
     asked: bool = True  # whether the question at hand could be
+    gradient: Tensor | None = None  # over all data
+    first: tuple[float, Tensor] | None = None  # loss and gradient of the first batch, as first seen
+    unused: list[str] = field(default_factory=list)  # parameters that this loss does not reach
+    products: dict[int, Tensor] = field(default_factory=dict)  # of the sample, by their direction
 
     @property
     def usual_tolerance(self) -> float:
         """Relative difference of two losses that rounding in the parameters' dtype explains."""
-        return _tolerance(self.problem.dtype)
+        return loss_tolerance(self.problem.dtype)
 
     @cached_property
+    def weakest(self) -> torch.dtype:
+        """The weakest dtype that the loss passes through; one slow forward pass."""
+        return weakest_dtype(self.problem, self.first_batch())
+
+    @property
     def tolerance(self) -> float:
-        """The same for the weakest dtype that the loss passes through; one slow forward pass."""
-        return _tolerance(weakest_dtype(self.problem, self.first_batch()))
+        """The usual tolerance for the weakest dtype that the loss passes through."""
+        return loss_tolerance(self.weakest)
+
+    @cached_property
+    def sample(self) -> Sample:
+        """The problem on a few examples, in float64 if it can be."""
+        return small_problem(self.problem)
+
+    @cached_property
+    def custom_functions(self) -> list[str]:
+        """The custom autograd Functions that the loss of the first batch passes through."""
+        with self.problem.evaluation() as e:
+            loss, gradient = gradient_graph(e, self.first_batch())
+            return custom_functions([loss, *gradient])
 
     def first_batch(self) -> Batch:
         """The first batch that counts."""
@@ -43,11 +67,12 @@ class State:
         self.asked = False
         self.note(name, cause, cure)
 
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """All modules that the loss runs, by name; those outside the model by their class."""
+        inside = [(name or type(m).__name__, m) for name, m in self.problem.model.named_modules()]
+        outside = [(f"{type(m).__name__} outside the model", m) for m in self.problem.others]
+        return [*inside, *outside]
+
     def note(self, name: str, cause: str, cure: str) -> None:
         """Adds a finding that is no fault."""
         self.notes.append(Finding(name, cause, cure, fault=False))
-
-
-def _tolerance(dtype: torch.dtype) -> float:
-    """1e-9 in float64 and 1e-4 in float32, some thousand roundings; ten in half precision."""
-    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 10 * rounding.eps(dtype))

@@ -9,7 +9,6 @@ from hesscope.sampling.error import DEPTH
 
 EffortName = Literal["quick", "standard", "deep"]
 GRADIENTS_PER_MATVEC = 2.0  # measured for networks of all kinds: 1.9 to 2.0
-CHECK_GRADIENTS = 20  # of check_problem, on 8 examples: next to nothing on large data
 LEAST_SURVEY = 4  # products that say anything at all about a spectrum
 
 

@@ -54,7 +54,7 @@ def diagnose(
         gradient_tolerance: gradient norms below are called zero, besides rounding.
         seed: of all random starts; None draws a fresh one, which the record keeps.
         delta: probability that a certified statement is wrong.
-        check: False leaves out `check_problem` (about 20 gradients on 8 examples).
+        check: False leaves out `check_problem` (at most 30 gradients).
 
     Raises:
         ValueError: if lr, effort or max_matvecs is out of range, or the optimiser does not fit.

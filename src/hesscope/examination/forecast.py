@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from hesscope import probes
-from hesscope.checks.differences import small_problem
+from hesscope.checks.sample import small_problem
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
 from hesscope.examination.quantities import cost_of
@@ -27,8 +27,9 @@ from hesscope.system.memory import human
 SWEEPS = 2.5  # readings of the Krylov basis per step: two, and a third where rounding asks for it
 BOUNDS = 150  # mass bounds behind the counts of an examination
 CERTIFICATES = 290  # evaluations of the run's polynomials behind its certificates
-CHECK = 60.0  # gradients on 8 examples that check_problem amounts to, products included
-CHECK_MATVECS = 5  # that check_problem reports, on 8 examples
+CHECK = 60.0  # gradients on a few examples that check_problem amounts to, products included
+CHECK_DATA = 4.0  # and over all data: a gradient, three losses in float64
+CHECK_MATVECS = 5  # that check_problem reports, on a few examples
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def plan(
     seconds += first + _orthogonalising(H, steps) + _arithmetic(steps)
     if check:
         few = small_problem(problem).problem
-        seconds += CHECK * _seconds(few.gradient)
+        seconds += CHECK * _seconds(few.gradient) + CHECK_DATA * gradient
     vectors = steps + steps // 4
     element = H.dtype.itemsize
     return Forecast(

@@ -253,6 +253,11 @@ class Problem:
         return self.point.model
 
     @property
+    def others(self) -> tuple[nn.Module, ...]:
+        """Modules that the loss runs besides the model, in the mode that they are in."""
+        return self._others
+
+    @property
     def layout(self) -> Layout:
         """Which tensors theta is made of, and where each one lies in it."""
         return self.point.layout
@@ -352,13 +357,18 @@ class Problem:
         there.batches, there._num_items = other.batches, other._num_items
         return there
 
-    def in_double(self, contents: list[Any]) -> Problem:
-        """The same problem in float64 on the given batches: parameters, buffers and data."""
+    def in_double(self, contents: list[Any] | None = None) -> Problem:
+        """The same problem in float64: parameters, buffers, and the given batches if there are any.
+
+        Without, it keeps its own batches, which stay in the precision that they have.
+        """
         other = self._standing_at(self.point.in_double())
         if isinstance(self.loss_fn, nn.Module) and self.predict is not None:  # class weights
             loss_fn, predict = copy.deepcopy(self.loss_fn).double(), self.predict
             other.loss_fn = loss_fn
             other._closure = lambda model, content: loss_fn(*predict(model, content))
+        if contents is None:
+            return other
         return other.with_batches([map_tensors(content, double) for content in contents])
 
     def _standing_at(self, point: Point) -> Problem:

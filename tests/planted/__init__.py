@@ -1,0 +1,1 @@
+"""Faults planted where a check may not look, and healthy models that look suspicious."""
