@@ -14,6 +14,10 @@ class BatchStability(Result):
 
     Below `lr_limit` the mean square of an error shrinks under steps on random batches of
     `batch_size` examples, above it grows; `full_batch_limit` is that of the mean over all data.
+
+    >>> found = BatchStability(4, 0.1, 0.3, (0.11, 0.1), "SGD", 100.0, 0.1, 7, 16, 50.0)
+    >>> round(found.noise_factor, 9), round(found.last_change, 9)
+    (3.0, 0.1)
     """
 
     batch_size: int

@@ -15,6 +15,9 @@ class CriticalStep(Result):
 
     Up to `low` times the step the loss was not seen to rise, at `high` times it was: 0 and 0 where
     the step points uphill, and `high` is infinite where no rise was found.
+
+    >>> print(CriticalStep(2.0, 2.42, 0.1, -1.0, "SGD", 4))
+    SGD: the loss rises from 2 to 2.42 times the step on, lr 0.2 to 0.242; critical sharpness...
     """
 
     low: float
