@@ -75,6 +75,7 @@ from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
 from hesscope.results.paths import LossPath as LossPath
 from hesscope.results.record import save as save
+from hesscope.results.result import Result as Result
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares
 from hesscope.results.sharpness import Sharpness as Sharpness

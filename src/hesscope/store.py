@@ -195,6 +195,11 @@ def load(folder: str | Path) -> Any:
     Raises:
         ValueError: if it holds neither, or one of a newer schema.
         RuntimeError: if it is damaged.
+
+    >>> import tempfile, hesscope as hs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     load(hs.save(hs.Estimate(1.5, 0.25, 10), folder))
+    Estimate(value=1.5, stderr=0.25, num_matvecs=10)
     """
     return read(folder) if holds_run(folder) else record.load(folder)
 

@@ -43,7 +43,7 @@ MEASUREMENTS = {
     "differences": lambda p: hs.Hessian(p, hs.CentralDifference(1e-3)) @ torch.ones(p.n),
     "other parameters": lambda p: p.at(p.theta + 1).gradient(),
     "block": lambda p: p.block("body.0").gradient(),
-    "subsample": lambda p: p.subsample(4).loss(),
+    "subsample": lambda p: p.subsample(10).loss(),
     "check": hs.check_problem,
 }
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hesscope.curvature.gauss_newton import GaussNewton
 from hesscope.curvature.hessian import Hessian
-from hesscope.problem.problem import Problem, layer_slices
+from hesscope.problem.layers import layer_slices
+from hesscope.problem.problem import Problem
 from hesscope.results.decomposition import Decomposition
 from hesscope.results.spectrum import Eigenpairs
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from hesscope import probes, rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
-from hesscope.problem.problem import Problem, layer_slices
+from hesscope.problem.layers import layer_slices
+from hesscope.problem.problem import Problem
 from hesscope.results.layers import LayerMap
 from hesscope.system import progress
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hesscope.anatomy.activity import Activity, count_always_on, count_far, watched
 from hesscope.autodiff.graph import variables_behind
 from hesscope.problem.evaluation import Evaluation
-from hesscope.problem.problem import Problem, layer_slices
+from hesscope.problem.layers import layer_slices
+from hesscope.problem.problem import Problem
 from hesscope.results.layers import LayerStatistics, UnitStatistics
 from hesscope.system import collectives
 

@@ -242,7 +242,7 @@ def _couples(state: State, call: Call, numbers: str) -> Finding | None:
     else:
         cure = (
             "hesscope's evaluation mode does not reach it: call .eval() on it, if it stands "
-            "outside the model, or let train() and eval() of the model do so."
+            "outside the model, or let train() and .eval() of the model do so."
         )
     return Finding(
         "batch_statistics",

@@ -58,7 +58,7 @@ def _why_random(state: State, numbers: str) -> Finding:
             "dropout",
             f"{numbers}: dropout is active in {names}, though hesscope puts the model into "
             "evaluation mode; every evaluation is another network.",
-            "call .eval() on it, if it stands outside the model; else let train() and eval() of "
+            "call .eval() on it, if it stands outside the model; else let train() and .eval() of "
             "the model reach it.",
         )
     if by_mode and problem.training:

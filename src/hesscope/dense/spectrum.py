@@ -224,7 +224,7 @@ def _refuse_asymmetric(skew_norm: float, norm: float) -> None:
 
 def _to_order_one(matrix: Tensor) -> float:
     """Divides by a power of two, where squares and cubes of entries would leave float64; which."""
-    size = float(matrix.abs().max()) if matrix.numel() else 0.0
+    size = max(map(abs, map(float, matrix.aminmax()))) if matrix.numel() else 0.0  # in place
     if rounding.squares_are_numbers(matrix.dtype, size):
         return 1.0
     exponent = min(math.frexp(size)[1], 1_023)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hesscope import rounding
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.basin import Basin
 
@@ -29,7 +30,7 @@ def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes(ax, (5.8, 3.8))
     labels = {"flat": "flat (near-null)", "symmetry": "symmetry orbit", "random": "random"}
-    floor = np.finfo(np.float64).eps * max(abs(result.loss), 1.0)
+    floor = rounding.eps() * max(abs(result.loss), 1.0)
     for walk in result.walks:
         rises = np.abs(walk.rises.numpy()).max(axis=1)
         rises = np.where(np.isfinite(rises), np.maximum(rises, floor), np.nan)

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesscope import probes
 from hesscope.problem import adapters
 from hesscope.problem.attributes import modules_behind
 from hesscope.problem.contents import map_tensors
 from hesscope.problem.data import DEFAULT_CACHE, Batches
 from hesscope.problem.evaluation import Closure, Evaluation, Predict, Rounded, evaluating
-from hesscope.problem.examples import num_examples, take
+from hesscope.problem.examples import num_examples
 from hesscope.problem.handing import Handing
 from hesscope.problem.inference import inferred
 from hesscope.problem.items import WHOLE_BATCH, Count, Counted, Counting
 from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
 from hesscope.problem.parameters import Layout, Selection
 from hesscope.problem.point import Point, double
+from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import switched
 from hesscope.system import collectives
 
@@ -321,21 +321,7 @@ class Problem:
             ValueError: if num is not between 1 and the number of examples, or if the examples of
                 a batch cannot be told apart.
         """
-        whole = self.batches.whole
-        sizes = [1 if whole else num_examples(batch.content) for batch in self.batches]
-        if not 1 <= num <= sum(sizes):
-            msg = f"num={num}: the data holds {sum(sizes)} examples; draw between 1 and that many."
-            raise ValueError(msg)
-        generator = torch.Generator().manual_seed(probes.key(seed, "subsample"))
-        drawn = torch.randperm(sum(sizes), generator=generator)[:num].sort().values
-        parts, start = [], 0
-        for batch, size in zip(self.batches, sizes, strict=True):
-            inside = drawn[(drawn >= start) & (drawn < start + size)] - start
-            if len(inside):
-                places = inside.to(self.device)
-                parts.append(batch.content if whole else take(batch.content, places))
-            start += size
-        return self.with_batches(parts)
+        return self.with_batches(drawn(self.batches, num, seed))
 
     def with_batches(self, contents: Any) -> Problem:
         """The same problem on other batches: the contents of a list, or any data of a `Problem`."""
@@ -541,12 +527,3 @@ class Problem:
 def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
     inside = set(names)
     return lambda name, _: name in inside
-
-
-def layer_slices(problem: Problem) -> dict[str, list[slice]]:
-    """The places in theta that each module of `problem.blocks()` owns."""
-    places = problem.layout.slices()
-    return {
-        owner: [places[name] for name in block.layout.names]
-        for owner, block in problem.blocks().items()
-    }
