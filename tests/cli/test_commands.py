@@ -231,7 +231,7 @@ def test_a_slice_between_weights_or_through_them_is_drawn(train, capsys):
     assert main(["slice", *target, *ends[:3], "--path", "--match", "--figure", "path.png"]) == 0
     out = capsys.readouterr().out
     assert "straight line: " in out
-    assert "bezier with 1 bends: " in out
+    assert "bezier with 1 trained points: " in out
     assert main(["slice", *target, "--path"]) == 2
     assert "add --between A.pt B.pt" in capsys.readouterr().err
     path = ["--trajectory", "w0.safetensors", "w1.safetensors", "--figure", "plane.svg", "--log"]

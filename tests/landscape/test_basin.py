@@ -28,27 +28,31 @@ class Attention(nn.Module):
         return self.out_proj(scores.softmax(-1) @ self.v_proj(h)).mean(1)
 
 
+def shift(name, inputs):
+    return {f"softmax shift of {name}.weight": inputs, f"softmax shift of {name}.bias": 1}
+
+
 def models():
     torch.manual_seed(0)
     images = nn.Unflatten(1, (1, 1, 5))
     return {
         "relu": (network(5, 6, 4, 3, activation=nn.ReLU), {"rescaling 0 -> 2": 6,
-                 "rescaling 2 -> 4": 4, "softmax shift of 4": 1}),
-        "tanh": (network(5, 6, 3), {"softmax shift of 2": 1}),
+                 "rescaling 2 -> 4": 4, **shift("4", 4)}),
+        "tanh": (network(5, 6, 3), shift("2", 6)),
         "convolutions": (
             nn.Sequential(
                 images, nn.Conv2d(1, 2, (1, 3)), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)
             ),
-            {"rescaling 1 -> 4": 2, "softmax shift of 4": 1},
+            {"rescaling 1 -> 4": 2, **shift("4", 6)},
         ),
         "norm": (
             nn.Sequential(nn.Linear(5, 6, bias=False), nn.LayerNorm(6, eps=0.0), nn.Linear(6, 3)),
-            {"rescaling 1 -> 2": 6, "scale before 1": 1, "softmax shift of 2": 1},
+            {"rescaling 1 -> 2": 6, "scale before 1": 1, **shift("2", 6)},
         ),
         "attention": (
             Attention(),
             {"attention q_proj against k_proj": 5, "attention v_proj -> out_proj": 5,
-             "attention q_proj against k_proj, as a whole": 1, "softmax shift of out_proj": 1},
+             "attention q_proj against k_proj, as a whole": 1, **shift("out_proj", 5)},
         ),
     }  # fmt: skip
 

@@ -150,7 +150,7 @@ def test_a_figure_shows_all_three():
     problem = hs.Problem(a, F.cross_entropy, (X, Y))
     ax = hs.plots.path(hs.loss_path(problem, a, b, match=True, num_steps=2, num_points=5))
     labels = [text.get_text().split(":")[0] for text in ax.get_legend().get_texts()]
-    assert labels == ["line", "line after matching units", "bezier, 1 bends"]
+    assert labels == ["line", "line after matching units", "bezier, 1 bend"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def test_the_losses_on_test_data_are_dotted():
     ax = hs.plots.interpolation(dataclasses.replace(HILL, test_losses=tested))
     (dotted,) = [line for line in ax.lines if line.get_linestyle() == ":"]
     assert np.array_equal(dotted.get_ydata(), [2, 3, np.nan, 3, 2], equal_nan=True)
+    assert ax.get_ylabel() == "mean loss (dotted: test data)"
 
 
 @pytest.mark.parametrize(

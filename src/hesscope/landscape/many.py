@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -31,7 +32,7 @@ from hesscope.system.memory import available_bytes
 ALONE = "one by one"
 GROUP = 128  # points between two reports and savings
 SMALL = 128  # examples to which batches are cut
-FEW, SAMPLE = 200, 4  # points below which no race pays, and that are run to choose
+FEW, SAMPLE = 500, 4  # points below which no race pays, and that are run to choose
 STACKS = (8, 64)  # points that go through the model at once
 SHARE = 4  # of the free memory, one part in so many may be taken by a stack
 
@@ -78,15 +79,16 @@ def fastest(plane: Plane, coordinates: Tensor) -> tuple[Way, str]:
     if not alone or len(coordinates) < 2:
         return one_by_one, ALONE
     sample = coordinates[torch.linspace(0, len(coordinates) - 1, SAMPLE).long()]
-    if len(coordinates) < FEW:
-        trial = _Trial(plane, sample[[0, -1]])
-        return (shared, "shared work") if trial.fits(shared) else (one_by_one, ALONE)
-    trial = _Trial(plane, sample)
     mlp = perceptron_in(problem)
+    way: Way = shared if mlp is None else partial(_as_perceptron, mlp)
+    name = "shared work" if mlp is None else "as a perceptron"
+    if len(coordinates) < FEW:
+        fits = _Trial(plane, sample[[0, -1]]).fits(way)
+        return (way, name) if fits else (one_by_one, ALONE)
+    trial = _Trial(plane, sample)
+    trial.run(name, way)
     if mlp is not None:
-        trial.run("as a perceptron", partial(_as_perceptron, mlp))
         return trial.ways[trial.best], trial.description()
-    trial.run("shared work", shared)
     if _is_cut(problem):
         trial.run(f"shared work on {SMALL} examples at a time", shared_cut)
     for num in STACKS:
@@ -160,7 +162,7 @@ def shared(plane: Plane, coordinates: Tensor) -> Tensor:
                 for c, numbers in zip(moved, coordinates.tolist(), strict=True):
                     torch._foreach_copy_(e.leaves, problem.layout.split(plane.point(c)))
                     common.stands_at(e.leaves, pieces, numbers)
-                    with common:
+                    with common if common.pays else nullcontext():
                         found.append(value().reshape(()))
             total += (batch.count / e.num_items) * torch.stack(found).double().cpu()
     return total

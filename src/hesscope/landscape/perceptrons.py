@@ -49,9 +49,10 @@ def _sums(
     for start in range(0, len(inputs), EXAMPLES):
         some = slice(start, start + EXAMPLES)
         first = [_product(W, inputs[some], b) for W, b in layers[0]]
-        for i in range(0, len(coordinates), POINTS):
-            outputs = _through(mlp, layers, first, coordinates[i : i + POINTS])
-            sums[i : i + POINTS] += score(outputs, targets[some])
+        num = max(1, POINTS * EXAMPLES // len(inputs[some]))  # small batches take more points
+        for i in range(0, len(coordinates), num):
+            outputs = _through(mlp, layers, first, coordinates[i : i + num])
+            sums[i : i + num] += score(outputs, targets[some])
     return sums
 
 

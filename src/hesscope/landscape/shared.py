@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 AFFINE = {F.linear, F.conv1d, F.conv2d, F.conv3d}
 FEW = 64  # classes or units up to which rows of their own are faster
 MANY = 128  # examples from which that is so
+SHORT = 30  # calls of a model so small that its softmax is worth an answer
+WIDE = 48  # inputs of a unit from which a product costs more than a sum of what is kept
 KEPT = 1 << 28  # bytes of outputs that are kept for one batch
 
 
@@ -37,7 +39,7 @@ class Shared(TorchFunctionMode):
         self._data = {tensor.untyped_storage().data_ptr() for tensor in data if tensor.numel()}
         self._outputs: dict[tuple[Any, ...], list[Tensor] | None] = {}
         self._labels: dict[tuple[int, int], bool] = {}
-        self._room = KEPT
+        self._room, self._calls, self._answers = KEPT, 0, 0
 
     def stands_at(
         self,
@@ -49,11 +51,17 @@ class Shared(TorchFunctionMode):
         self._places = {id(leaf): i for i, leaf in enumerate(leaves)}
         self._pieces, self._coordinates = pieces, coordinates
 
+    @property
+    def pays(self) -> bool:
+        """Whether it has been worth listening to all of a model's calls, which costs some time."""
+        return self._calls == 0 or self._answers > 0 or self._calls <= SHORT
+
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The answer to one call of a torch function."""
         kwargs = kwargs or {}
+        self._calls += 1
         found = None
         if func in AFFINE:
             found = self._affine(func, args, kwargs)
@@ -62,7 +70,7 @@ class Shared(TorchFunctionMode):
         return func(*args, **kwargs) if found is None else found
 
     def _affine(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-        if len(args) >= 2 and id(args[1]) in self._places and self._is_data(args[0]):
+        if len(args) >= 2 and self._is_wide(args[1]) and self._is_data(args[0]):
             x, weight = args[:2]
             rest = {i: a for i, a in enumerate(args[2:])}
             bias = kwargs.get("bias", rest.pop(0, None))
@@ -71,6 +79,7 @@ class Shared(TorchFunctionMode):
             key = (func, x.data_ptr(), x.shape, x.stride(), places, str(others))
             if key not in self._outputs:
                 self._outputs[key] = self._parts(func, args, kwargs, bias)
+            self._answers += 1
             return self._combined(self._outputs[key])
         if func is F.linear and len(args) + len(kwargs) == 3:
             return _in_rows(args[0], args[1], args[2] if len(args) == 3 else kwargs.get("bias"))
@@ -131,6 +140,10 @@ class Shared(TorchFunctionMode):
         if key not in self._labels:  # none is to be ignored
             self._labels[key] = bool(((target >= 0) & (target < input.shape[1])).all())
         return self._labels[key]
+
+    def _is_wide(self, weight: Any) -> bool:
+        """Whether it is a weight of theta, with many inputs for each unit."""
+        return id(weight) in self._places and weight[0].numel() >= WIDE
 
     def _is_data(self, tensor: Any) -> bool:
         if not isinstance(tensor, Tensor) or tensor.requires_grad or is_batchedtensor(tensor):

@@ -51,7 +51,8 @@ def sharpness(
     - "critical": 2/t for the shortest step t down the gradient, or t times the optimiser's update,
       that raises the loss; for a quadratic g'Hg/g'g.
 
-    Maxima are climbed for and are lower bounds. None of the measures but ASAM survives a rescaling
+    Maxima are climbed for and are lower bounds; away from a minimum they hold the slope, too, and
+    their note says how much. None of the measures but ASAM survives a rescaling
     of weights that leaves the network what it is (Dinh et al. 2017), and none is generalisation.
 
     Args:
@@ -83,8 +84,8 @@ def sharpness(
     pairs = eigsh(H, k=1, seed=seed)
     traced = trace(H, rtol=0.02, pairs=pairs, seed=seed)
     measures = [
-        *_keskar(problem, epsilon, subspace, steps, seed, loss, cost),
-        _worst(problem, radius, steps, pairs, loss, cost),
+        *_keskar(problem, g, epsilon, subspace, steps, seed, loss, cost),
+        _worst(problem, g, radius, steps, pairs, loss, cost),
         _average(problem, radius, num_pairs, seed, loss, cost),
         *_ascents(problem, radius, adaptive_radius, m, num_parts, cost),
         SharpnessMeasure(
@@ -118,6 +119,7 @@ def _check(**numbers: float) -> None:
 
 def _keskar(
     problem: Problem,
+    g: Tensor,
     epsilon: float,
     subspace: int,
     steps: int,
@@ -140,18 +142,21 @@ def _keskar(
     unit = f"% of 1 + loss, box of {epsilon:g} (|θ| + 1)"
     found = []
     for name, farthest in (("Keskar box", in_all), ("Keskar subspace", in_some)):
-        starts = [farthest(problem.gradient()), farthest(_drawn(problem, seed + subspace))]
-        cost.gradients += 1
+        starts = [farthest(g), farthest(_drawn(problem, seed + subspace))]
         top = climb(problem, farthest, starts, steps, cost)
-        scaled = 100 / (1 + loss)
-        found.append(
-            _bound(name, scaled * (top.loss - loss), scaled * top.spread, unit, NOTHING, top)
-        )
+        slope = float(g @ farthest(g))
+        found.append(_bound(name, top, loss, slope, 100 / (1 + loss), unit, NOTHING))
     return found
 
 
 def _worst(
-    problem: Problem, radius: float, steps: int, pairs: Eigenpairs, loss: float, cost: Cost
+    problem: Problem,
+    g: Tensor,
+    radius: float,
+    steps: int,
+    pairs: Eigenpairs,
+    loss: float,
+    cost: Cost,
 ) -> SharpnessMeasure:
     """Of the ball: climbed for from both ends of the sharpest direction and down the gradient."""
     v = pairs.eigenvectors[:, 0].to(problem.device, problem.dtype)
@@ -160,17 +165,21 @@ def _worst(
         norm = float(g.norm())
         return g * (radius / norm) if norm > 0 else radius * v
 
-    starts = [radius * v, -radius * v, farthest(problem.gradient())]
-    cost.gradients += 1
+    starts = [radius * v, -radius * v, farthest(g)]
     top = climb(problem, farthest, starts, steps, cost)
     unit = f"{RISE}, ball of {radius:g}"
-    return _bound("worst in ball", top.loss - loss, top.spread, unit, UNITS, top)
+    return _bound("worst in ball", top, loss, radius * float(g.norm()), 1.0, unit, UNITS)
 
 
 def _bound(
-    name: str, value: float, spread: float, unit: str, invariant: str, top: Summit
+    name: str, top: Summit, loss: float, slope: float, scale: float, unit: str, invariant: str
 ) -> SharpnessMeasure:
-    note = f"a lower bound: the best of {len(top.heights)} climbs, {spread:.2g} above the next"
+    """A maximum that was climbed for, with what the slope alone would make of it."""
+    value, spread = scale * (top.loss - loss), scale * top.spread
+    note = (
+        f"a lower bound: the best of {len(top.heights)} climbs, {spread:.2g} above the next; "
+        f"the slope at θ alone makes {scale * slope:.2g}"
+    )
     return SharpnessMeasure(name, value, spread, "bound", unit, invariant, note)
 
 

@@ -82,7 +82,7 @@ def _guesses(problem: Problem) -> Iterator[Symmetry]:
         if between:
             guesses.append(_before_norm(name, layer, between[0]))
     if weighted:
-        guesses.append(_shift(*weighted[-1][1:]))
+        guesses += _shifts(*weighted[-1][1:])
     guesses += [g for n, m in problem.model.named_modules() for g in _attention(n, m)]
     for guess in guesses:
         if guess is not None and all(part[0] in known for part in guess.parts):
@@ -110,12 +110,17 @@ def _before_norm(name: str, layer: nn.Module, norm: tuple[str, nn.Module]) -> Sy
     return Symmetry(f"scale before {norm[0]}", 1, parts)
 
 
-def _shift(name: str, layer: nn.Module) -> Symmetry | None:
-    """A number added to all outputs, which softmax does not see."""
-    if not isinstance(layer, nn.Linear) or layer.bias is None:
-        return None
-    part = (f"{name}.bias".lstrip("."), 0, layer.out_features, 1)
-    return Symmetry(f"softmax shift of {name}", 1, (part,), shifts=True)
+def _shifts(name: str, layer: nn.Module) -> list[Symmetry]:
+    """The same added to all outputs, constant or linear in the inputs: no softmax sees it."""
+    if not isinstance(layer, nn.Linear):
+        return []
+    weight, bias = (f"{name}.{key}".lstrip(".") for key in ("weight", "bias"))
+    label = "softmax shift of"
+    found = [Symmetry(f"{label} {weight}", layer.in_features, ((weight, 1, 1, 1),), shifts=True)]
+    if layer.bias is not None:
+        part = (bias, 0, layer.out_features, 1)
+        found.append(Symmetry(f"{label} {bias}", 1, (part,), shifts=True))
+    return found
 
 
 def _attention(name: str, module: nn.Module) -> list[Symmetry]:

@@ -62,7 +62,8 @@ def interpolation(
     ax.set_xlim(-0.03, 1.03)
     ax.set_xticks(np.linspace(0, 1, 5), ["0\n$θ_a$", "0.25", "0.5", "0.75", "1\n$θ_b$"])
     ax.set_xlabel(r"$t$ on the line $θ_a + t\,(θ_b - θ_a)$")
-    ax.set_ylabel("mean loss")
+    tested = any(line.test_losses is not None for line in lines)
+    ax.set_ylabel("mean loss (dotted: test data)" if tested else "mean loss")
     quiet(ax)
     return ax
 
@@ -80,7 +81,8 @@ def path(result: LossPath, *, ax: Axes | None = None) -> Axes:
         RuntimeError: if matplotlib is not installed.
     """
     named = [("line", result.line), ("line after matching units", result.matched)]
-    named.append((f"{result.kind}, {len(result.bends)} bends", result.curve))
+    num = len(result.bends)
+    named.append((f"{result.kind}, {num} bend{'s' if num > 1 else ''}", result.curve))
     shown = [(name, line) for name, line in named if line is not None]
     ax = interpolation([line for _, line in shown], ax=ax, labels=[name for name, _ in shown])
     ax.set_xlabel("$t$ along the line or the curve")

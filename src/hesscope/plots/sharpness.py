@@ -56,7 +56,7 @@ def sharpness(
         text = f"{label} (loss {result.loss:.3g})"
         ax.errorbar(values, height, xerr=errors, fmt="o", color=colour, ms=4.5, label=text)
         bounds = [j for j, m in enumerate(mine) if m.kind == "bound"]
-        ax.plot(values[bounds] * 1.04, height[bounds], ">", color=colour, markersize=3)
+        ax.plot(values[bounds] * 1.12, height[bounds], ">", color=colour, markersize=3)
     ax.axvline(1.0, color=LINE, linewidth=0.6)
     ax.set_xscale("log")
     ax.set_yticks(range(len(names)), names)

@@ -56,7 +56,7 @@ class LossPath(Result):
             )
             lines += [f"  {group}" for group in self.permuted]
         lines.append(
-            f"{self.kind} with {len(self.bends)} bends: {_barrier(self.curve)}, "
+            f"{self.kind} with {len(self.bends)} trained points: {_barrier(self.curve)}, "
             f"length {self.curve.distance:.4g} ({self.num_gradients} gradients of batches)"
         )
         if self.curve.test_losses is not None:
