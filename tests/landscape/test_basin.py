@@ -133,6 +133,6 @@ def test_a_figure_has_a_line_for_each_walk():
     f = hs.Problem.from_function(lambda t: t[0] ** 2, torch.zeros(2).double())
     found = hs.basin(f, num_directions=2, num_matvecs=10)
     ax = hs.plots.basin(found)
-    assert len(ax.lines) == len(found.walks) + 1
+    assert len(ax.lines) == len(found.walks) + 2
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     ax.figure.canvas.draw()

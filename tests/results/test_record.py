@@ -49,7 +49,9 @@ MEASURE = SharpnessMeasure("größe", math.nan, math.inf, "unknown", "1/θ²", "
 WALK = Walk("größe", "flat", AWKWARD, AWKWARD.view(3, 2), math.inf, 0.0, -0.0, math.nan)
 RESULTS = {
     "walk": WALK,
-    "basin": Basin(0.5, 0.1, 9.0, (WALK,), 1e-3, hs.Interval(0, 3), ("ö",), 1, 4, 2, 3, {"n": 4}),
+    "basin": Basin(
+        0.5, 0.1, 9.0, 1e-9, (WALK,), 1e-3, hs.Interval(0, 3), ("ö",), 1, 4, 2, 3, {"n": 4}
+    ),
     "measure": MEASURE,
     "sharpness": Sharpness(0.5, (MEASURE, MEASURE), math.inf, 1, 2, 3, {"n": 4}),
     "comparison": SharpnessComparison(False, (1.0, math.nan), 0.5, ("a",), (math.inf,), (-0.0,)),

@@ -88,8 +88,9 @@ def basin(
         z = probes.gaussian(problem.n, seed + 100 + i, dtype=problem.dtype, device=problem.device)
         walks.append(walker.straight(f"random {i + 1}", "random", z / z.norm()))
     counted, more = _count(H, tau, num_matvecs, seed)
+    noise = rounding.loss_change_noise(problem.dtype, abs(loss))
     return Basin(
-        loss, rise, radius, tuple(walks), tau, counted,
+        loss, rise, radius, noise, tuple(walks), tau, counted,
         tuple(f"{s.name}, {s.dimensions} dimensions" for s in known),
         sum(s.dimensions for s in known), problem.n,
         top.num_matvecs + spent + walker.num_matvecs + more, int(cost.losses), problem.facts(),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hesscope import rounding
+from hesscope.plots.colours import LINE
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.basin import Basin
 
@@ -19,7 +19,8 @@ COLOURS = {"flat": POSITIVE, "symmetry": MARK, "random": NEGATIVE}
 def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     """The larger of the two rises of the loss, absolute, over the distance; both logarithmic.
 
-    A line for each walk, coloured by kind; the dashed line is the rise at which widths are read.
+    A line for each walk, coloured by kind; the dashed line is the rise at which widths are read, the
+    dotted one what rounding hides.
 
     Args:
         result: of `hs.basin`.
@@ -30,19 +31,19 @@ def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     """
     ax = new_axes(ax, (5.8, 3.8))
     labels = {"flat": "flat (near-null)", "symmetry": "symmetry orbit", "random": "random"}
-    floor = rounding.eps() * max(abs(result.loss), 1.0)
+    floor = result.rounding
     for walk in result.walks:
         rises = np.abs(walk.rises.numpy()).max(axis=1)
         rises = np.where(np.isfinite(rises), np.maximum(rises, floor), np.nan)
         label = labels.pop(walk.kind, None)
         ax.plot(walk.distances.numpy(), rises, color=COLOURS[walk.kind], linewidth=1.4, label=label)
-    ax.axhline(
-        result.rise, linestyle="--", color="#3d4249", linewidth=0.9, label="rise for a width"
-    )
+    ax.axhline(floor, linestyle=":", color=LINE, linewidth=0.9, label="rounding of the loss")
+    ax.axhline(result.rise, linestyle="--", color=LINE, linewidth=0.9, label="rise for a width")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("distance from θ in parameter space")
     ax.set_ylabel("|change of the mean loss|, worse side")
-    ax.legend(fontsize=8, frameon=False)
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    ax.legend(fontsize=8, frameon=False, ncols=3, **above)
     quiet(ax)
     return ax

@@ -46,6 +46,7 @@ class Basin(Result):
     loss: float
     rise: float  # of the loss, at which a width is read
     radius: float  # how far was looked
+    rounding: float  # how far off a difference of losses is, about
     walks: tuple[Walk, ...]
     tau: float  # |λ| below which an eigenvalue counts as zero
     num_flat: Interval | None  # eigenvalues within ± tau
