@@ -18,6 +18,7 @@ from hesscope.curvature.preconditioned import PreconditionedHessian as Precondit
 from hesscope.curvature.tangent_kernel import TangentKernel as TangentKernel
 from hesscope.curvature.tangent_kernel import gram_spectrum as gram_spectrum
 from hesscope.dense.spectrum import spectrum as spectrum
+from hesscope.diagnosis.course.verdicts import verdicts as verdicts
 from hesscope.estimators.conditioning import conditioning as conditioning
 from hesscope.estimators.density import spectral_density as spectral_density
 from hesscope.estimators.diagonal import diagonal as diagonal

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hesscope import store
+from hesscope.diagnosis.course.verdicts import verdicts
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC
 from hesscope.examination.question import asked
 from hesscope.monitor.check import Check, Memory, NotFiniteError
@@ -24,7 +25,8 @@ from hesscope.monitor.sinks import sink
 from hesscope.problem.problem import Problem
 from hesscope.results.history import Event, History
 from hesscope.results.result import Result
-from hesscope.steps.kinds import unwrapped
+from hesscope.results.verdict import Verdict
+from hesscope.steps.kinds import is_adaptive, unwrapped
 from hesscope.system.collectives import is_first_process, num_processes, sum_of_number
 
 OVERHEAD = 0.05  # of the time of training, where nothing else is asked for
@@ -163,6 +165,10 @@ class Monitor:
             results=self._results,
         )
 
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """What the run has been through so far, and what it is heading for: see `hs.verdicts`."""
+        return verdicts(self.history)
+
     def close(self) -> None:
         """Ends watching: the optimiser is let alone, and what is left is written."""
         for handle in self._handles:
@@ -246,6 +252,7 @@ class Monitor:
             "data_hash": _hash(self.problem.batches.fingerprints),
             "num_items": self.problem.num_items,
             "optimizer": None if optimizer is None else type(optimizer).__name__,
+            "adaptive": optimizer is not None and is_adaptive(optimizer),
         }
 
     def _take_up(self, folder: store.RunFolder, first_step: int | None) -> None:

@@ -1,0 +1,1 @@
+"""A history in, verdicts out: what a run has been through, and what it is heading for."""

@@ -1,0 +1,227 @@
+"""Has the run diverged, or is it about to?"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from hesscope.diagnosis.course.trends import against, is_adaptive, of_steps, together
+from hesscope.results.history import History
+from hesscope.results.verdict import Confidence, Verdict, known
+
+SOURCE = (
+    "linear stability: LeCun, Bottou, Orr and Müller 1998, section 4; spikes of adaptive "
+    "optimisers, from curvature along the step: Bai et al. 2025"
+)
+# lr·sharpness over its limit, beyond what the edge of stability shows (see `edge`).
+OVER, OVER_ADAPTIVE = 1.5, 2.0
+LAST = 3  # checks, all of which must show it
+RISING = 4  # checks of a loss that rises at each
+STAYS, LOST = 8, 0.5  # checks, and the share of all that had been won, that are a loss for good
+REGAINED = 0.1  # of what had been won, and the best loss once more: then the loss is rising
+CAUGHT = (
+    "λmax that falls until lr·sharpness is below 1, and a loss that follows it: then it was a "
+    "catapult"
+)
+FALLING = 0.8  # λmax over what it was at the first of these checks: it may still be caught
+
+
+def divergence(history: History) -> Verdict | None:
+    """The verdict "divergence": that it has happened, or that it is ahead.
+
+    It has happened where the loss is not finite and has not become so again, or where half of what
+    had been won is lost, and the loss at least twice its best, at each of the last eight checks. It
+    is ahead where the loss has risen at each of the last four, to twice its best and by a tenth of
+    what had been won; or, before that, where lr·sharpness was over 1.5 times its limit (2 for
+    adaptive optimisers, whose limit is soft) at each of the last three and the curvature along each
+    of these steps outweighed its slope, so that they climb.
+
+    >>> from hesscope.results.history import Event
+    >>> lost = Event(30, "not finite", "the loss of the probe data is nan")
+    >>> divergence(History.of({"loss": {0: 1.0, 20: 8.0}}, events=(lost,))).claim
+    'diverged: the loss is not finite at step 30'
+    """
+    lost = _lost(history)
+    if not math.isnan(lost):
+        return _diverged(history, lost)
+    for seen, tell in ((_given_up, _gone), (_rising, _rises), (_climbing, _climbs)):
+        steps = seen(history)
+        if len(steps):
+            return tell(history, steps)
+    return None
+
+
+def _lost(history: History) -> float:
+    """The first step of those at the end without a finite loss; NaN where it is finite."""
+    told = history.get("train_loss")
+    bad = [int(step) for step in told.steps[~told.values.isfinite()]]
+    bad += [event.step for event in history.events if event.kind == "not finite"]
+    good = [
+        int(s.steps[-1]) for key in ("loss", "train_loss") if len(s := history.get(key).finite())
+    ]
+    after = [step for step in bad if step >= max(good, default=-1)]
+    return min(after, default=math.nan)
+
+
+def _diverged(history: History, lost: float) -> Verdict:
+    steps, over = together(history, "sharpness_over_limit")
+    since = _over_since(steps, over)
+    claim = f"diverged: the loss is not finite at step {int(lost)}"
+    if not math.isnan(since):
+        claim += f"; lr·sharpness was over its limit since step {int(since)}"
+        advice = "go on from a checkpoint before that step with a lower lr, or a longer warm-up"
+    elif len(over):
+        claim += f"; lr·sharpness was under its limit, {over[-1]:.2g} of it, at the last check"
+        advice = (
+            "the step size does not explain it at the checks that were made: look at the batches "
+            "of these steps, at overflow in low precision, and check more often"
+        )
+    else:
+        advice = "go on from the last checkpoint with a finite loss, with half the lr"
+    loss = history.get("loss").finite()
+    return _verdict(
+        claim,
+        advice,
+        [
+            ("first_step", "from step", lost if math.isnan(since) else since),
+            ("last_step", "to step", lost),
+            ("sharpness_over_limit", "lr·sharpness over its limit", _last(over)),
+            ("loss", "last finite loss", loss.last),
+        ],
+        "a loss that becomes finite again: then it was one bad batch",
+    )
+
+
+def _over_since(steps: Tensor, over: Tensor) -> float:
+    """The step from which on all checks lie over the limit; NaN if the last does not."""
+    since = math.nan
+    for step, value in zip(reversed(steps.tolist()), reversed(over.tolist()), strict=True):
+        if value <= 1:
+            break
+        since = float(step)
+    return since
+
+
+def _rising(history: History) -> Tensor:
+    """The steps at the end at which the loss rises, if it does so in earnest."""
+    steps, loss = together(history, "loss")
+    if len(loss) < RISING or not bool((loss[-RISING:].diff() > 0).all()):
+        return steps[:0]
+    best, now = float(loss.min()), float(loss[-1])
+    won = float(loss[0]) - best
+    if now - best < max(REGAINED * won, abs(best)) or won < 0:
+        return steps[:0]
+    falls = (loss.diff() <= 0).nonzero().flatten()
+    return steps[int(falls[-1]) + 1 if len(falls) else 0 :]
+
+
+def _given_up(history: History) -> Tensor:
+    """The steps at the end at which half of what had been won is lost, if they are many."""
+    steps, loss = together(history, "loss")
+    if len(loss) < STAYS:
+        return steps[:0]
+    best = float(loss.min())
+    high = best + max(LOST * (float(loss[0]) - best), abs(best))
+    low = (loss < high).nonzero().flatten()
+    after = steps[int(low[-1]) + 1 :]
+    return after if len(after) >= STAYS else steps[:0]
+
+
+def _climbing(history: History) -> Tensor:
+    """The last steps, if lr·sharpness is over its limit and the curvature makes them climb."""
+    keys = ("sharpness_over_limit", "predicted_change", "update_curvature", "update_norm")
+    steps, over, predicted, curvature, size = (x[-LAST:] for x in together(history, *keys))
+    limit = OVER_ADAPTIVE if is_adaptive(history) else OVER
+    slope = predicted - curvature * size.square() / 2
+    holds = (over > limit) & (slope < 0) & (predicted > 0)
+    return steps if len(steps) == LAST and bool(holds.all()) else steps[:0]
+
+
+def _gone(history: History, steps: Tensor) -> Verdict:
+    at, over = together(history, "sharpness_over_limit")
+    around = over[(at <= steps[0])][-LAST:]
+    highest = float(around.max()) if len(around) else math.nan
+    claim = f"what was learned is lost: since step {int(steps[0])} the loss stays high"
+    if highest > 1:
+        claim += f", after lr·sharpness went to {highest:.2g} of its limit"
+    return _verdict(
+        claim,
+        _advice(highest, int(steps[0])),
+        [*_evidence(history, steps), ("highest", "highest before", highest)],
+        "a loss that falls below half of where it is, at the same lr",
+    )
+
+
+def _rises(history: History, steps: Tensor) -> Verdict:
+    over, sharpness = _over(history, steps), _values(history, "lambda_max", steps)
+    claim = f"divergence ahead: the loss rises since step {int(steps[0])}"
+    if not math.isnan(over):
+        side = "over" if over > 1 else "under"
+        claim += f", with lr·sharpness at {over:.2g} of its limit, {side} it"
+    confidence: Confidence = "measured"
+    if len(sharpness) > 1 and sharpness[-1] <= FALLING * sharpness[0]:
+        claim = f"undecided: {claim}; but λmax falls, so that it may be caught (a catapult)"
+        confidence = "undecided"
+    evidence = _evidence(history, steps)
+    return _verdict(claim, _advice(over, int(steps[0])), evidence, CAUGHT, confidence)
+
+
+def _climbs(history: History, steps: Tensor) -> Verdict:
+    over = _over(history, steps)
+    claim = (
+        f"divergence ahead: lr·sharpness is at {over:.2g} of its limit, and the curvature along "
+        "the steps makes them climb"
+    )
+    return _verdict(claim, _advice(over, int(steps[0])), _evidence(history, steps), CAUGHT)
+
+
+def _values(history: History, key: str, steps: Tensor) -> Tensor:
+    return history.get(key).finite().between(int(steps[0]), int(steps[-1])).values
+
+
+def _over(history: History, steps: Tensor) -> float:
+    return _last(_values(history, "sharpness_over_limit", steps))
+
+
+def _evidence(history: History, steps: Tensor) -> list[tuple[str, str, float]]:
+    loss = _values(history, "loss", steps)
+    return [
+        *of_steps(steps),
+        ("sharpness_over_limit", "lr·sharpness over its limit", _over(history, steps)),
+        ("loss_first", "loss at first", float(loss[0]) if len(loss) else math.nan),
+        ("loss", "loss now", _last(loss)),
+    ]
+
+
+def _advice(over: float, first: int) -> str:
+    if over > 1:
+        return f"lr below {1 / over:.2g} of what it is, from a checkpoint of step {first} or before"
+    return (
+        "the step size does not explain it: look at the batches and labels of these steps, and at "
+        f"the weight decay; a checkpoint of step {first} is before it"
+    )
+
+
+def _last(values: Tensor) -> float:
+    return float(values[-1]) if len(values) else math.nan
+
+
+def _verdict(
+    claim: str,
+    advice: str,
+    evidence: list[tuple[str, str, float]],
+    contradiction: str,
+    confidence: Confidence = "measured",
+) -> Verdict:
+    return Verdict(
+        key="divergence",
+        name="divergence",
+        claim=claim,
+        **known(*evidence),
+        assumptions=("the probe data stands for what is trained on", against(contradiction)),
+        confidence=confidence,
+        advice=advice,
+        source=SOURCE,
+        finding=confidence != "undecided",
+    )

@@ -1,0 +1,113 @@
+"""Is training on a plateau: no progress, although the gradient is no noise and no minimum near?"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from hesscope.diagnosis.course.noise_floor import SIGNAL
+from hesscope.diagnosis.course.stall import over_noise, signal_share, stalled
+from hesscope.diagnosis.course.trends import against, median, of_steps, together, trend
+from hesscope.results.history import History
+from hesscope.results.verdict import Verdict, known
+
+SOURCE = "Dauphin et al. 2014; bouncing between walls: Xing, Arpit, Tsirigotis and Bengio 2018"
+VISIBLE = 2.0  # standard errors, from which on a gradient is more than luck
+ARRIVED = 1e-3  # of its largest: a gradient below may as well be that of a minimum
+CONVERGING, ONE_WAY = 1.5, 0.5  # the gradient shrinks by this factor, with this Kendall's tau
+NEGATIVE = 1e-2  # of λmax, from which on λmin is a way down
+NEAR, FAR = 0.8, 0.1  # of its limit: lr·sharpness that bounces, and that creeps
+
+
+def plateau(history: History) -> Verdict | None:
+    """The verdict "plateau".
+
+    Over the last half of the run the loss falls by less than 2 %, but the gradient stays: it is
+    above twice its noise over the data, most of the training gradient is signal, it does not shrink
+    from check to check as it does towards a minimum, and it is not below a thousandth of the
+    largest that was seen, unless there is negative curvature, which no minimum has.
+
+    >>> flat, up = {t: 1.0 for t in range(20)}, {t: 0.5 for t in range(20)}
+    >>> plateau(History.of({"loss": flat, "gradient_norm": up})).claim
+    'a plateau since step 10: the loss does not fall, although the gradient stays at 0.5'
+    """
+    steps = stalled(history)
+    if not len(steps):
+        return None
+    here = history[int(steps[0]) : int(steps[-1]) + 1]
+    at, g = together(here, "gradient_norm")
+    if len(g) < 2 or over_noise(history, steps) <= VISIBLE:
+        return None
+    if signal_share(history, steps) < SIGNAL or _converging(at, g):
+        return None
+    downward, largest = _downward(here), float(history["gradient_norm"].finite().values.max())
+    if median(g) < ARRIVED * largest and not downward:
+        return None
+    return _verdict(here, steps, median(g), downward=downward)
+
+
+def _converging(steps: Tensor, g: Tensor) -> bool:
+    found = trend(steps, g)
+    return found.tau <= -ONE_WAY and found.first >= CONVERGING * found.last
+
+
+def _downward(here: History) -> bool:
+    """Whether there is negative curvature, in the spectrum or along the gradient."""
+    _, lowest, top = together(here, "lambda_min", "lambda_max")
+    along = here.get("gradient_curvature").finite().values
+    return (len(lowest) > 0 and bool(median(lowest + NEGATIVE * top.abs()) < 0)) or (
+        len(along) > 0 and median(along) < 0
+    )
+
+
+def _verdict(here: History, steps: Tensor, g: float, *, downward: bool) -> Verdict:
+    over, in_top = _median(here, "sharpness_over_limit"), _median(here, "gradient_in_top")
+    why, advice = _cause(over, in_top, downward=downward)
+    return Verdict(
+        key="plateau",
+        name="plateau",
+        claim=f"a plateau since step {int(steps[0])}: the loss does not fall, although the "
+        f"gradient stays at {g:.2g}{why}",
+        **known(
+            *of_steps(steps),
+            ("loss", "loss", _median(here, "loss")),
+            ("gradient_norm", "gradient norm", g),
+            ("gradient_noise", "its noise over the data", _median(here, "gradient_noise")),
+            ("sharpness_over_limit", "lr·sharpness over its limit", over),
+            ("gradient_in_top", "share of the gradient along the top eigenvector", in_top),
+            ("gradient_curvature", "g·Hg/g·g", _median(here, "gradient_curvature")),
+            ("lambda_min", "λmin", _median(here, "lambda_min")),
+        ),
+        assumptions=(
+            "the loss of the probe data",
+            against("a loss that falls by itself within as many steps again"),
+        ),
+        advice=advice,
+        source=SOURCE,
+        finding=True,
+    )
+
+
+def _cause(over: float, in_top: float, *, downward: bool) -> tuple[str, str]:
+    if downward:
+        return (
+            "; negative curvature leads away from it",
+            "hs.escape(problem) follows the negative curvature; a larger lr leaves it sooner",
+        )
+    if over >= NEAR and in_top >= 0.5:
+        return (
+            "; most of it lies along the sharpest direction, in which the steps bounce",
+            "a lower lr: the bouncing dies out, and the other directions show",
+        )
+    if over <= FAR:
+        return (
+            f"; the steps are small, {over:.1g} of what is stable",
+            f"a larger lr: up to {1 / over:.2g} times is stable here" if over > 0 else "raise lr",
+        )
+    return "", "hs.diagnose(problem, optimizer) tells conditioning, dead layers and saddles apart"
+
+
+def _median(here: History, key: str) -> float:
+    values = here.get(key).finite().values
+    return median(values) if len(values) else math.nan

@@ -1,0 +1,52 @@
+"""Has the loss stopped falling, and how much of the training gradient is signal by then?"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hesscope.diagnosis.course.trends import median, together, trend
+from hesscope.results.history import History
+
+CHECKS = 8  # of the last half of the run
+LITTLE = 0.02  # of the loss, by which it falls over these
+NO_TREND = 0.2  # Kendall's tau, below which a fall is chance
+LR_GONE = 0.05  # of the largest lr: below, a schedule has ended
+
+
+def stalled(history: History) -> Tensor:
+    """The steps of the last half of the run, if the loss does not fall over them; else none.
+
+    Not if the learning rate is near zero there, for then a schedule has come to its end.
+    """
+    steps, loss = together(history, "loss")
+    here = slice(len(steps) // 2, None)
+    if len(steps[here]) < CHECKS or _lr_has_gone(history):
+        return steps[:0]
+    found = trend(steps[here], loss[here])
+    size = abs(found.middle) or 1.0
+    falls = found.change < -LITTLE * size and found.tau < -NO_TREND
+    rises = found.change > LITTLE * size and found.tau > NO_TREND
+    return steps[:0] if falls or rises else steps[here]
+
+
+def _lr_has_gone(history: History) -> bool:
+    lr = history.get("lr").finite()
+    return len(lr) > 0 and lr.last <= LR_GONE * float(lr.values.max())
+
+
+def signal_share(history: History, steps: Tensor) -> float:
+    """The median of |g|²/|g_B|², the share of signal in the training gradient; 1 if not known.
+
+    g is the gradient of the probe data, g_B the one that the step is made with.
+    """
+    found = history[int(steps[0]) : int(steps[-1]) + 1]
+    _, g, of_step = together(found, "gradient_norm", "training_gradient_norm")
+    known = of_step > 0
+    return median((g / of_step)[known].square()) if bool(known.any()) else 1.0
+
+
+def over_noise(history: History, steps: Tensor) -> float:
+    """The median of the gradient norm over its standard error; infinite where that is not known."""
+    found = history[int(steps[0]) : int(steps[-1]) + 1]
+    _, g, noise = together(found, "gradient_norm", "gradient_noise")
+    return median(g / noise) if len(g) and bool((noise > 0).all()) else float("inf")
