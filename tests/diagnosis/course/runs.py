@@ -129,11 +129,13 @@ PLANTED: dict[str, list[hs.History]] = {
         history(30, **FLAT | AT_A_SADDLE),
         history(30, **FLAT, sharpness_over_limit=1.0, gradient_in_top=0.9),
         history(30, **FLAT, sharpness_over_limit=0.01),
-        history(30, **FLAT, training_gradient_norm=0.6),
+        history(30, **FLAT, training_gradient_norm=0.6, measured_change=-1e-5),
+        history(30, **FLAT, gradient_curvature=1.0),
     ],
     "noise_floor": [
         history(30, **FLAT, training_gradient_norm=5.0),
         history(30, **{**FLAT, "gradient_noise": 0.6}),
+        history(30, **FLAT, training_gradient_norm=0.6, measured_change=lambda i: 0.1 * (-1) ** i),
     ],
     "warm_up": [
         history(
@@ -220,11 +222,14 @@ NEAR: dict[str, list[hs.History]] = {
         history(30, **{**FLAT, "gradient_norm": lambda i: 1.0 if i < 4 else 1e-5}),  # arrived
         history(30, **{**FLAT, "gradient_noise": 0.4}),
         history(30, **FLAT, training_gradient_norm=2.0),
+        history(30, **FLAT, gradient_curvature=100.0),  # nothing is left to be won
+        history(30, **FLAT, training_gradient_norm=0.6, measured_change=lambda i: 0.1 * (-1) ** i),
         history(30, **{**FLAT, "lr": piecewise((0, 0.1), (29, 0.001))}),  # the schedule's end
     ],
     "noise_floor": [
         history(30, **{**FLAT, "loss": falling}, training_gradient_norm=5.0),
-        history(30, **FLAT, training_gradient_norm=0.55),
+        history(30, **FLAT, training_gradient_norm=0.55, measured_change=-1e-5),
+        history(30, **FLAT, training_gradient_norm=0.5, measured_change=lambda i: 0.1 * (-1) ** i),
         history(30, **{**FLAT, "lr": piecewise((0, 0.1), (29, 0.001))}, training_gradient_norm=5.0),
     ],
     "warm_up": [

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hesscope.diagnosis.course.stall import over_noise, signal_share, stalled
+from hesscope.diagnosis.course.stall import climbing_share, over_noise, signal_share, stalled
 from hesscope.diagnosis.course.trends import against, of_steps
 from hesscope.results.history import History
 from hesscope.results.verdict import Verdict, known
 
 SOURCE = "McCandlish, Kaplan, Amodei et al. 2018; Smith, Kindermans, Ying and Le 2018"
 SIGNAL = 0.5  # of the squared training gradient: below, most of it is noise
+CLIMBING = 0.25  # of the steps raise the loss, and batches are drawn: then they undo each other
 LUCK = 1.0  # the gradient of the probe data over its standard error: below, it may be luck itself
 
 
 def noise_floor(history: History) -> Verdict | None:
     """The verdict "noise floor".
 
-    The loss does not fall over the last half of the run, and less than half of the squared training
-    gradient is signal, or the gradient of the probe data is within its own standard error. Never a
-    finding: a constant lr ends here.
+    The loss does not fall over the last half of the run; and less than half of the squared training
+    gradient is signal, or a quarter of the steps on batches raise the loss, or the gradient of the
+    probe data is within its own standard error. Never a finding: a constant lr ends here.
 
     >>> flat, g = {t: 1.0 for t in range(20)}, {t: 0.1 for t in range(20)}
     >>> rows = {"loss": flat, "gradient_norm": g, "training_gradient_norm": flat}
@@ -29,22 +30,31 @@ def noise_floor(history: History) -> Verdict | None:
     steps = stalled(history)
     if not len(steps):
         return None
-    share, over = signal_share(history, steps), over_noise(history, steps)
-    if share >= SIGNAL and over > LUCK:
+    over = over_noise(history, steps)
+    if over > LUCK and not is_of_batches(history, steps):
         return None
-    return _verdict(steps, share, over)
+    share, climbing = signal_share(history, steps), climbing_share(history, steps)
+    return _verdict(steps, share, climbing, over)
 
 
-def _verdict(steps: Tensor, share: float, over: float) -> Verdict:
-    start = f"gradient noise dominates since step {int(steps[0])}: the loss rests, and "
+def is_of_batches(history: History, steps: Tensor) -> bool:
+    """Whether the steps are mostly the luck of their batches."""
+    little = signal_share(history, steps) < SIGNAL
+    return little or climbing_share(history, steps) >= CLIMBING
+
+
+def _verdict(steps: Tensor, share: float, climbing: float, over: float) -> Verdict:
+    claim = f"gradient noise dominates since step {int(steps[0])}: the loss rests, and "
+    advice = (
+        "a lower lr (or its decay), an average of the weights, or larger batches bring the loss "
+        "down from here; more steps like these do not"
+    )
     if share < SIGNAL:
-        claim = f"{start}{100 * share:.2g} % of a step is signal"
-        advice = (
-            "a lower lr (or its decay), an average of the weights, or larger batches bring the "
-            "loss down from here; more steps like these do not"
-        )
+        claim += f"{100 * share:.2g} % of a step is signal"
+    elif climbing >= CLIMBING:
+        claim += f"{100 * climbing:.2g} % of the steps raise it"
     else:
-        claim = f"{start}the gradient of the data is {over:.2g} times its own noise"
+        claim += f"the gradient of the data is {over:.2g} times its own noise"
         advice = "further descent fits these examples, not what they were drawn from"
     return Verdict(
         key="noise_floor",
@@ -53,6 +63,7 @@ def _verdict(steps: Tensor, share: float, over: float) -> Verdict:
         **known(
             *of_steps(steps),
             ("signal_share", "signal in the squared training gradient", share),
+            ("climbing_share", "steps that raise the loss", climbing),
             ("gradient_over_noise", "gradient of the probe data over its noise", over),
         ),
         assumptions=(

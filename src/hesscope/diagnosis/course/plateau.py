@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor
 
-from hesscope.diagnosis.course.noise_floor import SIGNAL
-from hesscope.diagnosis.course.stall import over_noise, signal_share, stalled
+from hesscope.diagnosis.course.noise_floor import is_of_batches
+from hesscope.diagnosis.course.stall import LITTLE, over_noise, stalled
 from hesscope.diagnosis.course.trends import against, median, of_steps, together, trend
 from hesscope.results.history import History
 from hesscope.results.verdict import Verdict, known
@@ -24,9 +24,11 @@ def plateau(history: History) -> Verdict | None:
     """The verdict "plateau".
 
     Over the last half of the run the loss falls by less than 2 %, but the gradient stays: it is
-    above twice its noise over the data, most of the training gradient is signal, it does not shrink
-    from check to check as it does towards a minimum, and it is not below a thousandth of the
-    largest that was seen, unless there is negative curvature, which no minimum has.
+    above twice its noise over the data, it is not that of batches which undo each other, and it
+    does not shrink from check to check as it does towards a minimum. And there is something to be
+    won: along the gradient 2 % of the loss or more, ½|g|⁴/g·Hg, or any where g·Hg or λmin is
+    negative, as at no minimum. Where g·Hg is not known, a gradient above a thousandth of the
+    largest stands for it.
 
     >>> flat, up = {t: 1.0 for t in range(20)}, {t: 0.5 for t in range(20)}
     >>> plateau(History.of({"loss": flat, "gradient_norm": up})).claim
@@ -39,10 +41,10 @@ def plateau(history: History) -> Verdict | None:
     at, g = together(here, "gradient_norm")
     if len(g) < 2 or over_noise(history, steps) <= VISIBLE:
         return None
-    if signal_share(history, steps) < SIGNAL or _converging(at, g):
+    if is_of_batches(history, steps) or _converging(at, g):
         return None
-    downward, largest = _downward(here), float(history["gradient_norm"].finite().values.max())
-    if median(g) < ARRIVED * largest and not downward:
+    downward = _downward(here)
+    if not downward and _has_arrived(history, here):
         return None
     return _verdict(here, steps, median(g), downward=downward)
 
@@ -50,6 +52,15 @@ def plateau(history: History) -> Verdict | None:
 def _converging(steps: Tensor, g: Tensor) -> bool:
     found = trend(steps, g)
     return found.tau <= -ONE_WAY and found.first >= CONVERGING * found.last
+
+
+def _has_arrived(history: History, here: History) -> bool:
+    """Whether little is to be won along the gradient, as near a minimum."""
+    _, g, curvature, loss = together(here, "gradient_norm", "gradient_curvature", "loss")
+    if len(g):
+        return median(g.square() / (2 * curvature.abs()) - LITTLE * loss.abs()) < 0
+    largest = history["gradient_norm"].finite().values.max()
+    return median(here["gradient_norm"].finite().values) < ARRIVED * float(largest)
 
 
 def _downward(here: History) -> bool:
