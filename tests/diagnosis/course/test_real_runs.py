@@ -166,6 +166,21 @@ def test_steps_below_it_have_no_finding():
     assert keys(history) == set()
 
 
+@pytest.mark.parametrize(("make", "adaptive"), [(sgd(0.1), False), (adam(0.1), True)])
+def test_a_monitor_and_its_folder_tell_the_same_verdicts(make, adaptive, tmp_path):
+    problem = hs.Problem.from_function(lambda t: product(t, t), of_size(10, 1.0))
+    optimizer = make(list(problem.model.parameters()))
+    with hs.Monitor(problem, optimizer, every=1, to=tmp_path) as monitor:
+        for _ in range(12):
+            optimizer.zero_grad()
+            product(problem.model.theta, problem.model.theta).backward()
+            optimizer.step()
+    loaded = hs.load(tmp_path)
+    assert loaded.facts["adaptive"] is adaptive
+    assert [v.claim for v in hs.verdicts(loaded)] == [v.claim for v in monitor.verdicts()]
+    assert {v.key for v in monitor.verdicts()} >= {"plateau"}  # undecided: 12 of 16 checks
+
+
 X = torch.randn(200, 6, generator=torch.Generator().manual_seed(2)).double()
 LABELS = (X[:, 0] + torch.randn(200, generator=torch.Generator().manual_seed(3)) > 0).double()
 EXAMPLES = torch.cat([X, LABELS[:, None]], 1)
