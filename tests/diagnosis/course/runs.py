@@ -222,6 +222,7 @@ NEAR: dict[str, list[hs.History]] = {
         history(30, **{**FLAT, "gradient_norm": lambda i: 1.0 if i < 4 else 1e-5}),  # arrived
         history(30, **{**FLAT, "gradient_noise": 0.4}),
         history(30, **FLAT, training_gradient_norm=2.0),
+        history(30, **{**FLAT, "loss": lambda i: 500.0 if i < 3 else toothed(i)}),  # learned
         history(30, **FLAT, gradient_curvature=100.0),  # nothing is left to be won
         history(30, **FLAT, training_gradient_norm=0.6, measured_change=lambda i: 0.1 * (-1) ** i),
         history(30, **{**FLAT, "lr": piecewise((0, 0.1), (29, 0.001))}),  # the schedule's end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 import torch
@@ -38,16 +37,15 @@ def alarms(history: hs.History) -> list[tuple[int, str]]:
     ]
 
 
-@cache
-def network(lr: float, steps: int, every: int) -> hs.History:
-    """Full-batch gradient descent with MSE on a tanh network of 492 parameters."""
+def network(make: Steps, steps: int, every: int) -> hs.History:
+    """Full-batch training with MSE of a tanh network of 484 parameters."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4)]
     model = nn.Sequential(*layers)
     g = torch.Generator().manual_seed(1)
     x, y = torch.randn(64, 8, generator=g), torch.eye(4)[torch.randint(0, 4, (64,), generator=g)]
-    loss_fn, optimizer = nn.MSELoss(), torch.optim.SGD(model.parameters(), lr=lr)
+    loss_fn, optimizer = nn.MSELoss(), make(list(model.parameters()))
     usual = ["loss", "lr", "gradient_norm", "lambda_max", "stability", "gradient_curvature"]
     problem = hs.Problem(model, loss_fn, (x, y))
     with hs.Monitor(problem, optimizer, every=every, quantities=usual) as monitor:
@@ -101,7 +99,7 @@ def of_size(n: int, sharpness: float) -> Tensor:
 
 
 def test_a_network_at_the_edge_is_named_so():
-    history = network(0.8, 480, 12)
+    history = network(sgd(0.8), 480, 12)
     found = {verdict.key: verdict for verdict in hs.verdicts(history)}
     settled = history["lambda_max"].between(300, 480).values
     assert float(0.8 * settled.mean()) == pytest.approx(2, abs=0.1)
@@ -112,8 +110,17 @@ def test_a_network_at_the_edge_is_named_so():
 
 
 def test_a_network_below_the_edge_sharpens():
-    history = network(0.3, 400, 20)
+    history = network(sgd(0.3), 400, 20)
     assert keys(history) == {"progressive_sharpening"}
+    assert alarms(history) == []
+
+
+@pytest.mark.slow
+def test_adam_at_its_edge_is_named_so_and_its_jumps_at_a_small_loss_are_no_finding():
+    history = network(adam(0.05), 400, 5)
+    verdict = next(v for v in hs.verdicts(history) if v.key == "edge_of_stability")
+    assert "at the adaptive edge of stability since" in verdict.claim
+    assert verdict.evidence["sharpness_over_limit"] == pytest.approx(1, abs=0.1)
     assert alarms(history) == []
 
 

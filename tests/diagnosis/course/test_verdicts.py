@@ -130,6 +130,19 @@ def test_a_loss_that_is_not_finite_is_divergence(kind, over):
     assert ("does not explain it" in verdict.advice) == (over == 0.4)
 
 
+def test_the_cause_of_a_divergence_is_looked_for_where_it_began():
+    """What is measured on the way to infinity is no sharpness of anything."""
+    run = history(
+        8,
+        loss=lambda i: [2.0, 1.0, 0.8, 0.9, 4.0, 1e8, 1e20, 1e30][i],
+        sharpness_over_limit=lambda i: [0.5, 0.7, 0.9, 1.2, 1.4, 1e9, 0.3, -1e16][i],
+    )
+    run = replace(run, events=(hs.Event(80, "not finite", "the loss is nan"),))
+    verdict = _by_key(run)["divergence"]
+    assert "over its limit since step 30, up to 1.4 of it" in verdict.claim
+    assert verdict.evidence["sharpness_over_limit"] == 1.4
+
+
 def test_a_loss_that_is_finite_again_is_none():
     lost = hs.Event(40, "not finite", "the loss of the probe data is inf")
     run = replace(history(12, loss=lambda i: 2.0 * 0.9**i), events=(lost,))

@@ -65,42 +65,52 @@ def _lost(history: History) -> float:
 
 
 def _diverged(history: History, lost: float) -> Verdict:
-    steps, over = together(history, "sharpness_over_limit")
-    since = _over_since(steps, over)
+    since, over = _onset(history)
     claim = f"diverged: the loss is not finite at step {int(lost)}"
-    if not math.isnan(since):
-        claim += f"; lr·sharpness was over its limit since step {int(since)}"
+    first = int(lost if math.isnan(since) else since)
+    if math.isnan(over):
+        advice = "go on from the last checkpoint with a finite loss, with half the lr"
+    elif over > 1:
+        claim += f"; lr·sharpness was over its limit since step {first}, up to {over:.2g} of it"
         advice = "go on from a checkpoint before that step with a lower lr, or a longer warm-up"
-    elif len(over):
-        claim += f"; lr·sharpness was under its limit, {over[-1]:.2g} of it, at the last check"
+    else:
+        claim += f"; lr·sharpness was under its limit, {over:.2g} of it at most, as this began"
         advice = (
             "the step size does not explain it at the checks that were made: look at the batches "
             "of these steps, at overflow in low precision, and check more often"
         )
-    else:
-        advice = "go on from the last checkpoint with a finite loss, with half the lr"
-    loss = history.get("loss").finite()
     return _verdict(
         claim,
         advice,
         [
-            ("first_step", "from step", lost if math.isnan(since) else since),
+            ("first_step", "from step", first),
             ("last_step", "to step", lost),
-            ("sharpness_over_limit", "lr·sharpness over its limit", _last(over)),
-            ("loss", "last finite loss", loss.last),
+            ("sharpness_over_limit", "lr·sharpness over its limit, as it began", over),
+            ("loss", "last finite loss", history.get("loss").finite().last),
         ],
         "a loss that becomes finite again: then it was one bad batch",
     )
 
 
-def _over_since(steps: Tensor, over: Tensor) -> float:
-    """The step from which on all checks lie over the limit; NaN if the last does not."""
-    since = math.nan
-    for step, value in zip(reversed(steps.tolist()), reversed(over.tolist()), strict=True):
-        if value <= 1:
-            break
-        since = float(step)
-    return since
+def _onset(history: History) -> tuple[float, float]:
+    """When lr·sharpness went over its limit as the loss began to rise, and how far it was by then.
+
+    Later checks are left out: what is measured on the way to infinity says nothing of its cause.
+    """
+    steps, over, loss = together(history, "sharpness_over_limit", "loss")
+    if not len(steps):
+        return math.nan, math.nan
+    calm = int((loss < _high(loss, REGAINED)).nonzero().flatten()[-1]) if len(loss) > 1 else 0
+    around = slice(max(calm - 1, 0), calm + 2)
+    beyond = (over[around] > 1).nonzero().flatten()
+    since = float(steps[around][beyond[0]]) if len(beyond) else math.nan
+    return since, float(over[around].max())
+
+
+def _high(loss: Tensor, share: float) -> float:
+    """The loss with which this share of what had been won is lost, and that is twice the best."""
+    best = float(loss.min())
+    return best + max(share * (float(loss[0]) - best), abs(best), math.ulp(best))
 
 
 def _rising(history: History) -> Tensor:
@@ -108,9 +118,7 @@ def _rising(history: History) -> Tensor:
     steps, loss = together(history, "loss")
     if len(loss) < RISING or not bool((loss[-RISING:].diff() > 0).all()):
         return steps[:0]
-    best, now = float(loss.min()), float(loss[-1])
-    won = float(loss[0]) - best
-    if now - best < max(REGAINED * won, abs(best)) or won < 0:
+    if float(loss[-1]) < _high(loss, REGAINED):
         return steps[:0]
     falls = (loss.diff() <= 0).nonzero().flatten()
     return steps[int(falls[-1]) + 1 if len(falls) else 0 :]
@@ -121,9 +129,7 @@ def _given_up(history: History) -> Tensor:
     steps, loss = together(history, "loss")
     if len(loss) < STAYS:
         return steps[:0]
-    best = float(loss.min())
-    high = best + max(LOST * (float(loss[0]) - best), abs(best))
-    low = (loss < high).nonzero().flatten()
+    low = (loss < _high(loss, LOST)).nonzero().flatten()
     after = steps[int(low[-1]) + 1 :]
     return after if len(after) >= STAYS else steps[:0]
 

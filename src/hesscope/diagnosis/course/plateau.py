@@ -15,6 +15,7 @@ from hesscope.results.verdict import Verdict, known
 SOURCE = "Dauphin et al. 2014; bouncing between walls: Xing, Arpit, Tsirigotis and Bengio 2018"
 VISIBLE = 2.0  # standard errors, from which on a gradient is more than luck
 ARRIVED = 1e-3  # of its largest: a gradient below may as well be that of a minimum
+LEFT = 1e-2  # of what has been won: a loss below has been learned, however it jumps down there
 CONVERGING, ONE_WAY = 1.5, 0.5  # the gradient shrinks by this factor, with this Kendall's tau
 NEGATIVE = 1e-2  # of λmax, from which on λmin is a way down
 NEAR, FAR = 0.8, 0.1  # of its limit: lr·sharpness that bounces, and that creeps
@@ -28,7 +29,7 @@ def plateau(history: History) -> Verdict | None:
     does not shrink from check to check as it does towards a minimum. And there is something to be
     won: along the gradient 2 % of the loss or more, ½|g|⁴/g·Hg, or any where g·Hg or λmin is
     negative, as at no minimum. Where g·Hg is not known, a gradient above a thousandth of the
-    largest stands for it.
+    largest stands for it. A loss below a hundredth of what has been won is no plateau.
 
     >>> flat, up = {t: 1.0 for t in range(20)}, {t: 0.5 for t in range(20)}
     >>> plateau(History.of({"loss": flat, "gradient_norm": up})).claim
@@ -44,7 +45,7 @@ def plateau(history: History) -> Verdict | None:
     if is_of_batches(history, steps) or _converging(at, g):
         return None
     downward = _downward(here)
-    if not downward and _has_arrived(history, here):
+    if _has_learned(history, here) or (not downward and _has_arrived(history, here)):
         return None
     return _verdict(here, steps, median(g), downward=downward)
 
@@ -52,6 +53,12 @@ def plateau(history: History) -> Verdict | None:
 def _converging(steps: Tensor, g: Tensor) -> bool:
     found = trend(steps, g)
     return found.tau <= -ONE_WAY and found.first >= CONVERGING * found.last
+
+
+def _has_learned(history: History, here: History) -> bool:
+    """Whether what is left of the loss is little beside what has been won."""
+    left, first = _median(here, "loss"), float(history["loss"].finite().values[0])
+    return abs(left) <= LEFT * (first - left)
 
 
 def _has_arrived(history: History, here: History) -> bool:
