@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -66,3 +66,8 @@ test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minut
 		--target $(GUESTS) -r tests/zoo/guests.txt
 	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -n 2 -m zoo \
 		--show-capture=no --zoo-rows zoo-rows.json tests/zoo
+
+test-trainers: $(READY)  ## the monitor inside Lightning, transformers and Accelerate
+	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
+		--target $(GUESTS) -r tests/monitor/guests.txt
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py

@@ -46,6 +46,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert history.facts["provenance"]["torch"] == torch.__version__
 
 
+def test_quantities_keep_the_order_in_which_they_are_measured(tmp_path: Path) -> None:
+    keys = [f"quantity {i * 7 % 40}" for i in range(40)]
+    with store.RunFolder(tmp_path) as run:
+        run.add(0, dict.fromkeys(keys, 1.0))
+    assert list(hs.load(tmp_path)) == keys
+
+
 def test_a_run_is_continued_and_steps_are_replaced(tmp_path: Path) -> None:
     with store.RunFolder(tmp_path) as run:
         run.add(0, {"loss": 2.0})

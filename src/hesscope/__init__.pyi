@@ -2,6 +2,7 @@
 # name when it is first used. A line here makes a name public.
 
 from hesscope import ensemble as ensemble
+from hesscope import monitor as monitor
 from hesscope import plots as plots
 from hesscope import rmt as rmt
 from hesscope.anatomy.classes import class_decomposition as class_decomposition

@@ -128,7 +128,7 @@ class RunFolder:
         for key, result in results.items():
             record.save(result, result_folder(self.folder, key, step))
         with _told(self.folder, "write to"), self._db:
-            keys = {(row[0],) for row in rows}
+            keys = dict.fromkeys((row[0],) for row in rows)  # in the order of the table of rows
             self._db.executemany("INSERT OR IGNORE INTO quantities (key) VALUES (?)", keys)
             self._db.executemany(ADD_NUMBER, rows)
             self._db.executemany(
@@ -165,8 +165,12 @@ def holds_run(folder: str | Path) -> bool:
     return (Path(folder) / FILE).is_file()
 
 
-def read(folder: str | Path) -> History:
+def read(folder: str | Path, *, results: bool = True) -> History:
     """The history of a run folder as far as it has been written; its writer is not disturbed.
+
+    Args:
+        folder: that a Monitor writes or has written.
+        results: whether the spectra beside the numbers are read, too.
 
     Raises:
         ValueError: if it holds no run, or one of a newer schema.
@@ -183,10 +187,10 @@ def read(folder: str | Path) -> History:
         series = {key: _series(db, number) for number, key in keys}
         events = tuple(Event(*row) for row in db.execute("SELECT * FROM events ORDER BY step"))
         found = db.execute("SELECT key, step FROM results ORDER BY key, step").fetchall()
-    results: dict[str, dict[int, Result]] = {}
-    for key, step in found:
-        results.setdefault(key, {})[step] = record.load(result_folder(folder, key, step))
-    return History(series, events, facts, results)
+    loaded: dict[str, dict[int, Result]] = {}
+    for key, step in found if results else ():
+        loaded.setdefault(key, {})[step] = record.load(result_folder(folder, key, step))
+    return History(series, events, facts, loaded)
 
 
 def load(folder: str | Path) -> Any:

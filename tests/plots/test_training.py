@@ -74,6 +74,19 @@ def test_results_and_their_eigenvalues_give_the_same_picture():
     )
 
 
+def test_densities_are_drawn_as_the_counts_that_they_expect():
+    values = torch.cat([torch.zeros(40), torch.tensor([1.0, 1.0, 8.0])]).double()
+    density = hs.spectral_density(hs.as_operator(torch.diag(values)), max_matvecs=12)
+    ax = hs.plots.spectra_over_training([0, 5], [density, density])
+    shown = ax.collections[0].get_array()
+    assert shown.sum(axis=0).tolist() == pytest.approx([43.0, 43.0], rel=1e-6)
+    edges = ax.collections[0].get_coordinates()[:, 0, 1]
+    assert float(edges[-1]) > 8.0
+    inside = density.expected(-0.5, 0.5)  # 40, up to the luck of the start
+    assert shown[len(edges) // 2 - 1, 0] == pytest.approx(inside, rel=1e-6)
+    assert inside == pytest.approx(40.0, abs=3.0)
+
+
 def test_absolute_and_relative_thresholds_tell_opposite_stories_of_a_shrinking_spectrum():
     first = torch.tensor([1e-4, 1e-3, 1e-2, 0.1, 1.0]).double()
     shrinking = torch.stack([first, 1e-2 * first, 1e-4 * first])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from hesscope import __version__
+from hesscope.cli import runs
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.cli.stopping import stoppable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 HEALTHY, FINDINGS, FAILED = 0, 1, 2
 STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
 
+WITHOUT_TARGET = ("demo", "watch", "report", "show")
 TARGET = """\
 a target is a function without arguments that returns a hesscope.Problem, or (model, data) where the
 model computes its own loss (transformers, Lightning), or (model, loss_fn, data):
@@ -130,11 +132,20 @@ def _parser() -> argparse.ArgumentParser:
     sliced = _command(commands, "slice", _slice, "the loss along a line, a plane or a path")
     _add_target(sliced)
     add_slice_arguments(sliced)
-    show = _command(commands, "show", _show, "print a result that --save has written")
+    _add_readers(commands)
+    return parser
+
+
+def _add_readers(commands: Any) -> None:
+    """The commands that read what was written, and measure nothing."""
+    watch = _command(commands, "watch", runs.watch, "a training that is being watched, live")
+    runs.add_watch_arguments(watch)
+    page = _command(commands, "report", runs.report, "a run as one page to look at offline")
+    runs.add_report_arguments(page)
+    show = _command(commands, "show", _show, "print a result that --save has written, or a run")
     show.add_argument("folder", type=Path)
     show.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     show.add_argument("--json", action="store_true", help="print JSON on standard output")
-    return parser
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -142,7 +153,7 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
         name,
         help=text,
         description=text,
-        epilog=TARGET if name not in ("demo", "show") else None,
+        epilog=TARGET if name not in WITHOUT_TARGET else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -224,12 +235,15 @@ def _slice(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     import hesscope as hs
+    from hesscope.results.history import History
     from hesscope.results.record import read_provenance
 
     options.save, options.names = None, ()
-    _give(hs.load(options.folder), options)
+    found = hs.load(options.folder)
+    _give(found, options)
     if not options.json:
-        made = read_provenance(options.folder)
+        of_run = isinstance(found, History)
+        made = found.facts["provenance"] if of_run else read_provenance(options.folder)
         told = "made with " + ", ".join(f"{name} {value}" for name, value in made.items())
         options.output.tell(printable(told, [told]))
     return HEALTHY
@@ -268,7 +282,8 @@ def _give(result: Any, options: argparse.Namespace) -> None:
                 options.saved = hs.save(result, options.save)
                 lines.append(f"saved: {options.saved}")
             if page is not None:
-                lines.append(f"report: {_write_page(result, page)}")
+                place = getattr(options, "folder", Path())
+                lines.append(f"report: {_write_page(result, page, place)}")
     except RuntimeError:  # a disk that has filled up, say
         options.output.tell(_text(result, options))
         raise
@@ -315,12 +330,15 @@ def _text(result: Any, options: argparse.Namespace) -> str:
     return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)
 
 
-def _write_page(result: Any, page: Path) -> Path:
+def _write_page(result: Any, page: Path, folder: Path) -> Path:
     from hesscope import report
     from hesscope.examination import Examination
+    from hesscope.results.history import History
 
     if isinstance(result, Examination):
         return result.to_html(page)
+    if isinstance(result, History):
+        return runs.write_page(result, page, folder)
     results = result if isinstance(result, dict) else {"eigenvalues": result}
     spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
     return report.write(page, "hesscope spectrum", (), results, f"{spent} matvecs" if spent else "")

@@ -53,7 +53,8 @@ class Monitor:
     been. An error inside is logged once and its row switched off; training goes on.
 
     A hook of the optimiser is the way in, so it sees the gradient as the step does: accumulated,
-    unscaled, clipped. A step that a GradScaler skips is no step.
+    unscaled, clipped; of a step with a closure, the gradient that its first call makes. A step that
+    a GradScaler skips is no step.
 
     Args:
         problem: what is looked at: the model that trains, with a fixed batch of data (a few hundred
@@ -126,7 +127,7 @@ class Monitor:
         if optimizer is not None:
             inside = unwrapped(optimizer)
             self._handles = [
-                inside.register_step_pre_hook(lambda *_: self._before_step()),
+                inside.register_step_pre_hook(self._at_step),
                 inside.register_step_post_hook(lambda *_: self._after_step()),
             ]
 
@@ -193,6 +194,26 @@ class Monitor:
 
     def __str__(self) -> str:
         return str(self.history)
+
+    def _at_step(
+        self, _: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Looks before the step; where a closure makes the gradient first, just after it has."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if not callable(closure):
+            self._before_step()
+            return None
+        left = [self._before_step]
+
+        def looked_at() -> Any:
+            loss = closure()
+            if left:  # an optimiser may call it more than once for a step
+                left.pop()()
+            return loss
+
+        if len(args) > 1:
+            return (args[0], looked_at, *args[2:]), kwargs
+        return args, {**kwargs, "closure": looked_at}
 
     def _before_step(self) -> None:
         if self._schedule.is_due(self._step):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hesscope.plots import symlog
 from hesscope.plots.style import NEGATIVE, POSITIVE, ZERO, new_axes, quiet
+from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -19,13 +20,14 @@ if TYPE_CHECKING:
 BINS_PER_DECADE = 6
 MOST_RIDGES = 24  # that can be told apart
 HIGHEST = 0.9  # the height of the highest bar, in distances between ridges
+LEAST = 0.5  # eigenvalues that a bin of a density is expected to hold, for it to be drawn
 UNEVEN = 20  # ratio of gaps between steps from which the axis of steps is logarithmic
 DEFAULT_TAU = 1e-6  # of the largest absolute eigenvalue of all steps
 
 
 def spectra_over_training(
     steps: Sequence[float],
-    spectra: Sequence[Spectrum] | Tensor,
+    spectra: Sequence[Spectrum | SpectralDensity] | Tensor,
     *,
     tau: float | None = None,
     relative: float | None = None,
@@ -46,8 +48,9 @@ def spectra_over_training(
 
     Args:
         steps: ascending, one for each spectrum.
-        spectra: of the same problem at these steps: results of `hs.spectrum`, or eigenvalues
-            (steps, n), such as those of `hs.ensemble.spectra`.
+        spectra: of the same problem at these steps: results of `hs.spectrum`, eigenvalues (steps,
+            n), such as those of `hs.ensemble.spectra`, or densities, whose counts are expected ones
+            and where tau is that of the densities at least.
         tau: the absolute threshold, in the units of the eigenvalues.
         relative: the threshold as a fraction of the largest absolute eigenvalue of each step.
         kind: "heatmap" draws counts as colours, log scale, over the steps; "ridge" one histogram
@@ -65,8 +68,7 @@ def spectra_over_training(
         raise ValueError(msg)
     _check_thresholds(tau, relative)
     at, rows = _rows(steps, spectra)
-    errors = [s.error for s in spectra if isinstance(s, Spectrum)]
-    counted = _count(at, rows, tau, relative, 10 * max(errors, default=0.0))
+    counted = _count(at, rows, tau, relative, _least_tau(spectra))
     return _heatmap(counted, ax) if kind == "heatmap" else _ridges(counted, ax)
 
 
@@ -81,9 +83,46 @@ class _Counted:
     label: str
 
 
+@dataclass(frozen=True)
+class _Row:
+    """Eigenvalues of one step, and how many each stands for."""
+
+    values: np.ndarray
+    weights: np.ndarray | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.values).all())
+
+    @property
+    def largest(self) -> float:
+        return float(np.abs(self.values).max(initial=0.0)) if self.is_finite else 0.0
+
+    def counts(self, edges: np.ndarray, unit: float) -> np.ndarray:
+        """How many lie in each bin, in units of so much; none where they are not finite."""
+        if not self.is_finite:
+            return np.zeros(len(edges) - 1, dtype=int)
+        return np.histogram(self.values / unit, edges, weights=self.weights)[0]
+
+
+def _row(spectrum: Spectrum | SpectralDensity) -> _Row:
+    if isinstance(spectrum, SpectralDensity):
+        weights = (spectrum.weights * spectrum.n).double().cpu().numpy()
+        return _Row(spectrum.nodes.double().cpu().numpy(), weights)
+    return _Row(spectrum.eigenvalues.double().cpu().numpy())
+
+
+def _least_tau(spectra: Sequence[Spectrum | SpectralDensity] | Tensor) -> float:
+    """Below this, no eigenvalue can be told from zero."""
+    if isinstance(spectra, Tensor):
+        return 0.0
+    least = [s.tau if isinstance(s, SpectralDensity) else 10 * s.error for s in spectra]
+    return max(least, default=0.0)
+
+
 def _rows(
-    steps: Sequence[float], spectra: Sequence[Spectrum] | Tensor
-) -> tuple[np.ndarray, list[np.ndarray]]:
+    steps: Sequence[float], spectra: Sequence[Spectrum | SpectralDensity] | Tensor
+) -> tuple[np.ndarray, list[_Row]]:
     """Steps, and the eigenvalues at each.
 
     Raises:
@@ -93,9 +132,9 @@ def _rows(
         if spectra.ndim != 2:
             msg = f"spectra have shape {tuple(spectra.shape)}; give (steps, n), a row per step."
             raise ValueError(msg)
-        rows = list(spectra.detach().double().cpu().numpy())
+        rows = [_Row(row) for row in spectra.detach().double().cpu().numpy()]
     else:
-        rows = [spectrum.eigenvalues.double().cpu().numpy() for spectrum in spectra]
+        rows = [_row(spectrum) for spectrum in spectra]
     at = np.array([float(step) for step in steps])
     if len(at) != len(rows) or len(at) == 0:
         msg = f"{len(at)} steps for {len(rows)} spectra; give one step for each, at least one."
@@ -103,7 +142,7 @@ def _rows(
     if not (np.isfinite(at).all() and (np.diff(at) > 0).all()):
         msg = f"steps={at.tolist()} must ascend without repetition; sort them with their spectra."
         raise ValueError(msg)
-    if not any(len(row) and np.isfinite(row).all() for row in rows):
+    if not any(len(row.values) and row.is_finite for row in rows):
         msg = "none of the spectra is finite; hs.check_problem names the cause."
         raise ValueError(msg)
     return at, rows
@@ -131,19 +170,17 @@ def _check_thresholds(tau: float | None, relative: float | None) -> None:
 
 def _count(
     steps: np.ndarray,
-    rows: list[np.ndarray],
+    rows: list[_Row],
     tau: float | None,
     relative: float | None,
     least_tau: float,
 ) -> _Counted:
     """Eigenvalues by step and bin; the middle bin is what is called zero."""
-    finite = [row if np.isfinite(row).all() else row[:0] for row in rows]
-    if relative is not None:
-        finite = [row / (_largest(row) or 1.0) for row in finite]
-    largest = max(_largest(row) for row in finite)
+    units = [1.0 if relative is None else row.largest or 1.0 for row in rows]
+    largest = max(row.largest / unit for row, unit in zip(rows, units, strict=True))
     tau = tau or relative or max(DEFAULT_TAU * (largest or 1.0), least_tau)
     edges = symlog.bin_edges(tau, largest, BINS_PER_DECADE)
-    counts = np.stack([np.histogram(row, edges)[0] for row in finite])
+    counts = np.stack([row.counts(edges, unit) for row, unit in zip(rows, units, strict=True)])
     if relative is None:
         label = f"eigenvalue (called zero\nwithin τ = {tau:.2g} at all steps)"
     else:
@@ -151,16 +188,12 @@ def _count(
     return _Counted(steps, counts, edges, tau, label)
 
 
-def _largest(row: np.ndarray) -> float:
-    return float(np.abs(row).max(initial=0.0))
-
-
 def _heatmap(counted: _Counted, ax: Axes | None) -> Axes:
     """Counts as colours, over steps and eigenvalues."""
     ax = new_axes(ax, (5.6, 3.8))
     from matplotlib.colors import LogNorm  # an optional dependency
 
-    shown = np.ma.masked_equal(counted.counts.T, 0)
+    shown = np.ma.masked_less(counted.counts.T, LEAST)
     norm = LogNorm(vmin=1, vmax=max(float(shown.max()), 10.0))
     borders = _borders(counted.steps)
     mesh = ax.pcolormesh(
@@ -208,7 +241,7 @@ def _ridges(counted: _Counted, ax: Axes | None) -> Axes:
     for i, count in enumerate(counted.counts[:, middle]):
         if count:
             at = (0, i + heights[i, middle] / 2)
-            ax.annotate(f"{count}", at, ha="center", va="center", fontsize=7, color="white")
+            ax.annotate(f"{count:.0f}", at, ha="center", va="center", fontsize=7, color="white")
     ax.set_yticks(range(num), [f"{step:g}" for step in counted.steps])
     ax.set_ylim(-0.15, num)
     ax.set_ylabel("training step (heights: log(1 + count))", fontsize=9)

@@ -25,7 +25,6 @@ from hesscope.system import files
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TEMPLATE = Path(__file__).with_name("page.html")
 TEXTS = (  # shown as they print
     SpectralDensity,
     Conditioning,
@@ -50,15 +49,10 @@ def write(
     Raises:
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        msg = "the report needs jinja2 and matplotlib: pip install 'hesscope[report]'."
-        raise RuntimeError(msg) from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    html = rendered(
+        "page.html",
         title=title,
-        verdicts=[_verdict(verdict) for verdict in verdicts],
+        verdicts=[plain_verdict(verdict) for verdict in verdicts],
         figures=_figures(results),
         tables=_tables(results),
         spectrum=_spectrum(results),
@@ -69,6 +63,34 @@ def write(
         facts=_facts(results),
         provenance=provenance(),
     )
+    return written(path, html)
+
+
+def rendered(template: str, **parts: Any) -> str:
+    """A template of this room, filled.
+
+    Raises:
+        RuntimeError: if jinja2 is missing.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        msg = "the report needs jinja2 and matplotlib: pip install 'hesscope[report]'."
+        raise RuntimeError(msg) from error
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    )
+    return environment.get_template(template).render(**parts)
+
+
+def written(path: str | Path, html: str) -> Path:
+    """Writes a page and returns its path.
+
+    Raises:
+        RuntimeError: if it cannot be written.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +109,8 @@ def _title(key: str) -> str:
     return key.replace("_", " ")
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def plain_verdict(verdict: Verdict) -> dict[str, Any]:
+    """What a page shows of a verdict."""
     return {
         "name": verdict.name,
         "anchor": re.sub(r"\W+", "-", verdict.name).strip("-"),
@@ -108,7 +131,7 @@ def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
         caption = "All eigenvalues of the Hessian, exactly; both axes are logarithmic away from 0."
         if pairs is not None:
             caption += " The marks at the upper edge were found without the matrix."
-        figures.append({"svg": _svg(plots.spectrum_histogram(spectrum, pairs)), "caption": caption})
+        figures.append({"svg": svg(plots.spectrum_histogram(spectrum, pairs)), "caption": caption})
     density = _first(results, SpectralDensity)
     if density is not None and spectrum is None:
         caption = (
@@ -116,14 +139,14 @@ def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
             "that hold them. A long line near zero says that this many products cannot tell small "
             "eigenvalues from zero."
         )
-        figures.append({"svg": _svg(plots.density(density)), "caption": caption})
+        figures.append({"svg": svg(plots.density(density)), "caption": caption})
     for name, result in results.items():
         if isinstance(result, Eigenpairs) and spectrum is None:
             caption = (
                 f"{_title(name)}: eigenvalues with the interval that certainly holds one "
                 "(λ ± residual)."
             )
-            figures.append({"svg": _svg(plots.eigenvalues(result)), "caption": caption})
+            figures.append({"svg": svg(plots.eigenvalues(result)), "caption": caption})
     return figures
 
 
@@ -165,11 +188,12 @@ def _spectrum(results: Mapping[str, Any]) -> str:
 def _facts(results: Mapping[str, Any]) -> dict[str, str]:
     for result in results.values():
         if isinstance(result, (Eigenpairs, Spectrum)):
-            return {name: _plain(value) for name, value in result.facts.items()}
+            return {name: plain(value) for name, value in result.facts.items()}
     return {}
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """A fact as it is read."""
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value)) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -179,7 +203,7 @@ def _first(results: Mapping[str, Any], kind: type) -> Any:
     return next((result for result in results.values() if isinstance(result, kind)), None)
 
 
-def _svg(ax: Axes) -> str:
+def svg(ax: Axes) -> str:
     """The figure as SVG that inherits the page's text colour and holds no outside reference."""
     import matplotlib as mpl  # an optional dependency
     from matplotlib.text import Text
@@ -187,14 +211,15 @@ def _svg(ax: Axes) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hesscope"}):
         for text in ax.figure.findobj(Text):
             text.set(color=_INK)
-        for spine in ax.spines.values():
-            spine.set_edgecolor(_INK)
-        ax.tick_params(colors=_INK)
+        for part in ax.figure.axes:
+            for spine in part.spines.values():
+                spine.set_edgecolor(_INK)
+            part.tick_params(colors=_INK)
         buffer = io.StringIO()
         ax.figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})  # type: ignore[union-attr]
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].replace(_INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     return re.sub(
-        r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1
+        r'<svg[^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', drawn, count=1
     )
