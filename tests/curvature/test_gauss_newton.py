@@ -159,8 +159,8 @@ def test_a_closure_has_no_outputs(operator):
     problem = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(2))
     message = (
         f"{operator.__name__} needs to know the model's outputs, which this problem does not: "
-        "it was made from a closure or a function. Use hs.Problem(model, loss_fn, data) with unpack and "
-        "forward."
+        "it was made from a closure or a function. Use hs.Problem(model, loss_fn, data) with "
+        "unpack and forward."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         operator(problem)

@@ -72,7 +72,7 @@ def test_orbits_are_flat_to_rounding_at_any_distance(name):
     model = model.double()
     before = state_of(model)
     problem = hs.Problem(model, F.cross_entropy, (X, Y))
-    found = hs.basin(problem, radius=20.0, num_directions=3, num_matvecs=30)
+    found = hs.basin(problem, radius=20.0, num_directions=3, max_matvecs=30)
     assert state_of(model) == before
     for walk in found.of_kind("symmetry"):
         assert float(walk.rises.abs().max()) < 1e-9 * found.loss, walk.name
@@ -84,7 +84,7 @@ def test_the_hessian_at_a_critical_point_has_a_zero_for_each_dimension():
     model = network(5, 4, 2, activation=nn.ReLU)
     targets = model(X).detach()
     problem = hs.Problem(model, nn.MSELoss(), (X, targets))
-    found = hs.basin(problem, num_directions=1, num_matvecs=40, tau=1e-9)
+    found = hs.basin(problem, num_directions=1, max_matvecs=40, tau=1e-9)
     values = hs.spectrum(hs.Hessian(problem)).eigenvalues
     zeros = int((values.abs() < 1e-9).sum())
     assert found.symmetry_dimensions == 4
@@ -96,7 +96,7 @@ def test_the_hessian_at_a_critical_point_has_a_zero_for_each_dimension():
 def test_widths_are_those_of_a_known_valley():
     """L = a x²/2 + b y⁴ with a flat z: the width along x is sqrt(2 rise/a), along z infinite."""
     f = hs.Problem.from_function(lambda t: 2 * t[0] ** 2 + t[1] ** 4, torch.zeros(3).double())
-    found = hs.basin(f, rise=0.5, radius=4.0, num_directions=2, num_matvecs=10)
+    found = hs.basin(f, rise=0.5, radius=4.0, num_directions=2, max_matvecs=10)
     for walk in found.of_kind("flat"):
         assert walk.residual < 1e-12
         v_quartic = (walk.rises[-1, 0] / 4.0**4) ** 0.25  # |v_y|
@@ -114,7 +114,7 @@ def test_widths_are_those_of_a_known_valley():
 
 def test_flat_directions_of_a_network_are_certified_by_a_fresh_product():
     problem = hs.Problem(network(5, 8, 3), F.cross_entropy, (X[:6], Y[:6]))
-    found = hs.basin(problem, num_directions=2, num_matvecs=60, radius=3.0)
+    found = hs.basin(problem, num_directions=2, max_matvecs=60, radius=3.0)
     top = float(hs.eigsh(hs.Hessian(problem), k=1).eigenvalues[0])
     for flat, random in zip(found.of_kind("flat"), found.of_kind("random"), strict=True):
         assert flat.residual < 1e-3 * top
@@ -131,7 +131,7 @@ def test_what_is_not_positive_is_refused(given):
 
 def test_a_figure_has_a_line_for_each_walk():
     f = hs.Problem.from_function(lambda t: t[0] ** 2, torch.zeros(2).double())
-    found = hs.basin(f, num_directions=2, num_matvecs=10)
+    found = hs.basin(f, num_directions=2, max_matvecs=10)
     ax = hs.plots.basin(found)
     assert len(ax.lines) == len(found.walks) + 2
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")

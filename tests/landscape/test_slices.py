@@ -120,7 +120,7 @@ def test_a_loss_that_takes_derivatives_goes_one_by_one():
         return slope.square().mean()
 
     problem = hs.Problem.from_closure(network(6, 5, 3), with_gradient, [(X,)])
-    found = hs.loss_slice(problem, torch.ones(problem.n), num_points=5, num_matvecs=0)
+    found = hs.loss_slice(problem, torch.ones(problem.n), num_points=5, max_matvecs=0)
     assert found.facts["evaluated"] == "one by one"
     assert found.losses[2] == pytest.approx(problem.loss(), rel=1e-12)
 
@@ -150,14 +150,14 @@ def test_rows_are_the_first_direction_and_columns_the_second():
 
 def test_the_shares_of_the_curvature_inside_cover_the_truth():
     problem = problem_of(network(6, 12, 3))
-    found = hs.loss_slice(problem, "eigen", span=0.1, num_points=3, num_matvecs=80)
+    found = hs.loss_slice(problem, "eigen", span=0.1, num_points=3, max_matvecs=80)
     values = torch.linalg.eigvalsh(hessian(problem, X, Y))
     top = values.flip(0)[:2].sum()
     assert float(top / values.sum()) in found.trace_share.interval(0.9999)
     assert float(top / values.abs().sum()) in found.magnitude_share.interval(0.9999)
     assert "of the trace inside: " in str(found)
     assert "of Σ|λ| inside: " in str(found)
-    assert hs.loss_slice(problem, num_points=3, num_matvecs=0).curvatures is None
+    assert hs.loss_slice(problem, num_points=3, max_matvecs=0).curvatures is None
 
 
 class Mixed(nn.Module):
@@ -202,7 +202,7 @@ def test_filter_normalised_slices_do_not_see_a_rescaling_of_filters():
         with torch.no_grad():
             model[0].weight *= factor
             model[2].weight /= factor
-        slices.append(hs.loss_slice(problem_of(model), "filter", num_points=5, num_matvecs=0))
+        slices.append(hs.loss_slice(problem_of(model), "filter", num_points=5, max_matvecs=0))
     assert torch.allclose(slices[0].losses, slices[1].losses, rtol=1e-10)
 
 
@@ -215,7 +215,7 @@ def test_a_trajectory_has_the_principal_directions_of_its_points():
     values = torch.from_numpy(np.linalg.svd(moves.numpy(), compute_uv=False)) ** 2
     assert torch.allclose(found.variance, values[:2] / values.sum(), rtol=1e-9)
     assert torch.allclose(found.trajectory.norm(), values[:2].sum().sqrt(), rtol=1e-9)
-    shown = hs.loss_slice(problem, found, num_points=3, num_matvecs=0)
+    shown = hs.loss_slice(problem, found, num_points=3, max_matvecs=0)
     for axis, seen in zip(shown.axes, found.trajectory.T, strict=True):
         assert float(axis[0]) < min(0, float(seen.min()))
         assert float(axis[-1]) > max(0, float(seen.max()))
@@ -253,7 +253,7 @@ def test_test_data_and_recomputed_statistics():
 def test_a_call_that_was_killed_goes_on(tmp_path):
     problem = problem_of(models()["pictures"])
     vectors = hs.directions(problem, "random", 1)
-    whole = hs.loss_slice(problem, vectors, num_points=9, num_matvecs=0)
+    whole = hs.loss_slice(problem, vectors, num_points=9, max_matvecs=0)
 
     plane = Plane(problem, problem.theta, vectors.vectors)
     kept = Kept(tmp_path, plane, whole.axes[0][:, None], "loss of a slice fixed")
@@ -265,7 +265,7 @@ def test_a_call_that_was_killed_goes_on(tmp_path):
     )  # fmt: skip
     assert not (other.losses == 7).any()
     assert kept.file.exists()
-    resumed = hs.loss_slice(problem, vectors, num_points=9, num_matvecs=0, scratch=tmp_path)
+    resumed = hs.loss_slice(problem, vectors, num_points=9, max_matvecs=0, scratch=tmp_path)
     assert (resumed.losses[:5] == 7).all()
     assert torch.allclose(resumed.losses[5:], whole.losses[5:], rtol=1e-12)
     assert not kept.file.exists()

@@ -90,6 +90,7 @@ def interrupted(times: int) -> tuple[int, list[str]]:
     return cut, differences
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in callbacks
 @pytest.mark.parametrize("times", [9, pytest.param(300, marks=pytest.mark.slow)])
 def test_interrupts_leave_nothing_behind(times):
     with warnings.catch_warnings():

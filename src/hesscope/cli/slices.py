@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hesscope as hs
+from hesscope import probes
 from hesscope.problem.checkpoints import read_weights
 
 
@@ -16,6 +17,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
     Raises:
         ValueError: if a path is asked for that has no ends.
     """
+    options.seed = probes.fresh_seed() if options.seed is None else options.seed
     if options.between is not None:
         a, b = (read_weights(problem.model, path) for path in options.between)
         if options.path:

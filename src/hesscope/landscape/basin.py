@@ -36,13 +36,13 @@ def basin(
     rise: float = 0.1,
     tau: float | None = None,
     num_directions: int = 3,
-    num_matvecs: int = 100,
+    max_matvecs: int = 100,
     seed: int = 0,
 ) -> Basin:
     """The loss at distances up to a radius along flat directions, symmetry orbits and random ones.
 
     Flat directions are random vectors from which the range of H is taken out (v = z - x with
-    H x = H z to `num_matvecs` products, by the minimal residual method of Paige and Saunders 1975);
+    H x = H z to `max_matvecs` products, by the minimal residual method of Paige and Saunders 1975);
     ‖Hv‖ from a fresh product says how flat each is. Of `pairs` given, those within tau come first.
     Symmetries are guessed from the modules and kept where they leave the loss to rounding:
     rescaling of units through ReLU or nothing, the scale before a normalisation, softmax shift,
@@ -56,7 +56,7 @@ def basin(
         rise: of the loss, at which a width is read.
         tau: |λ| up to which a direction is called flat; by default 1e-3 of λmax.
         num_directions: of each kind.
-        num_matvecs: for each flat direction, and for counting the flat eigenvalues.
+        max_matvecs: for each flat direction, and for counting the flat eigenvalues.
         seed: of random vectors.
 
     Raises:
@@ -76,18 +76,23 @@ def basin(
     top = eigsh(H, k=1, which="LM", seed=seed)
     size = abs(float(top.eigenvalues[0]))
     tau = 1e-3 * size if tau is None else tau
-    flat, spent = _flat(H, pairs, tau, num_directions, num_matvecs, seed)
+    flat, spent = _flat(H, pairs, tau, num_directions, max_matvecs, seed)
     known = symmetries(problem)
     cost.losses += 3 * len(known)
     walker = _Walker(problem, H, loss, rise, radius, cost)
     walks = [walker.straight(f"flat {i + 1}", "flat", v) for i, v in enumerate(flat)]
     for i in range(num_directions):
         if known:
-            walks.append(walker.orbit(known[i % len(known)], seed + i))
+            walks.append(walker.orbit(known[i % len(known)], probes.key(seed, "symmetry orbit", i)))
     for i in range(num_directions):
-        z = probes.gaussian(problem.n, seed + 100 + i, dtype=problem.dtype, device=problem.device)
+        z = probes.gaussian(
+            problem.n,
+            probes.key(seed, "random walk", i),
+            dtype=problem.dtype,
+            device=problem.device,
+        )
         walks.append(walker.straight(f"random {i + 1}", "random", z / z.norm()))
-    counted, more = _count(H, tau, num_matvecs, seed)
+    counted, more = _count(H, tau, max_matvecs, seed)
     noise = rounding.loss_change_noise(problem.dtype, abs(loss))
     return Basin(
         loss, rise, radius, noise, tuple(walks), tau, counted,
@@ -102,7 +107,7 @@ def _flat(
     pairs: Eigenpairs | None,
     tau: float,
     num: int,
-    num_matvecs: int,
+    max_matvecs: int,
     seed: int,
 ) -> tuple[list[Tensor], int]:
     """Unit vectors with little of the range of H, and the products that they cost."""
@@ -112,14 +117,14 @@ def _flat(
         found = [pairs.eigenvectors[:, i].to(H.device, H.dtype) for i in within[:num]]
     spent = 0
     for i in range(len(found), num):
-        v, products = _null_vector(H, seed + i, min(num_matvecs, H.n))
+        v, products = _null_vector(H, probes.key(seed, "flat direction", i), min(max_matvecs, H.n))
         spent += products
         found.append(v)
         progress.report("flat directions", i + 1, num)
     return found, spent
 
 
-def _null_vector(H: SymmetricOperator, seed: int, num_matvecs: int) -> tuple[Tensor, int]:
+def _null_vector(H: SymmetricOperator, seed: int, max_matvecs: int) -> tuple[Tensor, int]:
     """z less what H makes of a Krylov space, of length 1: the part of a random z outside its range.
 
     Lanczos on b = H z with its whole basis kept gives x that minimises ‖H x - b‖ there; what is
@@ -130,7 +135,7 @@ def _null_vector(H: SymmetricOperator, seed: int, num_matvecs: int) -> tuple[Ten
     basis: list[Tensor] = []
     images: list[Tensor] = []
     w = b
-    for _ in range(num_matvecs - 1):
+    for _ in range(max_matvecs - 1):
         for _ in range(2):
             for q in basis:
                 w = w - q * (q @ w)
@@ -153,12 +158,12 @@ def _null_vector(H: SymmetricOperator, seed: int, num_matvecs: int) -> tuple[Ten
 
 
 def _count(
-    H: SymmetricOperator, tau: float, num_matvecs: int, seed: int
+    H: SymmetricOperator, tau: float, max_matvecs: int, seed: int
 ) -> tuple[Interval | None, int]:
     """How many eigenvalues lie within ± tau; None where the Hessian is zero altogether."""
     if tau <= 0:
         return None, 0
-    density = spectral_density(H, max_matvecs=max(num_matvecs, 20), seed=seed)
+    density = spectral_density(H, max_matvecs=max(max_matvecs, 20), seed=seed)
     return density.count(-tau, tau), density.num_matvecs
 
 

@@ -106,7 +106,10 @@ def as_directions(problem: Problem, given: Any, seed: int) -> Directions:
         found = Directions(vectors.detach(), names, "the given vector")
     else:
         found = _side_by_side(
-            [as_directions(problem, g, seed + i) for i, g in enumerate(_listed(given))]
+            [
+                as_directions(problem, g, probes.key(seed, "directions", i))
+                for i, g in enumerate(_listed(given))
+            ]
         )
     V = found.vectors
     if V.ndim != 2 or V.shape[0] != problem.n or V.shape[1] not in (1, 2):
@@ -145,7 +148,12 @@ def _side_by_side(parts: list[Directions]) -> Directions:
 def _random(problem: Problem, kind: str, num: int, seed: int) -> Directions:
     columns = []
     for i in range(num):
-        drawn = probes.gaussian(problem.n, seed + i, dtype=problem.dtype, device=problem.device)
+        drawn = probes.gaussian(
+            problem.n,
+            probes.key(seed, "random direction", i),
+            dtype=problem.dtype,
+            device=problem.device,
+        )
         columns.append(drawn / drawn.norm() if kind == "random" else _scaled(problem, kind, drawn))
     vectors = torch.stack(columns, dim=1)
     if not bool((vectors.norm(dim=0) > 0).all()):

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from hesscope import rounding
+from hesscope import probes, rounding
 from hesscope.landscape.ends import End
 from hesscope.landscape.height import height
 from hesscope.landscape.symmetries import input_dim, is_layer, is_norm, num_inputs, num_outputs
@@ -85,7 +85,9 @@ def _groups(problem: Problem, b: End) -> Iterator[Group]:
         if len(known) < len(parts):  # frozen in part
             continue
         group = Group(f"{name} -> {after}", units, known)
-        order = torch.randperm(units, generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(
+            units, generator=torch.Generator().manual_seed(probes.key(0, "order of units"))
+        )
         moved = _permuted(group, tensors, order)
         theta = torch.cat([moved[n].reshape(-1) for n in problem.layout.names])
         tried = there.with_buffers({n: moved[n] for n in b.buffers or {}})

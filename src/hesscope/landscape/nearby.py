@@ -26,9 +26,14 @@ def average_rise(
     From pairs δ, -δ, whose odd terms cancel. For a quadratic it is radius² tr H / (2 (n + 2)).
     """
     theta, rises = problem.theta, []
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(probes.key(seed, "distances"))
     for i in range(num_pairs):
-        z = probes.gaussian(problem.n, seed + i, dtype=problem.dtype, device=problem.device)
+        z = probes.gaussian(
+            problem.n,
+            probes.key(seed, "point nearby", i),
+            dtype=problem.dtype,
+            device=problem.device,
+        )
         u = float(torch.rand((), generator=generator, dtype=torch.float64))
         delta = z * (radius * u ** (1 / problem.n) / float(z.norm()))
         both = [height(problem, theta + sign * delta) for sign in (1, -1)]

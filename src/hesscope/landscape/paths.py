@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import probes
 from hesscope.landscape.ends import EndLike, end_of
 from hesscope.landscape.lines import interpolate, line_along
 from hesscope.landscape.matching import match_units
@@ -153,7 +154,7 @@ def _trained(
     bends = torch.lerp(a, b, shares[:, None]).requires_grad_()
     optimiser = torch.optim.Adam([bends], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(num_steps, 1))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(probes.key(seed, "times on a path"))
     losses = torch.full((num_steps,), torch.nan, dtype=torch.float64)
     for i, part in zip(range(num_steps), _batches(between.problem), strict=False):
         t = float(torch.rand((), generator=generator, dtype=torch.float64))

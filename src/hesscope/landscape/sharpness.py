@@ -129,7 +129,9 @@ def _keskar(
 ) -> list[SharpnessMeasure]:
     """ε-sharpness in the box of all parameters, and in that of random directions."""
     box = epsilon * (problem.theta.abs() + 1)
-    drawn = [_drawn(problem, seed + i) for i in range(min(subspace, problem.n))]
+    drawn = [
+        _drawn(problem, probes.key(seed, "subspace", i)) for i in range(min(subspace, problem.n))
+    ]
     Q = torch.linalg.qr(torch.stack(drawn, dim=1))[0]
     small = epsilon * ((Q.T @ problem.theta).abs() + 1)
 
@@ -142,7 +144,7 @@ def _keskar(
     unit = f"% of 1 + loss, box of {epsilon:g} (|θ| + 1)"
     found = []
     for name, farthest in (("Keskar box", in_all), ("Keskar subspace", in_some)):
-        starts = [farthest(g), farthest(_drawn(problem, seed + subspace))]
+        starts = [farthest(g), farthest(_drawn(problem, probes.key(seed, "start of an ascent")))]
         top = climb(problem, farthest, starts, steps, cost)
         slope = float(g @ farthest(g))
         found.append(_bound(name, top, loss, slope, 100 / (1 + loss), unit, NOTHING))
@@ -186,7 +188,7 @@ def _bound(
 def _average(
     problem: Problem, radius: float, num_pairs: int, seed: int, loss: float, cost: Cost
 ) -> SharpnessMeasure:
-    value, error = average_rise(problem, radius, num_pairs, seed + 1, loss, cost)
+    value, error = average_rise(problem, radius, num_pairs, seed, loss, cost)
     unit = f"{RISE}, ball of {radius:g}"
     return SharpnessMeasure("average in ball", value, error, "estimate", unit, UNITS)
 

@@ -34,7 +34,7 @@ def loss_slice(
     *,
     test: Any = None,
     statistics: str = FIXED,
-    num_matvecs: int = 100,
+    max_matvecs: int = 100,
     seed: int = 0,
     scratch: str | Path | None = None,
 ) -> Slice:
@@ -59,14 +59,14 @@ def loss_slice(
         num_points: along each direction; an odd number has θ on the grid.
         test: other data, as for `Problem`, on which the loss is measured too.
         statistics: "fixed" or "recomputed".
-        num_matvecs: for the shares of trace and Σ|λ|, half each; below 60 they are left out, and
+        max_matvecs: for the shares of trace and Σ|λ|, half each; below 60 they are left out, and
             at 0 slope and curvature, too.
         seed: of random directions and vectors.
         scratch: a folder in which finished points are kept, so that a killed call goes on.
 
     Returns:
         A `Slice`. Costs num_points losses, or their square, one gradient, a product for each
-        direction, and `num_matvecs`.
+        direction, and `max_matvecs`.
 
     Raises:
         ValueError: if directions, span or num_points do not fit.
@@ -91,7 +91,7 @@ def loss_slice(
             other, chosen, grid, statistics, scratch, "test loss of a slice", problem
         )
         cost, tested = cost + more, tested.view(shape)
-    derived = _derived(problem, chosen, num_matvecs, seed)
+    derived = _derived(problem, chosen, max_matvecs, seed)
     return Slice(
         axes=axes,
         losses=losses.view(shape),
@@ -184,12 +184,12 @@ def _losses(
     return kept.losses, len(missing) * (2 if statistics == RECOMPUTED else 1), way
 
 
-def _derived(problem: Problem, chosen: Directions, num_matvecs: int, seed: int) -> dict[str, Any]:
+def _derived(problem: Problem, chosen: Directions, max_matvecs: int, seed: int) -> dict[str, Any]:
     """Slopes and curvatures along the directions, and what of H they hide."""
     nothing: dict[str, Any] = dict.fromkeys(
         ("slopes", "curvatures", "trace_share", "magnitude_share")
     )
-    if num_matvecs <= 0:
+    if max_matvecs <= 0:
         return {**nothing, "num_matvecs": chosen.num_matvecs}
     H, D = Hessian(problem), chosen.vectors.to(problem.device, problem.dtype)
     HD = H @ D
@@ -197,10 +197,10 @@ def _derived(problem: Problem, chosen: Directions, num_matvecs: int, seed: int) 
     nothing["curvatures"] = (curvatures + curvatures.T) / 2
     nothing["slopes"] = (D.T.double() @ problem.gradient().double()).cpu()
     spent = chosen.num_matvecs + D.shape[1]
-    if num_matvecs // 2 > FEWEST + 5 and problem.n > num_matvecs // 2:
+    if max_matvecs // 2 > FEWEST + 5 and problem.n > max_matvecs // 2:
         inside = _compression(D, HD)
-        traced = trace(H, rtol=None, max_matvecs=num_matvecs // 2, seed=seed)
-        sizes = trace_function(H, torch.abs, max_matvecs=num_matvecs // 2, seed=seed)
+        traced = trace(H, rtol=None, max_matvecs=max_matvecs // 2, seed=seed)
+        sizes = trace_function(H, torch.abs, max_matvecs=max_matvecs // 2, seed=seed)
         nothing["trace_share"] = _share(float(inside.sum()), traced)
         nothing["magnitude_share"] = _share(float(inside.abs().sum()), sizes)
         spent += traced.num_matvecs + sizes.num_matvecs

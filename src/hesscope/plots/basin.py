@@ -19,8 +19,8 @@ COLOURS = {"flat": POSITIVE, "symmetry": MARK, "random": NEGATIVE}
 def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     """The larger of the two rises of the loss, absolute, over the distance; both logarithmic.
 
-    A line for each walk, coloured by kind; the dashed line is the rise at which widths are read, the
-    dotted one what rounding hides.
+    A line for each walk, coloured by kind; the dashed line is the rise at which widths are read,
+    the dotted one what rounding hides.
 
     Args:
         result: of `hs.basin`.
@@ -43,7 +43,9 @@ def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("distance from θ in parameter space")
     ax.set_ylabel("|change of the mean loss|, worse side")
-    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    ax.legend(fontsize=8, frameon=False, ncols=3, **above)
+    ax.legend(
+        fontsize=8, frameon=False, ncols=3,
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,  # above the axes
+    )  # fmt: skip
     quiet(ax)
     return ax

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from hesscope import probes
 from hesscope.curvature.hessian import Hessian
 from hesscope.problem.problem import Problem
 from hesscope.results.estimate import Estimate
@@ -44,7 +45,7 @@ def batch_sharpness(
         raise ValueError(msg)
     slopes, curvatures = [], []
     for i in range(num_batches):
-        batch = problem.subsample(batch_size, seed=seed * num_batches + i)
+        batch = problem.subsample(batch_size, seed=probes.key(seed, "batch", i))
         g = batch.gradient()
         slopes.append(float(g.double() @ g.double()))
         curvatures.append(float(g.double() @ (Hessian(batch) @ g).double()))

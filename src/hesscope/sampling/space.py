@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.krylov.eigsh import eigsh
+from hesscope.probes import key
 from hesscope.sampling.examples import ExampleCurvatures, Images
 from hesscope.steps.moments import NoiseMoments
 from hesscope.system import collectives
@@ -121,7 +122,9 @@ def moments_with_outside(
     since V need not be quite invariant.
     """
     V, num = space.V, space.num_examples
-    probes = _outside(torch.stack([operator.probe(seed + i) for i in range(PROBES)], 1), V)
+    probes = _outside(
+        torch.stack([operator.probe(key(seed, "outside a space", i)) for i in range(PROBES)], 1), V
+    )
     probes *= (operator.n - V.shape[1]) ** 0.5 / probes.norm(dim=0)
     forms, to_V = _forms(operator, operator.images(probes), space)
     mean, mean_to_V = (collectives.sum_over_processes(x.sum(0)) / num for x in (forms, to_V))
