@@ -43,9 +43,6 @@ def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_xlabel("distance from θ in parameter space")
     ax.set_ylabel("|change of the mean loss|, worse side")
-    ax.legend(
-        fontsize=8, frameon=False, ncols=3,
-        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2,  # above the axes
-    )  # fmt: skip
+    ax.legend(fontsize=8, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     quiet(ax)
     return ax
