@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ import hesscope as hs
 from hesscope import store
 from hesscope.cli import main
 from hesscope.cli.sparkline import BLOCKS, sparkline
-from hesscope.cli.watch import view
+from hesscope.cli.watch import _growing, view
 from hesscope.results.history import Event, History, Series
 from hesscope.results.limits import factor, lambda_max_limit
 
@@ -77,7 +78,7 @@ def test_no_spike_is_lost_in_a_line_however_short() -> None:
         ([1.0, 1.0, 1.0, 1.0], "▄▄▄▄"),
         ([1.0, math.nan, math.inf, 2.0], "▁▁▁█"),
         ([math.nan] * 4, "    "),
-        ([1.0, 10.0, 100.0, 1000.0], "▁▃▆█"),  # a factor of 30 or more: logarithmic
+        ([1.0, 10.0, 100.0, 1000.0], "▁▃▆█"),  # a factor of 10 or more: logarithmic
         ([-2.0, 0.0, 2.0, math.nan], "▁▄█ "),
     ],
 )
@@ -160,6 +161,23 @@ def test_a_run_of_which_nothing_is_known_yet(
     with store.RunFolder(tmp_path):
         assert main(["watch", str(tmp_path)]) == 0
     assert "nothing has been written yet" in capsys.readouterr().out
+
+
+def test_a_journal_that_goes_just_now_is_no_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, broken = store.read, iter([False, True, True, False])
+
+    def unlucky(*arguments: Any, **parts: Any) -> History:
+        if next(broken):
+            msg = "cannot read it: it is being closed"
+            raise RuntimeError(msg)
+        return read(*arguments, **parts)
+
+    monkeypatch.setattr(store, "read", unlucky)
+    growing = _growing(folder, 0.001)
+    assert [len(next(growing)[0]) for _ in range(4)] == [100] * 4
+    assert list(broken) == []
 
 
 def test_what_cannot_be_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

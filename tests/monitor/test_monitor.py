@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 import hesscope as hs
+from hesscope import store
 from hesscope.monitor.rows import ROWS
 
 X = torch.randn(96, 8, generator=torch.Generator().manual_seed(1))
@@ -292,6 +293,36 @@ def test_wrong_arguments(arguments: dict[str, Any], words: str) -> None:
     problem = hs.Problem.from_function(lambda t: t.square().sum(), torch.ones(2))
     with pytest.raises(ValueError, match=words):
         hs.Monitor(problem, **arguments)
+
+
+def test_a_check_that_could_not_be_written_is_an_event_once_writing_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = hs.Problem.from_function(lambda t: t.square().sum(), torch.ones(2).double())
+    write, full = store.RunFolder.add, [False]
+
+    def add(*arguments: Any, **parts: Any) -> None:
+        if full[0]:
+            msg = "the disk is full"
+            raise RuntimeError(msg)
+        write(*arguments, **parts)
+
+    monkeypatch.setattr(store.RunFolder, "add", add)
+    monitor = hs.Monitor(problem, every=1, to=tmp_path, quantities=["loss"])
+    for full[0] in (False, True, False):
+        monitor.step(0.5)
+    written = hs.load(tmp_path)
+    assert written["loss"].steps.tolist() == [0, 2]
+    assert [(event.step, event.kind) for event in written.events] == [(1, "failed")]
+    assert "the disk is full" in written.events[0].text
+    monitor.step(0.5)
+    monitor.step(0.25)
+    full[0] = True
+    monitor._losses.append((9, 0.125))
+    with caplog.at_level(logging.WARNING):
+        monitor.close()
+    assert "the end was not written (RuntimeError: the disk is full)" in caplog.text
+    assert monitor.history["train_loss"].last == 0.125
 
 
 def test_closing_lets_the_optimiser_alone(tmp_path: Path) -> None:

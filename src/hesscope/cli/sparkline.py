@@ -10,7 +10,7 @@ from torch import Tensor
 from hesscope.results.history import Series
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-WIDE = 30  # ratio of the largest value to the smallest from which heights are logarithmic
+WIDE = 10  # ratio of the largest value to the smallest from which heights are logarithmic
 
 
 def sparkline(
@@ -19,7 +19,7 @@ def sparkline(
     """The values over the steps of a span, the largest in each column, so that no spike is lost.
 
     A column in which nothing was measured goes on with the one before. Heights fill the range of
-    the values, logarithmic where that is a factor of 30, or the `reach` (low, high).
+    the values, logarithmic where that is a factor of 10, or the `reach` (low, high).
 
     >>> series = Series(torch.tensor([0, 1, 2, 3]), torch.tensor([0.0, 1.0, 7.0, 2.0]))
     >>> sparkline(series, 8, (0, 3)), sparkline(series, 4, (0, 7)), sparkline(series, 4, (0, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import textwrap
 import time
@@ -21,6 +22,7 @@ from hesscope.results.limits import factor, lambda_max_limit
 NAME, VALUE, NOTE = 16, 10, 30  # characters of the columns beside the curve
 WIDEST, NARROWEST = 72, 8  # of the curve
 EVENTS, MOST = 5, 4  # that are shown, the latest, and lines of each
+TRIES = 5  # to read a folder, one after another, before its damage is told
 NEAR = 0.95  # of the limit: from here on it is told in colour
 
 
@@ -79,20 +81,34 @@ def view(history: History, folder: Path, width: int, *, age: float | None = None
 
 
 def _growing(folder: Path, every: float) -> Iterator[tuple[History, float]]:
-    """The history each time something was written, and its age every time it is asked for."""
-    seen, history = math.nan, History({})
+    """The history each time something was written, and its age every time it is asked for.
+
+    Raises:
+        ValueError: if the folder holds no run.
+        RuntimeError: if it cannot be read, several times one after another.
+    """
+    seen, history = math.nan, store.read(folder, results=False)
+    failures = 0
     while True:
         written = _written(folder)
         if written != seen:
-            history, seen = store.read(folder, results=False), written
+            try:
+                history, seen, failures = store.read(folder, results=False), written, 0
+            except RuntimeError:  # its writer opens or closes it just now
+                failures += 1
+                if failures >= TRIES:
+                    raise
         yield history, max(0.0, time.time() - written)
         time.sleep(every)
 
 
 def _written(folder: Path) -> float:
     """When the folder was last written to; the journal beside the database counts."""
-    files = [path for path in folder.glob(f"{store.FILE}*") if not path.name.endswith("-shm")]
-    return max((path.stat().st_mtime for path in files), default=0.0)
+    times = [0.0]
+    for name in (store.FILE, f"{store.FILE}-wal"):
+        with contextlib.suppress(FileNotFoundError):  # a journal goes when its writer closes it
+            times.append((folder / name).stat().st_mtime)
+    return max(times)
 
 
 def _head(history: History, folder: Path, age: float | None) -> Text:

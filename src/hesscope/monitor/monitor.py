@@ -116,6 +116,7 @@ class Monitor:
         self._numbers: dict[str, dict[int, float]] = {}
         self._results: dict[str, dict[int, Result]] = {}
         self._events: list[Event] = []
+        self._failed: list[Event] = []  # checks, not written yet
         self._losses: list[tuple[int, float | Tensor]] = []  # not written yet
         self._step = first_step or 0
         self._folder = store.RunFolder(to) if to is not None and is_first_process() else None
@@ -153,7 +154,8 @@ class Monitor:
         except Exception as error:  # whatever it is, training is worth more than watching it
             log.warning("step %d: a check failed (%s: %s)", self._step, type(error).__name__, error)
             failed = f"a check failed ({type(error).__name__}: {error})"
-            self._events.append(Event(self._step, "failed", failed))
+            self._failed.append(Event(self._step, "failed", failed))
+            self._events.append(self._failed[-1])
         self._schedule.spent(time.perf_counter() - began)
 
     @property
@@ -175,8 +177,11 @@ class Monitor:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        if self._losses:
-            self._record(_Found())
+        if self._losses or self._failed:
+            try:
+                self._record(_Found())
+            except Exception as error:  # training has ended well, whatever the disk says
+                log.warning("the end was not written (%s: %s)", type(error).__name__, error)
         if self._folder is not None:
             self._folder.close()
             self._folder = None
@@ -260,8 +265,9 @@ class Monitor:
                 found.numbers,
                 results=found.results,
                 earlier=earlier,
-                events=found.events,
+                events=[*self._failed, *found.events],
             )
+        self._failed = []
         for write in self._sinks:
             write(found.numbers, self._step)
 
