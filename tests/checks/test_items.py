@@ -150,7 +150,7 @@ def test_what_the_loss_divides_by_is_named_where_measurement_finds_it():
         count=lambda y: y.sum(),
     )
     (fault,) = hs.check_problem(problem).faults
-    assert (fault.name, fault.cure.partition("measured: ")[2]) == (
+    assert (fault.name, fault.cure.partition("divides by: ")[2]) == (
         "not_a_mean",
         "count=lambda targets: (targets != -100).sum().",
     )

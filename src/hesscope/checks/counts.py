@@ -83,7 +83,8 @@ def _of_labels(
     at: Callable[[Content], Tensor], words: str, argument: str, labels: Tensor
 ) -> Iterator[Guess]:
     """What a tensor of integers may count, with and without the first column."""
-    for name, form, count in _FORMS:
+    for finding, form, count in _FORMS:
+        name = finding if bool((labels == IGNORED).any()) else "not_a_mean"
         text = f"count=lambda {argument}: {form}"
         yield Guess(name, text.format(words), _counted(count, at))
         if labels.ndim > 1:  # labels that a causal model shifts itself

@@ -13,6 +13,7 @@ from hesscope.checks.differences import (
     beside,
     direction,
     first_error,
+    is_right_beside,
     rounding_noise,
     second_error,
     worst_tensor,
@@ -131,7 +132,7 @@ def wrong_gradient(state: State, sample: Sample, where: str) -> Finding | None:
     exact = sample.elementary_gradient()
     if exact is not None and first_error(sample, exact) <= allowed:
         return _wrong_third_derivative(exact, sample.gradient)
-    if first_error(beside(sample)) <= allowed:
+    if is_right_beside(sample, first_error, allowed):
         _note_kink(state)
         return None
     if first_error(sample.with_floor) <= allowed:
@@ -155,7 +156,7 @@ def wrong_hessian(
     state.num_matvecs += 0 if known else 1
     if error <= sample.allowed.second:
         return None
-    if second_error(beside(sample))[0] <= sample.allowed.second:
+    if is_right_beside(sample, lambda near: second_error(near)[0], sample.allowed.second):
         _note_kink(state)
         return None
     if second_error(sample.with_floor, known)[0] <= sample.allowed.second:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from hesscope import probes, rounding
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.checks.sample import Sample
 from hesscope.problem.problem import Problem
+
+NEARBY = 3  # places at which a kink may be left behind
 
 
 def direction(problem: Problem, seed: int) -> Tensor:
@@ -58,10 +60,18 @@ def rounding_noise(problem: Problem, v: Tensor) -> float:
     return (2 / 3) ** 0.5 * float(change.norm()) / size if size > 0 else 0.0
 
 
-def beside(sample: Sample) -> Sample:
+def beside(sample: Sample, attempt: int = 0) -> Sample:
     """The sample at parameters close by: a kink is left behind, a fault comes along."""
-    nudge = sample.allowed.steps_first[0] * direction(sample.problem, seed=9)
+    nudge = sample.allowed.steps_first[0] * direction(sample.problem, seed=9 + attempt)
     return sample.at(sample.problem.theta + nudge)
+
+
+def is_right_beside(sample: Sample, error: Callable[[Sample], float], allowed: float) -> bool:
+    """Whether an error is within what is allowed at some parameters close by.
+
+    A few are tried, because where there is one kink the next may be near; a fault is at all.
+    """
+    return any(error(beside(sample, attempt)) <= allowed for attempt in range(NEARBY))
 
 
 def first_error(sample: Sample, gradient: Tensor | None = None) -> float:
