@@ -293,7 +293,7 @@ def test_an_interrupted_command_prints_what_it_has(command, said, train):
         # a job in the background of a script inherits that SIGINT is ignored
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    for _ in range(150):  # of some 500 passes over the data, most of them for products
+    for _ in range(110):  # of 171 passes over the data and of 556, most for products
         assert process.stderr.readline() == "pass\n"
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)

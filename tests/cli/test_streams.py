@@ -230,7 +230,7 @@ def test_sigterm_saves_what_is_there(folder):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        for _ in range(60):
+        for _ in range(80):  # of 107; the check makes 41 of them
             process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=120)

@@ -116,7 +116,7 @@ def test_p_follows_the_optimiser():
         (
             lambda p: torch.optim.Rprop(p, lr=0.1),
             "the preconditioner of Rprop is not known; those of SGD, ASGD, RMSprop, Adagrad, "
-            "Adadelta, AdamW, Adam, NAdam, RAdam, Adamax are.",
+            "Adadelta, AdamW, Adam, NAdam, RAdam, Adamax, Adafactor are.",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope import probes
 from hesscope.landscape.ends import end_of
 from hesscope.landscape.matching import match_units
 from tests.oracles import data, network
@@ -45,7 +46,11 @@ def test_the_gradient_is_that_of_the_curve():
     problem = hs.Problem(network(5, 4, 3), F.cross_entropy, (X, Y))
     a, b = problem.theta, problem.theta.flip(0)
     found = hs.loss_path(problem, a, b, num_steps=1, lr=1e-3, num_points=3)
-    t = torch.rand((), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    t = torch.rand(
+        (),
+        generator=torch.Generator().manual_seed(probes.key(0, "times on a path")),
+        dtype=torch.float64,
+    )
     bend = ((a + b) / 2).requires_grad_()
     theta = (1 - t) ** 2 * a + 2 * t * (1 - t) * bend + t**2 * b
     names, shapes = problem.layout.names, problem.layout.shapes

@@ -260,7 +260,7 @@ def test_a_call_that_was_killed_goes_on(tmp_path):
     kept.add(torch.arange(5), torch.full((5,), 7.0, dtype=torch.float64))
     kept.save()
     other = hs.loss_slice(
-        problem_of(models()["pictures"], X + 1), vectors, num_points=9, num_matvecs=0,
+        problem_of(models()["pictures"], X + 1), vectors, num_points=9, max_matvecs=0,
         scratch=tmp_path,
     )  # fmt: skip
     assert not (other.losses == 7).any()

@@ -11,7 +11,7 @@ from torch import Tensor
 from hesscope.autodiff.graph import broken_nodes
 from hesscope.checks.state import State
 from hesscope.checks.surroundings import what_it_would_need
-from hesscope.problem.calls import NonFiniteLossError
+from hesscope.problem.calls import NonFiniteLossError, explained
 from hesscope.problem.contents import fingerprint
 from hesscope.problem.data import Batch
 from hesscope.problem.examples import num_examples, take
@@ -161,7 +161,8 @@ def _gradient(state: State) -> Tensor:
 
     def of_batch(batch: Batch) -> Tensor:
         loss = e.finite_loss(batch)
-        pieces = torch.autograd.grad(loss, e.leaves, allow_unused=True)
+        with explained():
+            pieces = torch.autograd.grad(loss, e.leaves, allow_unused=True)
         parts = zip(e.leaves, pieces, strict=True)
         gradient = flatten([torch.zeros_like(p) if g is None else g for p, g in parts]).detach()
         if state.first is None:

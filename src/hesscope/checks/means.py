@@ -200,22 +200,24 @@ def _why_not_a_mean(
     guess = what_it_divides_by(state.problem, [cut for _, _, cut in known], state.tolerance)
     if guess is not None:
         return _divides_otherwise(state, guess.name, numbers, guess.words)
-    rules = fitting(
-        rules_for(state.problem.counted, batch.content),
-        state.problem.counted,
-        [m for m in _measured(state, batch) if m.masked],
-    )
-    if rules:
+    counted = state.problem.counted
+    rules = fitting(rules_for(counted, batch.content), counted, _measured(state, batch))
+    if rules and holds_ignored(batch.content):
         return Finding(
             "ignored_targets",
             f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
-            _count_as(state.problem.counted, rules[0]),
+            _count_as(counted, rules[0]),
         )
+    cause = (
+        f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
+        "something else (masked tokens, class weights), or it couples the examples of a batch."
+    )
+    if rules:
+        return _coupled(state, "not_a_mean", cause, _count_as(counted, rules[0]))
     return _coupled(
         state,
         "not_a_mean",
-        f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
-        "something else (masked tokens, class weights), or it couples the examples of a batch.",
+        cause,
         "pass `count` with what the loss divides by, for class weights "
         "count=lambda y: weight[y].sum(); for a loss that couples examples (contrastive), count=1 "
         "makes each batch one item.",

@@ -14,6 +14,7 @@ from hesscope.perceptron.assembly import dense_hessian
 from hesscope.perceptron.mlp import MLP, recognise
 from hesscope.perceptron.reductions import reduce, reduced_hessian
 from hesscope.problem.problem import Problem
+from hesscope.problem.turns import LOCK
 
 
 class Hessian(SharedOperator):
@@ -63,18 +64,25 @@ class Hessian(SharedOperator):
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""
-        mlp = self._perceptron()
-        return super().to_dense(chunk=chunk) if mlp is None else dense_hessian(mlp)
+        with LOCK:  # what is read of the model is nobody else's copy in float64
+            mlp = self._perceptron()
+            return super().to_dense(chunk=chunk) if mlp is None else dense_hessian(mlp)
 
     def spectral_form(self) -> SpectralForm:
         """For multilayer perceptrons PᵀHP, without the zeros that data and model explain."""
-        mlp = self._perceptron()
-        if mlp is None:
+        with LOCK:
+            mlp = self._perceptron()
+            reduction = None if mlp is None else reduce(mlp)
+        if reduction is None:
             return super().spectral_form()
-        reduction = reduce(mlp)
+
+        def assemble() -> Tensor:
+            with LOCK:
+                return reduced_hessian(reduction)
+
         return SpectralForm(
             size=reduction.size,
-            assemble=lambda: reduced_hessian(reduction),
+            assemble=assemble,
             how="matrix products over examples, exact zeros taken out",
             zeros=reduction.zeros,
         )

@@ -6,6 +6,8 @@ over roundings of a product sees that: the product is repeatable, linear and sym
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.krylov.lanczos import Lanczos
 from hesscope.operator import SymmetricOperator
+from hesscope.system import interrupts
 
 MARGIN = 2.0  # for one combination of directions, and for a sample of the data
 PROBES = 3  # where products are off by more than rounding
@@ -29,7 +32,7 @@ def noise_in_span(A: SymmetricOperator, X: Tensor, seed: int) -> float:
         return 0.0
     own = probes.key(seed, "noise of products")
     signs = probes.rademacher(X.shape[1], own, dtype=X.dtype, device=X.device)
-    return MARGIN * A.measured_noise(X @ signs)
+    return MARGIN * _measured(A, X @ signs)
 
 
 def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:
@@ -37,7 +40,7 @@ def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:
     if run.A.precision is torch.float64 or S.shape[1] == 0:
         return 0.0
     signs = probes.rademacher(S.shape[1], probes.key(seed, "noise of products")).numpy()
-    noise = MARGIN * run.A.measured_noise(run.vectors((S @ signs)[:, None])[:, 0])
+    noise = MARGIN * _measured(run.A, run.vectors((S @ signs)[:, None])[:, 0])
     return noise_anywhere(run.A, noise, seed) if noise > run.noise else noise
 
 
@@ -48,7 +51,20 @@ def noise_anywhere(A: SymmetricOperator, noise: float, seed: int) -> float:
     the largest of three probes: below ‖E‖ with probability 0.008 where E has rank one.
     """
     keys = (probes.key(seed, "noise anywhere", i) for i in range(PROBES))
-    return max(noise, 2 * MARGIN * max(A.measured_noise(A.probe(key)) for key in keys))
+    return max(noise, 2 * MARGIN * max(_measured(A, A.probe(key)) for key in keys))
+
+
+def _measured(A: SymmetricOperator, v: Tensor) -> float:
+    """That of one vector; interrupted, nothing is known and what was found before is of use."""
+    try:
+        return A.measured_noise(v)
+    except KeyboardInterrupt:
+        interrupts.note()
+        warnings.warn(
+            "interrupted: errors of products are taken for what rounding explains, not measured",
+            stacklevel=2,
+        )
+        return 0.0
 
 
 def told(A: SymmetricOperator, noise: float, size: float) -> tuple[str, ...]:

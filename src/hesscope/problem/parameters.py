@@ -249,3 +249,9 @@ def _why_nothing_is_trainable(named: Mapping[str, Tensor]) -> str:
         f"all {len(named)} parameters are frozen (requires_grad is False), for example "
         f"{next(iter(named))}. Call requires_grad_(True) on what you want to look at."
     )
+
+
+def exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
+    """The selection of the parameters with these names."""
+    inside = set(names)
+    return lambda name, _: name in inside

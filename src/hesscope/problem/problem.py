@@ -21,10 +21,11 @@ from hesscope.problem.handing import Handing
 from hesscope.problem.inference import inferred
 from hesscope.problem.items import WHOLE_BATCH, Count, Counted, Counting
 from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
-from hesscope.problem.parameters import Layout, Selection
+from hesscope.problem.parameters import Layout, Selection, exactly
 from hesscope.problem.point import Point, double
 from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import switched
+from hesscope.problem.turns import LOCK
 from hesscope.system import collectives
 
 
@@ -210,7 +211,9 @@ class Problem:
             )
             raise ValueError(msg)
         inner, self.unwrapped = adapters.unwrap(model)
-        self.point, self.training, self._closure = Point.of(inner, params), training, closure
+        with LOCK:  # else another thread's copy in float64 may stand in the model just now
+            self.point = Point.of(inner, params)
+        self.training, self._closure = training, closure
         own = set(inner.modules())
         behind = dict.fromkeys(modules_behind(closure))
         self._others = tuple(module for module in behind if module not in own)
@@ -312,7 +315,7 @@ class Problem:
         owners: dict[str, list[str]] = {}
         for name in self.layout.names:
             owners.setdefault(name.rpartition(".")[0] or name, []).append(name)
-        return {owner: self.block(_exactly(names)) for owner, names in owners.items()}
+        return {owner: self.block(exactly(names)) for owner, names in owners.items()}
 
     def subsample(self, num: int, *, seed: int = 0) -> Problem:
         """The same problem on `num` examples drawn without replacement; batches if each is an item.
@@ -522,8 +525,3 @@ class Problem:
             f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )
-
-
-def _exactly(names: list[str]) -> Callable[[str, Tensor], bool]:
-    inside = set(names)
-    return lambda name, _: name in inside

@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hesscope.results import html
 from hesscope.results.result import Columns, Result
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 DRAWN = ("lambda_max", "train_loss", "loss")  # the first that is known is the small picture
 
@@ -144,14 +141,6 @@ class History(Result):
             table[key] = torch.full((len(steps),), math.nan, dtype=torch.float64)
             table[key][torch.searchsorted(steps, series.steps)] = series.values
         return table
-
-    def to_pandas(self) -> DataFrame:
-        """The table with the steps as its index.
-
-        Raises:
-            RuntimeError: if pandas is not installed.
-        """
-        return super().to_pandas().set_index("step")
 
     def picture(self) -> str:
         """λmax over the steps, or the loss where that is all there is."""
