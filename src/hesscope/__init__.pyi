@@ -43,6 +43,7 @@ from hesscope.landscape.paths import loss_path as loss_path
 from hesscope.landscape.sharpness import sharpness as sharpness
 from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.monitor.monitor import Monitor as Monitor
+from hesscope.monitor.postmortem import postmortem as postmortem
 from hesscope.operator import Identity as Identity
 from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
@@ -76,6 +77,8 @@ from hesscope.results.layers import UnitStatistics as UnitStatistics
 from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
 from hesscope.results.paths import LossPath as LossPath
+from hesscope.results.postmortem import Postmortem as Postmortem
+from hesscope.results.postmortem import Signal as Signal
 from hesscope.results.record import save as save
 from hesscope.results.result import Result as Result
 from hesscope.results.sampling import SamplingError as SamplingError

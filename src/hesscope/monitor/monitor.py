@@ -34,12 +34,27 @@ log = logging.getLogger("hesscope")
 
 
 @dataclass
-class _Found:
+class Found:
     """What one check has found, on its way into the record."""
 
     numbers: dict[str, float] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+
+    def keep(self, row: Row, value: Any) -> None:
+        """A row's value among the numbers, or among the results.
+
+        Raises:
+            TypeError: if it is neither.
+        """
+        if value is None:
+            return
+        if isinstance(value, Result):
+            self.results[row.key] = value
+        elif isinstance(value, dict):
+            self.numbers |= {key: float(x) for key, x in value.items()}
+        else:
+            self.numbers[row.key] = float(value)
 
 
 class Monitor:
@@ -179,7 +194,7 @@ class Monitor:
         self._handles = []
         if self._losses or self._failed:
             try:
-                self._record(_Found())
+                self._record(Found())
             except Exception as error:  # training has ended well, whatever the disk says
                 log.warning("the end was not written (%s: %s)", type(error).__name__, error)
         if self._folder is not None:
@@ -227,14 +242,14 @@ class Monitor:
     def _after_step(self) -> None:
         self._step += 1
 
-    def _look(self) -> _Found:
+    def _look(self) -> Found:
         """All rows that are on; those that fail go off, each cause told once."""
         look = Check(self.problem, self._question, self._memory, self._held_out)
-        found = _Found()
+        found = Found()
         causes: dict[str, list[str]] = {}
         for row in tuple(self._rows):
             try:
-                _keep(found, row, look.of(row.measure))
+                found.keep(row, look.of(row.measure))
             except NotFiniteError as error:
                 found.events.append(Event(self._step, "not finite", str(error)))
                 break
@@ -248,7 +263,7 @@ class Monitor:
         found.numbers["check_gradients"] = look.gradients + GRADIENTS_PER_MATVEC * look.num_matvecs
         return found
 
-    def _record(self, found: _Found) -> None:
+    def _record(self, found: Found) -> None:
         """Into memory, the folder and the loggers."""
         earlier = [("train_loss", step, float(loss)) for step, loss in self._losses]
         self._losses = []
@@ -298,22 +313,6 @@ class Monitor:
 
 def _hash(fingerprints: tuple[int, ...]) -> str:
     return hashlib.sha256(repr(fingerprints).encode()).hexdigest()[:16]
-
-
-def _keep(found: _Found, row: Row, value: Any) -> None:
-    """A row's value among the numbers, or among the results.
-
-    Raises:
-        TypeError: if it is neither.
-    """
-    if value is None:
-        return
-    if isinstance(value, Result):
-        found.results[row.key] = value
-    elif isinstance(value, dict):
-        found.numbers |= {key: float(x) for key, x in value.items()}
-    else:
-        found.numbers[row.key] = float(value)
 
 
 def _schedule(every: int | None, overhead: float | None) -> Every | Overhead:

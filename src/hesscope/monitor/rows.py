@@ -22,12 +22,12 @@ from hesscope.krylov.eigsh import eigsh
 from hesscope.landscape.height import height
 from hesscope.monitor.check import Check, NotFiniteError
 from hesscope.monitor.sharpness import Top
+from hesscope.monitor.signs import lag, layer_norms, next_step, underflow
 from hesscope.problem.problem import Problem
 from hesscope.results.density import SpectralDensity
 from hesscope.rmt.gaps import outliers as outliers_of
 from hesscope.steps.kinds import has_started, is_adaptive
 from hesscope.steps.stability import threshold, why_unknown
-from hesscope.steps.update import update
 
 DENSITY_PRODUCTS, TRACE_PRODUCTS, PAIRS = 60, 20, 10
 NEGATIVE = 1e-3  # of λmax: eigenvalues below minus this are counted as negative curvature
@@ -105,11 +105,6 @@ def learning_rate(look: Check) -> float:
 def training_gradient_norm(look: Check) -> float:
     """The norm of the gradient that the step is made with, after clipping."""
     return float(look.training_gradient.norm())
-
-
-def next_step(look: Check) -> Tensor:
-    """(n,) the step that is about to be made."""
-    return update(look.problem, look.optimizer, look.training_gradient).step
 
 
 def update_norm(look: Check) -> float:
@@ -276,6 +271,9 @@ ROWS: tuple[Row, ...] = (
     Row("update_in_top", update_in_top, of_step=True),
     Row("predicted_change", predicted_change, of_step=True),
     Row("measured_change", measured_change, of_step=True),
+    Row("underflow", underflow, of_step=True),
+    Row("preconditioner_lag", lag, of_step=True),
+    Row("layer_norms", layer_norms, usual=False),
     Row("lambda_min", lowest, usual=False),
     Row("trace", trace, usual=False),
     Row("density", density, usual=False),

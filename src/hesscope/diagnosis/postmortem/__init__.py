@@ -1,0 +1,1 @@
+"""A history in, causes out: which signal came first before a spike, and what explains it."""
