@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,19 +17,22 @@ from hesscope.monitor.postmortem import QUANTITIES
 from tests.clinic.data import digits
 
 Data = tuple[Tensor, Tensor]
-Change = Callable[["Training"], None]
+Change = Callable[[Any], None]
 WIDTH, NUM, PROBE = 8, 400, 96
 WATCHED = (*QUANTITIES, "training_gradient_norm")
-KEPT = 16  # checkpoints before the spike
 
 
 def network(depth: int = 2, activation: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     """16 pooled pixels to ten classes."""
     widths = [16, *[WIDTH] * (depth - 1)]
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), activation()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], 10))
+
+
+def nothing(_: object) -> None:
+    """No change."""
 
 
 @dataclass
@@ -40,30 +44,34 @@ class Training:
     data: Data
     batch_size: int
     loss_fn: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy
+    change: Change = nothing
+    after: Change = nothing
+    half_gradients: bool = False
     step: int = 0
     batch: Data = field(init=False)
     weights: dict[int, Any] = field(default_factory=dict)
     states: dict[int, Any] = field(default_factory=dict)
     batches: dict[int, Data] = field(default_factory=dict)
+    losses: list[float] = field(default_factory=list)
 
-    def run(self, steps: int, change: Change, after: Change, every: int, told: Any = None) -> None:
-        """Makes the steps, and keeps a checkpoint before every so many of them."""
+    def run(self, steps: int, told: Callable[[Tensor], None] | None = None) -> None:
+        """Makes the steps, and keeps a checkpoint before each of them."""
         for _ in range(steps):
             places = torch.randperm(len(self.data[0]))[: self.batch_size]
             self.batch = (self.data[0][places], self.data[1][places])
-            self.gradient()
-            change(self)
-            if self.step % every == 0:
+            self.change(self)
+            if told is None:
                 self.weights[self.step] = copy.deepcopy(self.model.state_dict())
                 self.states[self.step] = copy.deepcopy(self.optimizer.state_dict())
             self.batches[self.step] = self.batch
             loss = self.gradient()
             if not bool(torch.isfinite(loss)):
                 break
+            self.losses.append(float(loss))
             self.optimizer.step()
             if told is not None:
                 told(loss)
-            after(self)
+            self.after(self)
             self.step += 1
 
     def gradient(self) -> Tensor:
@@ -71,16 +79,15 @@ class Training:
         self.optimizer.zero_grad()
         loss = self.loss_fn(self.model(self.batch[0]), self.batch[1])
         loss.backward()
+        if self.half_gradients:
+            for p in self.model.parameters():
+                p.grad.copy_(p.grad.half())
         return loss.detach()
 
     def problem(self) -> hs.Problem:
         """The probe data: some of what is trained on."""
         probe = (self.data[0][:PROBE], self.data[1][:PROBE])
         return hs.Problem(self.model, self.loss_fn, probe)
-
-
-def nothing(training: Training) -> None:
-    """No change."""
 
 
 def at(step: int, change: Change) -> Change:
@@ -137,19 +144,17 @@ def half_moments(training: Training) -> None:
         state["exp_avg_sq"].copy_(state["exp_avg_sq"].half())
 
 
-def watched(
-    training: Training, steps: int, change: Change, after: Change, every: int
-) -> hs.History:
-    """The history of a monitor beside the same training."""
-    with hs.Monitor(
-        training.problem(), training.optimizer, every=every, quantities=WATCHED
-    ) as monitor:
-        training.run(steps, change, after, steps + 1, monitor.step)
-    return monitor.history
-
-
-def subject(seed: int, *, depth: int = 2) -> tuple[nn.Sequential, Data]:
+def subject(seed: int, depth: int, activation: type[nn.Module]) -> tuple[nn.Sequential, Data]:
     """A network and digits, drawn by the seed."""
     torch.manual_seed(seed)
     inputs, labels = digits(NUM, pooled=True)
-    return network(depth), (inputs.float(), labels)
+    return network(depth, activation), (inputs.float(), labels)
+
+
+def teacher(seed: int) -> tuple[nn.Sequential, Data]:
+    """A network that can learn its targets exactly, so that its gradient falls without end."""
+    torch.manual_seed(seed)
+    inputs, _ = digits(64, pooled=True)
+    student = nn.Sequential(nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1)).double()
+    teaching = nn.Sequential(nn.Linear(16, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    return student, (inputs, teaching(inputs).detach())

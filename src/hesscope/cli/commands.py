@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hesscope import __version__
 from hesscope.cli import runs
 from hesscope.cli.outputs import check_outputs, held
+from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
@@ -132,6 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     sliced = _command(commands, "slice", _slice, "the loss along a line, a plane or a path")
     _add_target(sliced)
     add_slice_arguments(sliced)
+    dead = _command(commands, "postmortem", _postmortem, "why has this run spiked or diverged?")
+    add_postmortem_arguments(dead)
     _add_readers(commands)
     return parser
 
@@ -231,6 +234,15 @@ def _slice(options: argparse.Namespace) -> int:
         told = sys.stderr if options.json else sys.stdout
         print(f"figure: {draw(found, options.figure, log=options.log)}", file=told)
     return HEALTHY
+
+
+def _postmortem(options: argparse.Namespace) -> int:
+    from hesscope.cli.progress_bar import showing_progress
+
+    with showing_progress():
+        found = postmortem(options)
+    _give(found, options)
+    return HEALTHY if found.healthy else FINDINGS
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -233,9 +233,13 @@ def _look(
     memory: Memory,
     seed: int,
 ) -> Found:
-    """All rows of one checkpoint; one that fails is told of, and is tried again at the next."""
+    """All rows of one checkpoint; one that fails is told of, and is tried again at the next.
+
+    What several fail of is told once.
+    """
     look = PastCheck(problem, asked(optimizer, None, "quick", None, seed=seed), memory)
     found = Found()
+    causes: dict[str, list[str]] = {}
     if not bool(torch.isfinite(problem.theta).all()):
         found.events.append(Event(step, "not finite", "parameters are NaN or infinite"))
         return found
@@ -248,6 +252,9 @@ def _look(
             found.events.append(Event(step, "not finite", str(error)))
             break
         except (ValueError, RuntimeError) as error:
-            found.events.append(Event(step, "not measured", f"{row.key}: {error}"))
-            log.warning("step %d: %s was not measured (%s)", step, row.key, error)
+            causes.setdefault(str(error), []).append(row.key)
+    for cause, keys in causes.items():
+        text = f"not measured: {', '.join(keys)} ({cause})"
+        found.events.append(Event(step, "not measured", text))
+        log.warning("step %d: %s", step, text)
     return found

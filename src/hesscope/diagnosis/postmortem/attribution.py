@@ -43,9 +43,10 @@ def crossing(evidence: Evidence) -> Crossing | None:
         return None
     steps, values = series.steps.tolist(), series.values.tolist()
     at = steps.index(signal.step)
-    low = min(range(at + 1), key=lambda i: values[i])
+    # A warm-up from zero has a ratio of zero, whose logarithm says nothing.
+    low = min((i for i in range(at + 1) if values[i] > 0), key=lambda i: values[i])
     high = max(range(at, len(values)), key=lambda i: values[i])
-    grown = math.log(values[high] / values[low]) if values[low] > 0 else math.inf
+    grown = math.log(values[high] / values[low])
     of_lr = _growth(evidence.before("lr"), steps[low], steps[high])
     curvature = _growth(evidence.before("lambda_max"), steps[low], steps[high])
     return Crossing(

@@ -8,12 +8,13 @@ from hesscope.diagnosis.postmortem.attribution import Crossing, crossing
 from hesscope.diagnosis.postmortem.evidence import Evidence
 from hesscope.diagnosis.postmortem.signals import LAG, ZEROS, layer_alone, noisy, odd_batch
 from hesscope.results.history import History, Series
+from hesscope.results.postmortem import Signal
 from hesscope.results.verdict import Verdict, known
 
 LAG_SOURCE = "Bai et al. 2025, arXiv 2506.04805; Cohen et al. 2022, section 3"
 EDGE_SOURCE = "Cohen, Kaur, Li, Kolter and Talwalkar 2021"
 LEAST = 0.5  # of the growth of lr·sharpness: what carries that much has carried it over
-LONG = 20  # steps of memory of the second moments below which they keep up
+LONG = 20  # steps of memory below which second moments keep up, and that a bad lr does not last
 MANY = 0.5  # of the examples: a batch of which so many are odd is odd as a whole
 FAR = 4.0  # times the median loss of a batch's examples: the odd ones among them
 WORST = 3  # examples that are named
@@ -83,9 +84,9 @@ def layer(evidence: Evidence) -> Verdict | None:
     signal, over = layer_alone(evidence), crossing(evidence)
     if signal is None or signal.step > evidence.onset:
         return None
-    if over is not None and over.step < signal.step and not over.from_the_start:
-        return None
     name = signal.key.removeprefix("layer/")
+    if over is not None and over.step < signal.step and _pushed(evidence, name, signal):
+        return None
     return _verdict(
         "layer",
         f"layer {name} first: {signal.label} grew {signal.value:.3g} times by step {signal.step}, "
@@ -96,6 +97,16 @@ def layer(evidence: Evidence) -> Verdict | None:
         advice=f"look at the lr, the initialisation and the normalisation of {name}; lower its lr "
         "in a parameter group of its own, or clip its update",
     )
+
+
+def _pushed(evidence: Evidence, name: str, signal: Signal) -> bool:
+    """Whether the gradient of a layer has grown as its step has: then its step only follows."""
+    gradient = evidence.history.get(f"layer/{name}/gradient_norm").finite()
+    earlier = gradient.between(-math.inf, signal.step - 1).values
+    if not len(earlier) or not float(earlier.median()) > 0:
+        return True
+    grown = gradient.at(signal.step) / float(earlier.median())
+    return grown > 1 and math.log(grown) >= LEAST * math.log(signal.value)
 
 
 def warm_up(evidence: Evidence) -> Verdict | None:
@@ -125,7 +136,9 @@ def preconditioner_lag(evidence: Evidence) -> Verdict | None:
         crossing(evidence),
         max(evidence.before("preconditioner_lag").values.tolist()[-3:], default=0.0),
     )
-    if not memory >= LONG or over is None or over.from_the_start:
+    if not memory >= LONG or over is None:
+        return None
+    if over.from_the_start and int(evidence.history.steps[0]) < LONG:
         return None
     if over.of_lr >= LEAST * over.total:
         return None
@@ -198,9 +211,8 @@ CAUSES = (underflow, bad_batch, layer, warm_up, preconditioner_lag, lr_too_high,
 
 
 def _crossed(over: Crossing) -> tuple[tuple[str, str, float], ...]:
-    total = over.total if over.first > 0 else math.inf
     parts = (over.of_lr, over.of_curvature, over.of_preconditioner)
-    shares = [x / total if 0 < total < math.inf else math.nan for x in parts]
+    shares = [part / over.total if over.total > 0 else math.nan for part in parts]
     return (
         ("crossing_step", "step at which it passes the limit", float(over.step)),
         ("sharpness_over_limit", "lr·sharpness over its limit", over.last),

@@ -12,6 +12,7 @@ from hesscope.results.history import History
 RISE = 0.3  # of the level: a smaller rise is no spike
 STRAY = 8.0  # times the usual change from check to check
 GAINED = 0.05  # of what was gained so far: what is lost beyond is more than a flicker near zero
+ABOVE = 1.5  # times the highest of the values before: beyond, no usual change is asked for
 NEAR, BEFORE = 3, 20  # values that make the level, and those that tell the usual change
 LARGE = 10.0  # times the level: rises beyond are alike
 LASTING = 4  # checks after the first, up to the last one, that make a rise a divergence
@@ -35,8 +36,8 @@ def excursion(history: History) -> Excursion | None:
     The loss is that of the probe data where a monitor has it at three checks or more: one bad
     batch moves the training loss without anything having happened to the model. It has risen where
     it lies above the median of the last three values by 30 %, by eight times the usual change
-    (median absolute deviation of the changes before, in the logarithm), and by a twentieth of what
-    was gained so far. A loss that is not finite has risen.
+    (median absolute deviation of the changes before, in the logarithm) or 1.5 times as high as all
+    of them, and by a twentieth of what was gained so far. A loss that is not finite has risen.
 
     >>> losses = {0: 2.0, 1: 1.5, 2: 1.2, 3: 1.0, 4: 1.8, 5: 6.0, 6: 1.1, 7: 0.9}
     >>> found = excursion(History.of({"loss": losses}))
@@ -79,9 +80,16 @@ def _rise(points: list[tuple[int, float]], i: int) -> float:
         return 0.0
     gained = max(x for _, x in points[:i]) - min(before)
     enough = value - level > max(RISE * abs(level), GAINED * gained)
-    if not enough or value <= _reach(level, before, STRAY):
+    if not enough or value <= min(_reach(level, before, STRAY), _ceiling(before)):
         return 0.0
     return math.log(min(value / level, LARGE)) if level > 0 else math.log(LARGE)
+
+
+def _ceiling(before: list[float]) -> float:
+    """What no value lies above by chance; the last two may be on the way up already."""
+    settled = before[:-2] if len(before) > NEAR else before
+    highest = max(settled)
+    return highest + (ABOVE - 1) * abs(highest)
 
 
 def _level(points: list[tuple[int, float]], i: int) -> float:

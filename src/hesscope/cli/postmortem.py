@@ -1,0 +1,95 @@
+"""The command on checkpoints around a spike, or on the folder of a run that was watched."""
+
+from __future__ import annotations
+
+import argparse
+from glob import glob
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hesscope.results.postmortem import Postmortem
+
+WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
+
+
+def add_postmortem_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is looked at, and what is known of it."""
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="CKPTS TARGET",
+        help="files, patterns or folders of checkpoints, the step being the last number of each "
+        "name, and then the target; or nothing but the folder of a run (Monitor's to=)",
+    )
+    parser.add_argument(
+        "--optimizer",
+        action="append",
+        default=[],
+        metavar="STATES",
+        help="files, a pattern or a folder of optimiser states with the steps in their names, once "
+        "or several times; same: the checkpoints hold them, too",
+    )
+    parser.add_argument(
+        "--batch", type=Path, metavar="FILE.pt", help="a batch under suspicion, by torch.save"
+    )
+    parser.add_argument("--to", type=Path, metavar="DIR", help="keeps the numbers, to go on later")
+    parser.add_argument("--seed", type=int, default=0, help="of all random starts (default 0)")
+    parser.add_argument("--json", action="store_true", help="print JSON on standard output")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
+
+
+def postmortem(options: argparse.Namespace) -> Postmortem:
+    """What the command finds.
+
+    Raises:
+        ValueError: if what is given is neither checkpoints with a target nor a run.
+    """
+    import hesscope as hs
+    from hesscope import store
+    from hesscope.cli.target import load_problem
+    from hesscope.problem.checkpoints import read_plain
+
+    *patterns, last = options.what
+    options.names = ()
+    if not patterns:
+        if not store.holds_run(last):
+            msg = f"{last} is no folder of a run; give one, or checkpoints and a target."
+            raise ValueError(msg)
+        return hs.postmortem(last)
+    checkpoints = _files(patterns)
+    same = options.optimizer == ["same"]
+    states = checkpoints if same else _files(options.optimizer)
+    batch = None
+    if options.batch is not None:
+        cure = "Save tensors alone: torch.save((inputs, targets), path)."
+        batch = read_plain(options.batch, cure, "batch")
+    problem = load_problem(last)
+    options.names = (*dict(problem.model.named_modules()), *problem.layout.names)
+    return hs.postmortem(
+        problem,
+        checkpoints,
+        optimizers=states or None,
+        batch=batch,
+        to=options.to,
+        seed=options.seed,
+    )
+
+
+def _files(patterns: list[str]) -> list[Path]:
+    """The files of names, patterns and folders, each once.
+
+    Raises:
+        ValueError: if one stands for none.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        if Path(pattern).is_dir():
+            paths = [p for p in Path(pattern).iterdir() if p.suffix in WEIGHTS]
+        else:
+            paths = [Path(p) for p in glob(pattern)]  # noqa: PTH207  absolute patterns, too
+        if not paths:
+            msg = f"{pattern} is no file, pattern or folder of checkpoints that is there."
+            raise ValueError(msg)
+        found |= dict.fromkeys(sorted(paths))
+    return list(found)
