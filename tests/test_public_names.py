@@ -26,7 +26,7 @@ RESULTS = (  # made by hesscope, not by its users
     "ConvexityProbes", "CriticalStep", "Curvature", "Decomposition", "Descent", "Diagonal",
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
     "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
-    "Measurements", "Outliers", "Result", "SamplingError", "Series", "Shares", "Sharpness",
+    "Measurements", "Outliers", "Postmortem", "Result", "SamplingError", "Series", "Shares", "Sharpness",
     "SharpnessComparison", "SharpnessMeasure", "Slice", "Smoothness", "SpectralDensity",
     "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip

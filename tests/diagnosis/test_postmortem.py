@@ -136,6 +136,15 @@ def test_odd_examples_of_a_suspect_are_named():
     assert "2 of its 8 examples are far off, the worst are 3, 6" in claim
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("key", ["training_gradient_norm", "train_loss"])
+def test_a_batch_that_gives_nothing_finite_is_bad(key, value):
+    history = run(**{key: {**level(1.5), ONSET - 1: value}})
+    assert hs.postmortem(history).cause == "bad_batch"
+    at_once = run(**{key: {**level(1.5), ONSET - 3: 5.0, ONSET - 2: 50.0, ONSET - 1: value}})
+    assert hs.postmortem(at_once).cause == ""
+
+
 def test_several_causes_are_told_the_most_specific_first():
     history = run(
         sharpness_over_limit=OVER,

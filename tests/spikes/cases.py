@@ -29,7 +29,7 @@ from tests.spikes.runs import (
 
 SGD = partial(torch.optim.SGD, momentum=0.9)
 Adam, AdamW = torch.optim.Adam, torch.optim.AdamW
-PLANTED = 60  # the step of what is planted
+PLANTED, LATER = 60, 150  # the step of what is planted, and where more has to be learned first
 BEFORE, AFTER = 14, 6  # checkpoints around it, a step apart
 
 
@@ -143,8 +143,9 @@ def _jump(seed: int, make: Any, lr: float, factor: float, **options: Any) -> hs.
 
 
 RELU = partial(training, make=SGD, lr=0.1, depth=3, activation=nn.ReLU)
-CORRUPT = partial(RELU, change=at(PLANTED, corrupted(30.0)))
-SHUFFLED = partial(training, make=SGD, lr=0.5, batch_size=200, change=at(300, shuffled))
+CORRUPT = partial(RELU, change=at(LATER, corrupted(30.0)))
+NOT_A_NUMBER = partial(RELU, change=at(PLANTED, corrupted(float("nan"))))
+SHUFFLED = partial(training, make=SGD, lr=0.3, batch_size=NUM, change=at(300, shuffled))
 LAYERS = partial(training, make=SGD, lr=0.2, depth=4, grouped=True)
 
 CASES = {
@@ -172,17 +173,21 @@ CASES = {
         Case(
             "corrupted batch",
             "bad_batch",
-            lambda s: left_behind(CORRUPT(s), PLANTED + 7, PLANTED, suspect=PLANTED),
+            lambda s: left_behind(CORRUPT(s), LATER + 7, LATER, suspect=LATER),
         ),
-        Case("corrupted batch, watched", "bad_batch", lambda s: watched(CORRUPT(s), PLANTED + 12)),
+        Case("corrupted batch, watched", "bad_batch", lambda s: watched(CORRUPT(s), LATER + 12)),
+        Case(
+            "a batch with NaN",
+            "bad_batch",
+            lambda s: left_behind(NOT_A_NUMBER(s), PLANTED + 2, PLANTED, suspect=PLANTED),
+        ),
+        Case("a batch with NaN, watched", "bad_batch", lambda s: watched(NOT_A_NUMBER(s), 62, 1)),
         Case(
             "shuffled labels",
             "bad_batch",
             lambda s: left_behind(SHUFFLED(s), 307, 300, suspect=300),
         ),
-        Case(
-            "shuffled labels, watched", "bad_batch", lambda s: watched(SHUFFLED(s), 312, every=10)
-        ),
+        Case("shuffled labels, watched", "bad_batch", lambda s: watched(SHUFFLED(s), 312)),
         Case(
             "exploding layer, its lr x 60",
             "layer",
@@ -191,7 +196,7 @@ CASES = {
         Case(
             "exploding layer, its weights x 8",
             "layer",
-            lambda s: left_behind(RELU(s, change=at(PLANTED, exploded(8.0))), 67, PLANTED),
+            lambda s: left_behind(RELU(s, change=at(LATER, exploded(8.0))), LATER + 7, LATER),
         ),
         Case(
             "warm-up too steep, SGD",

@@ -65,8 +65,6 @@ class Training:
                 self.states[self.step] = copy.deepcopy(self.optimizer.state_dict())
             self.batches[self.step] = self.batch
             loss = self.gradient()
-            if not bool(torch.isfinite(loss)):
-                break
             self.losses.append(float(loss))
             self.optimizer.step()
             if told is not None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hesscope.examination import gradients
 from hesscope.monitor.check import Check
-from hesscope.problem.problem import layer_slices
+from hesscope.problem.layers import layer_slices
 from hesscope.steps.held import Held, held
 from hesscope.steps.kinds import has_started, is_adaptive
 from hesscope.steps.update import update

@@ -42,10 +42,14 @@ def suspect(batch: Problem) -> Callable[[Check], dict[str, float]]:
         """Its loss and gradient; by how many standard errors, and how many times, they are large.
 
         A batch of B of N items drawn like the probe data has a loss within σ/√B of the mean, and a
-        gradient with E‖g_B‖² = ‖g‖² + N/B s², where s is the standard error of g.
+        gradient with E‖g_B‖² = ‖g‖² + N/B s², where s is the standard error of g. A loss that is
+        not finite is infinitely large.
         """
         standing = look.problem.on(batch)
-        loss, g = standing.loss_at(standing.theta), standing.gradient()
+        loss = standing.loss_at(standing.theta)
+        if not math.isfinite(loss):
+            return {"batch_loss": loss, "batch_loss_excess": math.inf}
+        g = standing.gradient()
         size = batch.num_items
         mean = look.of(gradients.gradient)
         noise = look.of(gradients.gradient_noise)

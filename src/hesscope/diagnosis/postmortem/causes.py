@@ -17,6 +17,8 @@ LEAST = 0.5  # of the growth of lr·sharpness: what carries that much has carrie
 LONG = 20  # steps of memory below which second moments keep up, and that a bad lr does not last
 MANY = 0.5  # of the examples: a batch of which so many are odd is odd as a whole
 FAR = 4.0  # times the median loss of a batch's examples: the odd ones among them
+CLIP = "clipping the gradient norm bounds what one batch can do"
+SKIP = "skip steps whose loss or gradient is not finite, and look for NaN in the data"
 WORST = 3  # examples that are named
 
 
@@ -64,10 +66,11 @@ def bad_batch(evidence: Evidence) -> Verdict | None:
     of_loss = evidence.strictly_before("batch_loss_excess").last
     of_gradient = evidence.strictly_before("batch_gradient_excess").last
     named = _examples(evidence.history, signal.step)
+    finite = math.isfinite(signal.value)
     return _verdict(
         "bad_batch",
         f"the batch of step {signal.step}: {signal.label}, {signal.value:.3g}, while the probe "
-        f"data was as before{named}",
+        f"data was as before{named if finite else '; it gives nothing finite'}",
         (signal.key, signal.label, signal.value),
         ("step", "step", float(signal.step)),
         ("batch_loss", "loss of the batch", evidence.strictly_before("batch_loss").last),
@@ -75,7 +78,7 @@ def bad_batch(evidence: Evidence) -> Verdict | None:
         ("batch_gradient_times", "its gradient over the usual", of_gradient),
         against="a spike at the same step with that batch left out",
         advice="look at that batch's inputs and labels, leave it out, go on from the checkpoint "
-        "before; clipping the gradient norm bounds what one batch can do",
+        "before; " + (CLIP if finite else SKIP),
     )
 
 
@@ -230,7 +233,7 @@ def _examples(history: History, step: int) -> str:
         return ""
     values = losses.values
     usual = history.get("loss").at(step)
-    odd = values > FAR * usual
+    odd = ~(values <= FAR * usual)
     if float(odd.double().mean()) >= MANY:
         return (
             f"; {int(odd.sum())} of its {len(values)} examples have more than {FAR:g} times the "

@@ -9,11 +9,12 @@ from statistics import median
 
 from hesscope.results.history import History
 
-RISE = 0.3  # of the level: a smaller rise is no spike
+RISE = 0.2  # of the level: a smaller rise is no spike
+UNKNOWN_RISE = 0.3  # where the usual change is not known yet
 STRAY = 8.0  # times the usual change from check to check
 GAINED = 0.05  # of what was gained so far: what is lost beyond is more than a flicker near zero
 ABOVE = 1.5  # times the highest of the values before: beyond, no usual change is asked for
-NEAR, BEFORE = 3, 20  # values that make the level, and those that tell the usual change
+NEAR, LATELY, BEFORE = 3, 10, 20  # values that make the level, the ceiling, the usual change
 LARGE = 10.0  # times the level: rises beyond are alike
 LASTING = 4  # checks after the first, up to the last one, that make a rise a divergence
 MAD = 1.4826  # times the median absolute deviation: the standard deviation of a normal law
@@ -35,9 +36,9 @@ def excursion(history: History) -> Excursion | None:
 
     The loss is that of the probe data where a monitor has it at three checks or more: one bad
     batch moves the training loss without anything having happened to the model. It has risen where
-    it lies above the median of the last three values by 30 %, by eight times the usual change
-    (median absolute deviation of the changes before, in the logarithm) or 1.5 times as high as all
-    of them, and by a twentieth of what was gained so far. A loss that is not finite has risen.
+    it lies above the median of the last three values by 20 %, by eight times the usual change
+    (median absolute deviation of the changes before, in the logarithm) or 1.5 times as high as the
+    last ten, and by a twentieth of what was gained so far. A loss that is not finite has risen.
 
     >>> losses = {0: 2.0, 1: 1.5, 2: 1.2, 3: 1.0, 4: 1.8, 5: 6.0, 6: 1.1, 7: 0.9}
     >>> found = excursion(History.of({"loss": losses}))
@@ -79,8 +80,9 @@ def _rise(points: list[tuple[int, float]], i: int) -> float:
     if math.isinf(max(before)):
         return 0.0
     gained = max(x for _, x in points[:i]) - min(before)
-    enough = value - level > max(RISE * abs(level), GAINED * gained)
-    if not enough or value <= min(_reach(level, before, STRAY), _ceiling(before)):
+    least = RISE if len(before) > NEAR else UNKNOWN_RISE
+    enough = value - level > max(least * abs(level), GAINED * gained)
+    if not enough or value <= min(_reach(level, before, STRAY), _ceiling(before[-LATELY:])):
         return 0.0
     return math.log(min(value / level, LARGE)) if level > 0 else math.log(LARGE)
 

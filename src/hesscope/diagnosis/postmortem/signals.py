@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 
 from hesscope.diagnosis.postmortem.evidence import Evidence
@@ -60,38 +61,48 @@ def _suspect(evidence: Evidence) -> Signal | None:
         ("batch_gradient_excess", "the batch's gradient over that of others", BATCH_TIMES),
         ("batch_loss_excess", "the batch's loss in standard errors", BATCH_ERRORS),
     ):
-        seen = evidence.strictly_before(key)
-        if len(seen) and seen.values[-1] > limit:
-            return Signal(key, label, int(seen.steps[-1]), float(seen.values[-1]), limit)
+        seen = evidence.history.get(key).between(-math.inf, evidence.onset - 1)
+        seen = seen if len(seen) else evidence.before(key)
+        if len(seen) and seen.last > limit:
+            return Signal(key, label, int(seen.steps[-1]), seen.last, limit)
     return None
 
 
 def _odd_among_training(evidence: Evidence) -> Signal | None:
-    """The loss or gradient of one step far off, where that of the probe data was as before."""
+    """The loss or gradient of one step far off, where that of the probe data was as before.
+
+    What training met the step before must be usual: a run that leaves its course does so by and by.
+    """
     for key, probe, label in (
         ("training_gradient_norm", "gradient_norm", "gradient of one batch over the usual"),
         ("train_loss", "loss", "loss of one batch over the usual"),
     ):
-        trained, calm = evidence.strictly_before(key), evidence.before(probe)
-        excesses = _excesses(trained, calm)
-        recent = list(excesses.items())[-RECENT:]
-        if len(excesses) < 2 * RECENT or not recent:
+        calm = evidence.before(probe)
+        excesses = _excesses(evidence.history.get(key), calm, evidence.onset)
+        if len(excesses) < 2 * RECENT:
             continue
-        earlier = [x for _, x in list(excesses.items())[:-RECENT]]
+        earlier = [x for _, x in excesses[:-RECENT]]
         usual, most = median(earlier), max(earlier)
-        step, value = max(recent, key=lambda one: one[1])
-        if value > max(ODD * usual, 1.5 * most) and _is_calm(calm, step):
+        place = max(range(-RECENT, 0), key=lambda i: excesses[i][1])
+        (_, last), (step, value) = excesses[place - 1 :][:2]
+        odd = value > max(ODD * usual, 1.5 * most) and last <= max(CALM * usual, most)
+        if odd and _is_calm(calm, step):
             return Signal(key, label, step, value / usual, ODD)
     return None
 
 
-def _excesses(trained: Series, calm: Series) -> dict[int, float]:
-    """What training met over what the probe data has at that step or the latest check."""
-    return {
-        step: x / at
-        for step, x in zip(trained.steps.tolist(), trained.values.tolist(), strict=True)
-        if (at := calm.at(step)) > 0
-    }
+def _excesses(trained: Series, calm: Series, onset: int) -> list[tuple[int, float]]:
+    """(step, what training met over what the probe data had at the check before), up to the onset.
+
+    Infinite where it is not finite.
+    """
+    before = trained.between(-math.inf, onset - 1)
+    pairs = zip(before.steps.tolist(), before.values.tolist(), strict=True)
+    return [
+        (step, x / calm.at(step) if math.isfinite(x) else math.inf)
+        for step, x in pairs
+        if calm.at(step) > 0
+    ]
 
 
 def _is_calm(calm: Series, step: int) -> bool:
