@@ -18,6 +18,7 @@ SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "exp_inf", "variance")
 GRID = 16  # multiples of the least entry up to which a grid is looked for
 OFF_GRID = 1e-3  # of a multiple: what clipping and averaging leave of one
 FEWEST, ON_GRID = 8, 0.95  # entries near zero, and the share of them on the grid, that make one
+FEWEST_OF_ALL = 3  # where these are all that is left
 
 
 def next_step(look: Check) -> Tensor:
@@ -67,7 +68,8 @@ def _on_grid(gradient: Tensor) -> bool:
     multiples = sizes / sizes.min()
     multiples = multiples[multiples <= GRID]
     on_grid = (multiples - multiples.round()).abs() <= OFF_GRID * multiples
-    return len(multiples) >= FEWEST and float(on_grid.double().mean()) >= ON_GRID
+    fewest = FEWEST if len(multiples) < len(sizes) else FEWEST_OF_ALL
+    return len(multiples) >= fewest and float(on_grid.double().mean()) >= ON_GRID
 
 
 def lag(look: Check) -> dict[str, float] | None:

@@ -6,7 +6,14 @@ import math
 
 from hesscope.diagnosis.postmortem.attribution import Crossing, crossing
 from hesscope.diagnosis.postmortem.evidence import Evidence
-from hesscope.diagnosis.postmortem.signals import LAG, ZEROS, layer_alone, noisy, odd_batch
+from hesscope.diagnosis.postmortem.signals import (
+    DIVIDED_BY_EPS,
+    LAG,
+    ZEROS,
+    layer_alone,
+    noisy,
+    odd_batch,
+)
 from hesscope.results.history import History, Series
 from hesscope.results.postmortem import Signal
 from hesscope.results.verdict import Verdict, known
@@ -37,10 +44,10 @@ def lost(gradient: Series, moment: Series) -> Verdict | None:
     """The verdict from the two shares over time: the last values count."""
     of_gradient = max(gradient.values.tolist()[-2:], default=0.0)
     of_moment = max(moment.values.tolist()[-2:], default=0.0)
-    if max(of_gradient, of_moment) < ZEROS:
+    if of_gradient < ZEROS and of_moment < DIVIDED_BY_EPS:
         return None
-    first = min(_first_over(gradient, ZEROS), _first_over(moment, ZEROS))
-    if of_moment >= of_gradient:
+    first = min(_first_over(gradient, ZEROS), _first_over(moment, DIVIDED_BY_EPS))
+    if of_gradient < ZEROS or of_moment >= of_gradient:
         claim = f"{of_moment:.0%} of the second moments are zero in half precision"
         advice = "keep the optimiser's state in float32, and eps above the least number it can hold"
     else:
@@ -83,12 +90,12 @@ def bad_batch(evidence: Evidence) -> Verdict | None:
 
 
 def layer(evidence: Evidence) -> Verdict | None:
-    """One layer left its place before the whole went over its limit."""
+    """One layer left its place, and not because its gradient grew with the whole's instability."""
     signal, over = layer_alone(evidence), crossing(evidence)
     if signal is None or signal.step > evidence.onset:
         return None
-    name = signal.key.removeprefix("layer/")
-    if over is not None and over.step < signal.step and _pushed(evidence, name, signal):
+    name, _, what = signal.key.removeprefix("layer/").rpartition("/")
+    if what == "update" and over is not None and _pushed(evidence, name, signal):
         return None
     return _verdict(
         "layer",

@@ -12,7 +12,7 @@ from hesscope.results.history import History
 RISE = 0.2  # of the level: a smaller rise is no spike
 UNKNOWN_RISE = 0.3  # where the usual change is not known yet
 STRAY = 8.0  # times the usual change from check to check
-GAINED = 0.05  # of what was gained so far: what is lost beyond is more than a flicker near zero
+GAINED = 0.02  # of what was gained so far: what is lost beyond is more than a flicker near zero
 ABOVE = 1.5  # times the highest of the values before: beyond, no usual change is asked for
 NEAR, LATELY, BEFORE = 3, 10, 20  # values that make the level, the ceiling, the usual change
 LARGE = 10.0  # times the level: rises beyond are alike
@@ -38,7 +38,7 @@ def excursion(history: History) -> Excursion | None:
     batch moves the training loss without anything having happened to the model. It has risen where
     it lies above the median of the last three values by 20 %, by eight times the usual change
     (median absolute deviation of the changes before, in the logarithm) or 1.5 times as high as the
-    last ten, and by a twentieth of what was gained so far. A loss that is not finite has risen.
+    last ten, and by a fiftieth of what was gained so far. A loss that is not finite has risen.
 
     >>> losses = {0: 2.0, 1: 1.5, 2: 1.2, 3: 1.0, 4: 1.8, 5: 6.0, 6: 1.1, 7: 0.9}
     >>> found = excursion(History.of({"loss": losses}))
@@ -81,17 +81,22 @@ def _rise(points: list[tuple[int, float]], i: int) -> float:
         return 0.0
     gained = max(x for _, x in points[:i]) - min(before)
     least = RISE if len(before) > NEAR else UNKNOWN_RISE
-    enough = value - level > max(least * abs(level), GAINED * gained)
+    flicker = GAINED * gained if value < LARGE * max(_settled(before[-LATELY:])) else 0.0
+    enough = value - level > max(least * abs(level), flicker)
     if not enough or value <= min(_reach(level, before, STRAY), _ceiling(before[-LATELY:])):
         return 0.0
     return math.log(min(value / level, LARGE)) if level > 0 else math.log(LARGE)
 
 
 def _ceiling(before: list[float]) -> float:
-    """What no value lies above by chance; the last two may be on the way up already."""
-    settled = before[:-2] if len(before) > NEAR else before
-    highest = max(settled)
+    """What no value lies above by chance."""
+    highest = max(_settled(before))
     return highest + (ABOVE - 1) * abs(highest)
+
+
+def _settled(before: list[float]) -> list[float]:
+    """Without the last two, which may be on the way up already."""
+    return before[:-2] if len(before) > NEAR else before
 
 
 def _level(points: list[tuple[int, float]], i: int) -> float:

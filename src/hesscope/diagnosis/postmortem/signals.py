@@ -11,9 +11,10 @@ from hesscope.results.postmortem import Signal
 
 EDGE = 1.0  # of lr·sharpness over its limit
 LAG = 3.0  # of ‖g‖ over what the second moments remember of it
-ZEROS = 0.2  # the share of parameters lost to underflow that is one
+ZEROS = 0.2  # the share of the gradient lost to underflow that matters
+DIVIDED_BY_EPS = 0.01  # and that of second moments: a few such parameters carry a run away
 NOISE = 3.0  # of the noise of the mean gradient over its norm
-JUMP, OTHERS = 3.0, 1.7  # a layer's growth from its usual place, and what the others may do
+JUMP, OTHERS = 5.0, 1.7  # a layer's growth from its usual place, and what the others may do
 BATCH_ERRORS, BATCH_TIMES = 6.0, 3.0  # standard errors of its loss, and times its usual gradient
 RECENT = 3  # checks before the onset in which an odd batch is looked for
 ODD, CALM = 4.0, 2.0  # times the usual: of the odd batch, and of the probe data beside it
@@ -26,7 +27,7 @@ def signals(evidence: Evidence) -> tuple[Signal, ...]:
         evidence.over("sharpness_over_limit", EDGE, "lr·sharpness over its limit"),
         evidence.over("preconditioner_lag", LAG, "gradient over its memory"),
         evidence.over("gradient_underflow", ZEROS, "share of the gradient that underflows"),
-        evidence.over("moment_underflow", ZEROS, "share of second moments that underflow"),
+        evidence.over("moment_underflow", DIVIDED_BY_EPS, "share of second moments that underflow"),
         evidence.grown("update_norm", "update norm"),
         evidence.grown("gradient_norm", "gradient norm"),
         evidence.grown("lambda_max", "λmax"),
@@ -115,7 +116,8 @@ def layer_alone(evidence: Evidence) -> Signal | None:
     """A layer whose step (over its weights) or weights have left their place, and no other's.
 
     Compared are the growths from the usual place (the median of the checks before) at the first
-    check at which any layer has grown by a factor of three: later on, all of them do.
+    check at which any layer has grown by a factor of five: later on, all of them do. It has to stay
+    there up to the onset.
     """
     weights = evidence.layers("weight_norm")
     updates = evidence.layers("update_norm")
@@ -123,13 +125,13 @@ def layer_alone(evidence: Evidence) -> Signal | None:
         name: _over(series, weights[name]) for name, series in updates.items() if name in weights
     }
     found = [
-        _first_alone(group, what)
-        for what, group in (("update over weights", relative), ("weight norm", weights))
+        _first_alone(group, what, evidence.onset)
+        for what, group in (("update", relative), ("weight norm", weights))
     ]
     return min((s for s in found if s is not None), key=lambda s: s.step, default=None)
 
 
-def _first_alone(group: dict[str, Series], what: str) -> Signal | None:
+def _first_alone(group: dict[str, Series], what: str, onset: int) -> Signal | None:
     if len(group) < 2:
         return None
     steps = next(iter(group.values())).steps.tolist()
@@ -141,16 +143,19 @@ def _first_alone(group: dict[str, Series], what: str) -> Signal | None:
             continue
         if median(others) > OTHERS or growths[name] < OWN * others[-1]:
             return None
-        return Signal(f"layer/{name}", f"{what} of {name}", steps[i], growths[name], JUMP)
+        rest = [j for j in range(i, len(steps)) if steps[j] < onset]
+        if any(_growth(group[name], j, i) < JUMP for j in rest):
+            return None
+        return Signal(f"layer/{name}/{what}", f"{what} of {name}", steps[i], growths[name], JUMP)
     return None
 
 
-def _growth(series: Series, i: int) -> float:
-    """The value at a place over the median of those before."""
+def _growth(series: Series, i: int, first: int | None = None) -> float:
+    """The value at a place over the median of those before, or before another place."""
     if i >= len(series):
         return 0.0
     values = series.values.tolist()
-    usual = median(values[:i])
+    usual = median(values[: i if first is None else first])
     return values[i] / usual if usual > 0 else 0.0
 
 
