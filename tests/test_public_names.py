@@ -26,9 +26,9 @@ RESULTS = (  # made by hesscope, not by its users
     "ConvexityProbes", "CriticalStep", "Curvature", "Decomposition", "Descent", "Diagonal",
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
     "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
-    "Measurements", "Outliers", "Postmortem", "Result", "SamplingError", "Series", "Shares", "Sharpness",
-    "SharpnessComparison", "SharpnessMeasure", "Slice", "Smoothness", "SpectralDensity",
-    "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
+    "Measurements", "Outliers", "Postmortem", "Result", "SamplingError", "Series", "Shares",
+    "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Slice", "Smoothness",
+    "SpectralDensity", "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]
 HEAVY = ("torch", "matplotlib", "jinja2", "sklearn", "transformers", "numpy", "scipy", "rich")
