@@ -1,6 +1,6 @@
 """What it costs to watch training, whether λmax is right, and the edge of stability.
 
-    python benchmarks/monitor.py follow [--steps 600]     # λmax at each check, beside a converged run
+    python benchmarks/monitor.py follow [--steps 600]   # λmax at each check, beside the truth
     python benchmarks/monitor.py overhead [--seconds 20]  # the share of the time that checks take
     python benchmarks/monitor.py edge [--seeds 3] [--steps 8000] [--rates .1 .2 .3 .4]
 
