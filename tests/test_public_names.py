@@ -27,7 +27,7 @@ RESULTS = (  # made by hesscope, not by its users
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
     "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
     "Measurements", "Outliers", "Postmortem", "Result", "SamplingError", "Series", "Shares",
-    "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Slice", "Smoothness",
+    "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",
     "SpectralDensity", "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]

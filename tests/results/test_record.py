@@ -41,6 +41,7 @@ from hesscope.results.step import Step
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
 UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True)
+SIGNAL = hs.Signal("größe", "λmax", 3, math.inf, 1.0)
 DIRECTIONS = Directions(
     torch.ones(4, 2), ("größe", "b"), "1 „Schritt“", AWKWARD[:2], None, AWKWARD.view(3, 2), 3
 )
@@ -198,6 +199,10 @@ RESULTS = {
         facts={"optimizer": None},
         results={"trace": {7: hs.Estimate(1.5, 0.25, 10)}},
     ),
+    "post-mortem": hs.Postmortem(
+        "spike", 3, 7, (SIGNAL,), (hs.Verdict("a", "b"),), hs.History.of({"loss": {0: 1.0}})
+    ),
+    "signal": SIGNAL,
     "half precision": {"bf16": torch.ones(3).bfloat16() / 3, "f16": torch.ones(()).half() / 3},
     "colliding paths": {"a.b": AWKWARD, "a": {"b": AWKWARD + 1}, "a.b#1": AWKWARD * 2},
     "one storage twice": [AWKWARD[:3], AWKWARD[:3], AWKWARD[1:], AWKWARD.expand(2, 6).T],
