@@ -19,6 +19,7 @@ from hesscope.operator import (
     refuse_out_of_range,
     refuse_size,
 )
+from hesscope.system import interrupts
 
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
@@ -146,9 +147,10 @@ class Lanczos:
         column = h.cpu().numpy()
         self._note_asymmetry(column)
         residual = norm(self.A, w)
-        self._extend(column[j], residual)
-        if not self.exhausted:
-            self.Q.append(w / residual)
+        with interrupts.deferred():  # a run is what it was, or longer by a step, and of use
+            self._extend(column[j], residual)
+            if not self.exhausted:
+                self.Q.append(w / residual)
 
     def _extend(self, alpha: float, residual: float) -> None:
         """T with one more row, and whether anything is left to find.
@@ -183,15 +185,16 @@ class Lanczos:
     def restart(self, keep: np.ndarray) -> None:
         """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
         theta, S, _ = self.ritz()
-        self._known_scale = self.scale
         following = self.Q[self.num_steps].clone()
         kept = self.vectors(S[:, keep])
-        self.Q = Basis(self.A)
-        for v in [*kept.unbind(1), following]:
-            self.Q.append(v)
-        self.T = np.diag(theta[keep])
-        self._coupling = self.residual * S[-1, keep]
-        self.restarted = True
+        with interrupts.deferred():
+            self._known_scale = self.scale
+            self.Q = Basis(self.A)
+            for v in [*kept.unbind(1), following]:
+                self.Q.append(v)
+            self.T = np.diag(theta[keep])
+            self._coupling = self.residual * S[-1, keep]
+            self.restarted = True
 
     def _note_asymmetry(self, column: np.ndarray) -> None:
         """q_i'A q_j must equal q_j'A q_i, which an earlier step has found: a free check.
