@@ -91,7 +91,11 @@ def test_losses_that_are_not_finite_leave_a_gap():
     losses = 1 + A[:, None] ** 2 + 3 * B**2
     losses[0, 0] = torch.inf
     for draw in (hs.plots.contour, hs.plots.surface):
-        draw(plane(losses=losses)).figure.canvas.draw()
+        ax = draw(plane(losses=losses))
+        ax.figure.canvas.draw()
+        assert np.isfinite([*ax.get_xlim(), *ax.get_ylim()]).all()
+        if draw is hs.plots.surface:
+            assert np.isfinite(ax.get_zlim()).all()
 
 
 @pytest.mark.parametrize(

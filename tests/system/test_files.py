@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,7 @@ def test_names_of_the_greatest_length_are_written(tmp_path):
 
 def test_a_device_is_written_to(tmp_path):
     files.replace(tmp_path / "../../../../../../../dev/null", lambda file: file.write(b"1"))
+    assert Path(os.devnull).is_char_device()  # and not replaced by a file
 
 
 def test_orphans_go_and_what_is_being_written_stays(tmp_path):
