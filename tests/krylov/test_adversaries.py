@@ -74,7 +74,7 @@ def test_kicked_points_with_one_seed_for_everything():
         )
         kicked = bowl.at(hs.kick(bowl, 1.0, seed=seed))  # H = 0.6 I - 0.8 θθᵀ
         H = hs.Hessian(kicked)
-        exact = torch.full((n,), 0.6).double()
+        exact = torch.full((n,), 0.6, dtype=torch.float64)
         exact[0] = -0.2
         density = hs.spectral_density(H, 30, seed=seed, delta=DELTA)
         holds = 1 in density.count(high=0.0, level=0.998)
