@@ -57,6 +57,11 @@ def same_computation(dtype: torch.dtype) -> float:
     return 100 * eps(dtype)
 
 
+def loss_tolerance(dtype: torch.dtype) -> float:
+    """1e-9 in float64 and 1e-4 in float32, some thousand roundings; ten in half precision."""
+    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 10 * eps(dtype))
+
+
 def half_the_digits(dtype: torch.dtype) -> float:
     """√eps, relative: what is meant to be the same differs by far less, what is not by far more."""
     return eps(dtype) ** 0.5

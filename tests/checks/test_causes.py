@@ -110,7 +110,7 @@ def test_the_count_of_shifted_labels_is_advised_and_right():
     fault = hs.check_problem(hs.Problem.from_closure(model, lambda m, b: m(**b), batches)).faults[0]
     assert fault.name == "ignored_targets"
     words = fault.cure.partition(": ")[2].rstrip(".")
-    assert words == "count=lambda batch: (batch['labels'][:, 1:] != -100).sum()"
+    assert words == 'count=lambda batch: (batch["labels"][:, 1:] != -100).sum()'
     count = eval(words.removeprefix("count="))
     problem = hs.Problem.from_closure(model, lambda m, b: m(**b), batches, count=count)
     assert hs.check_problem(problem).ok
@@ -177,3 +177,40 @@ def test_a_model_that_needs_autocast_is_told_that_it_is_off():
     fault = first_fault(NeedsAutocast(), F.cross_entropy)
     assert fault.name == "loss_fails"
     assert "hesscope switches autocast off, and it runs under autocast only" in fault.cure
+
+
+class Margins(nn.Module):
+    """Cosines to trained class centres, as ArcFace has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.centres = nn.Parameter(torch.randn(3, 5))
+
+    def forward(self, z, y):
+        return F.cross_entropy(4 * F.normalize(z) @ F.normalize(self.centres).T, y)
+
+
+def test_trained_parameters_of_the_loss_are_a_note_and_the_advice_takes_them_in():
+    torch.manual_seed(0)
+    model, loss, data = nn.Linear(4, 5), Margins(), vectors(40)
+    problem = hs.Problem(model, loss, data)
+    check = hs.check_problem(problem)
+    assert check.ok
+    (note,) = (f for f in check.findings if f.name == "parameters_outside")
+    assert "Margins.centres (15 numbers)" in note.cause
+    both = nn.ModuleList([model, loss])
+    whole = hs.Problem.from_closure(
+        both, lambda both, batch: both[1](both[0](batch[0]), batch[1]), data
+    )
+    assert whole.n == problem.n + 15
+    assert not [f for f in hs.check_problem(whole).findings if f.name == "parameters_outside"]
+    torch.testing.assert_close(whole.gradient()[: problem.n], problem.gradient())
+
+
+def test_frozen_parameters_of_the_loss_are_no_note():
+    torch.manual_seed(0)
+    check = hs.check_problem(
+        hs.Problem(nn.Linear(4, 5), Margins().requires_grad_(False), vectors(40))
+    )
+    assert check.ok
+    assert check.findings == ()

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.checks.precision import Lifted, weakest_dtype
+from hesscope.problem.precision import Lifted
 from hesscope.sampling.gradient import gradient_with_noise
 
 
@@ -44,8 +44,7 @@ def test_rounding_of_a_weaker_step_is_no_fault_of_the_mean(where, dtype, seed):
     torch.manual_seed(seed)
     problem = hs.Problem(InFloat32(where).to(dtype), F.cross_entropy, batches(dtype))
     assert hs.check_problem(problem).ok
-    weakest = weakest_dtype(problem, next(iter(problem.batches)))
-    assert weakest == (torch.float32 if where != "nowhere" else dtype)
+    assert problem.weakest == (torch.float32 if where != "nowhere" else dtype)
 
 
 @pytest.mark.parametrize("where", ["inside", "loss", "nowhere"])

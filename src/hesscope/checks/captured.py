@@ -18,8 +18,9 @@ def loss_moves_with_the_parameters(state: State) -> Finding | None:
     is seen, but away from theta the penalty stays behind. So do a detached view and a buffer in the
     memory of a parameter, which move in training. The first is read off the graph of the first
     batch's loss, the others are seen where the model's own parameters are moved, and moved back:
-    three forward passes.
+    three forward passes. Modules beside the model that could be trained, too, are a note.
     """
+    _note_what_is_left_out(state)
     held = _held_by_the_loss(state)
     if held:
         names = ", ".join(held[:3]) + (" and others" if len(held) > 3 else "")
@@ -40,6 +41,30 @@ def loss_moves_with_the_parameters(state: State) -> Finding | None:
         cause,
         "read the parameters where the loss is computed: Problem.from_closure(model, lambda model, "
         "batch: loss(model, batch) + penalty(model.parameters()), data).",
+    )
+
+
+def _note_what_is_left_out(state: State) -> None:
+    """Says that trainable parameters of the loss or of other networks are not part of theta."""
+    theta = {id(p) for p in state.problem.model.parameters()}
+    left_out = {
+        id(p): (f"{type(module).__name__}.{name}", p.numel())
+        for module in state.problem.others
+        for name, p in module.named_parameters(recurse=False)
+        if p.requires_grad and id(p) not in theta
+    }
+    if not left_out:
+        return
+    names = [name for name, _ in left_out.values()]
+    several = ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+    total = sum(size for _, size in left_out.values())
+    state.note(
+        "parameters_outside",
+        f"the loss uses trainable parameters that theta leaves out: {several} ({total:,} numbers). "
+        "They are held fixed, and the Hessian is that over the model's own parameters.",
+        "if they are trained together, make one module of both, `both = nn.ModuleList([model, "
+        "loss])`, and use Problem.from_closure(both, lambda both, batch: both[1](both[0](batch[0]),"
+        " batch[1]), data).",
     )
 
 

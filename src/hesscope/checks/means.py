@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from hesscope.checks.counts import Cut, what_it_divides_by
 from hesscope.checks.coupling import Call, coupling_module
 from hesscope.checks.differences import direction
 from hesscope.checks.repeatable import close
@@ -15,18 +14,18 @@ from hesscope.problem.contents import map_tensors, tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
-from hesscope.problem.items import (
+from hesscope.problem.items import Measured, fitting, measured
+from hesscope.problem.problem import Problem
+from hesscope.problem.rules import (
     EXAMPLES,
+    IGNORED,
     WHOLE_BATCH,
     Counted,
-    Measured,
     Rule,
-    fitting,
+    all_rules_for,
     holds_ignored,
-    measured,
     rules_for,
 )
-from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
 
 LOOKED_AT = 8  # batches, the first and the last among them
@@ -50,7 +49,7 @@ def loss_is_a_mean(state: State) -> Finding | None:
         return None  # a function of the parameters alone
     checked = 0
     for batch in _spread(problem):
-        known: list[tuple[Batch, Batch, Cut]] = []
+        known: list[tuple[Batch, Batch, Measured]] = []
         for one, two in _two_parts(problem, batch, all_cuts=not checked):
             cut = _cut(state, batch, one, two, known)
             if cut is None:
@@ -58,7 +57,7 @@ def loss_is_a_mean(state: State) -> Finding | None:
             checked += 1
             known.append((one, two, cut))
             if not _is_mean(state, batch, one, two, cut):
-                if _examples_lie_on_axis_1(state, batch, cut.losses[0]):
+                if _examples_lie_on_axis_1(state, batch, cut.whole):
                     return None
                 return _why_not_a_mean(state, batch, known)
         fault = _ignored_ones_count(state, batch)
@@ -100,9 +99,7 @@ def _measured(state: State, batch: Batch) -> list[Measured]:
 def _count_as(counted: Counted, rule: Rule) -> str:
     if rule is EXAMPLES:
         return "leave out `count`: the loss averages over examples, as measured."
-    return (
-        f"count what the loss averages over, as measured: count=lambda {counted.name}: {rule.code}."
-    )
+    return f"count what the loss divides by: count=lambda {counted.name}: {rule.code}."
 
 
 def _spread(problem: Problem) -> Iterator[Batch]:
@@ -116,24 +113,25 @@ def _spread(problem: Problem) -> Iterator[Batch]:
 
 
 def _cut(
-    state: State, batch: Batch, one: Batch, two: Batch, known: list[tuple[Batch, Batch, Cut]]
-) -> Cut | None:
+    state: State, batch: Batch, one: Batch, two: Batch, known: list[tuple[Batch, Batch, Measured]]
+) -> Measured | None:
     """The losses of a batch, which may be known, and of its parts; None where one fails."""
     with state.problem.evaluation() as e:
-        whole = known[0][2].losses[0] if known else _value(e, batch)
-        losses = whole, _value(e, one), _value(e, two)
-    if losses[0] is None or losses[1] is None or losses[2] is None:
+        whole = known[0][2].whole if known else _value(e, batch)
+        first, second = _value(e, one), _value(e, two)
+    if whole is None or first is None or second is None:
         return None
-    contents = batch.content, one.content, two.content
-    return Cut(contents, (losses[0], losses[1], losses[2]))
+    parts = (first, one.content), (second, two.content)
+    return Measured(whole, batch.content, parts, state.weakest, masked=False)
 
 
-def _is_mean(state: State, batch: Batch, one: Batch, two: Batch, cut: Cut) -> bool:
-    return _same_loss(state, batch, cut.losses[0], _expected(batch, one, two, cut))
+def _is_mean(state: State, batch: Batch, one: Batch, two: Batch, cut: Measured) -> bool:
+    return _same_loss(state, batch, cut.whole, _expected(batch, one, two, cut))
 
 
-def _expected(batch: Batch, one: Batch, two: Batch, cut: Cut) -> float:
-    return (one.count * cut.losses[1] + two.count * cut.losses[2]) / batch.count
+def _expected(batch: Batch, one: Batch, two: Batch, cut: Measured) -> float:
+    (first, _), (second, _) = cut.parts
+    return (one.count * first + two.count * second) / batch.count
 
 
 def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
@@ -179,49 +177,43 @@ def _value(e: Evaluation, batch: Batch) -> float | None:
 
 
 def _why_not_a_mean(
-    state: State, batch: Batch, known: list[tuple[Batch, Batch, Cut]]
+    state: State, batch: Batch, known: list[tuple[Batch, Batch, Measured]]
 ) -> Finding | None:
     """Tried out in this order: a module that couples examples, a sum, another count."""
     one, two, cut = known[-1]
     numbers = (
-        f"batch {batch.index} has loss {cut.losses[0]:.6g}, its two parts average to "
+        f"batch {batch.index} has loss {cut.whole:.6g}, its two parts average to "
         f"{_expected(batch, one, two, cut):.6g}"
     )
     module = coupling_module(state, batch, one)
     if module is not None:
         return _couples(state, module, numbers)
-    total = cut.losses[1] + cut.losses[2]
-    if close(cut.losses[0], total, state.tolerance):
+    total = sum(loss for loss, _ in cut.parts)
+    if close(cut.whole, total, state.tolerance):
         return Finding(
             "sum_reduction",
             f"{numbers} and add up to {total:.6g}: the loss is a sum over the batch.",
             "use reduction='mean'; hesscope weighs batches by their count itself.",
         )
-    guess = what_it_divides_by(state.problem, [cut for _, _, cut in known], state.tolerance)
-    if guess is not None:
-        return _divides_otherwise(state, guess.name, numbers, guess.words)
-    counted = state.problem.counted
-    rules = fitting(rules_for(counted, batch.content), counted, _measured(state, batch))
-    if rules and holds_ignored(batch.content):
-        return Finding(
-            "ignored_targets",
-            f"{numbers}: targets of -100 are ignored by the loss but counted as items.",
-            _count_as(counted, rules[0]),
-        )
-    cause = (
-        f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
-        "something else (masked tokens, class weights), or it couples the examples of a batch."
-    )
+    rules = _what_it_divides_by(state, batch, [cut for _, _, cut in known])
     if rules:
-        return _coupled(state, "not_a_mean", cause, _count_as(counted, rules[0]))
+        return _divides_otherwise(state, batch, rules[0], numbers)
     return _coupled(
         state,
         "not_a_mean",
-        cause,
+        f"{numbers}: the loss does not average over what `count` counts. Either it divides by "
+        "something else (masked tokens, class weights), or it couples the examples of a batch.",
         "pass `count` with what the loss divides by, for class weights "
         "count=lambda y: weight[y].sum(); for a loss that couples examples (contrastive), count=1 "
         "makes each batch one item.",
     )
+
+
+def _what_it_divides_by(state: State, batch: Batch, cuts: list[Measured]) -> list[Rule]:
+    """The counts under which the loss is a mean on all cuts, also where targets are masked."""
+    counted, weight = state.problem.counted, getattr(state.problem.loss_fn, "weight", None)
+    cuts = cuts + [m for m in _measured(state, batch) if m.masked]
+    return fitting(all_rules_for(counted, batch.content, weight), counted, cuts)
 
 
 def _couples(state: State, call: Call, numbers: str) -> Finding | None:
@@ -254,17 +246,22 @@ def _couples(state: State, call: Call, numbers: str) -> Finding | None:
     )
 
 
-def _divides_otherwise(state: State, name: str, numbers: str, words: str) -> Finding | None:
-    causes = {
-        "ignored_targets": "targets of -100 are ignored by the loss but counted as items",
-        "class_weights": "the loss has class weights and divides by the sum of them, not by the "
-        "number of targets",
-        "not_a_mean": "the loss does not average over what `count` counts",
-    }
-    cause = f"{numbers}: {causes[name]}. With the count given below they agree."
+def _divides_otherwise(state: State, batch: Batch, rule: Rule, numbers: str) -> Finding | None:
+    counted, cause = state.problem.counted, "the loss does not average over what `count` counts"
+    name = "not_a_mean"
+    if rule.weighs:
+        name, cause = (
+            "class_weights",
+            "the loss has class weights and divides by the sum of them, not by the number of "
+            "targets",
+        )
+    elif str(IGNORED) in rule.code and holds_ignored(counted.of(batch.content)):
+        name = "ignored_targets"
+        cause = "targets of -100 are ignored by the loss but counted as items"
+    cause = f"{numbers}: {cause}. With the count given below they agree."
     if name == "ignored_targets":
-        return Finding(name, cause, f"count what the loss averages over: {words}.")
-    return _coupled(state, name, cause, f"count what the loss divides by: {words}.")
+        return Finding(name, cause, _count_as(counted, rule))
+    return _coupled(state, name, cause, _count_as(counted, rule))
 
 
 def _coupled(state: State, name: str, cause: str, cure: str) -> Finding | None:

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.autodiff.graph import KINKS, elementary_gradient, gradient_graph, node_names
 from hesscope.autodiff.products import ReverseOverReverse
 from hesscope.checks.examples import few_examples, whole_batches
-from hesscope.checks.precision import Lifted, Noting, loss_tolerance, weakest_dtype
 from hesscope.problem.calls import NonFiniteLossError
+from hesscope.problem.data import Batch
+from hesscope.problem.precision import Lifted, Noting, Weakest
 from hesscope.problem.problem import Problem
 
 
@@ -169,10 +171,20 @@ def _seen(problem: Problem, *, lifted: bool) -> Sample:
 
 
 def _weakest(sample: Sample) -> torch.dtype:
-    """That of all steps, those inside custom Functions and those of constants, too."""
-    return weakest_dtype(sample.problem, next(iter(sample.problem.batches)))
+    return weakest_of_all(sample.problem, next(iter(sample.problem.batches)))
+
+
+def weakest_of_all(problem: Problem, batch: Batch) -> torch.dtype:
+    """The dtype with the fewest digits of all steps to the loss, of those of constants, too.
+
+    Parts of a batch have other constants than the whole (a sum of weights), with other roundings.
+    Costs one forward pass, in which every operation is looked at.
+    """
+    with problem.evaluation() as e, Weakest(problem.dtype) as seen:
+        e.loss(batch)
+    return seen.dtype
 
 
 def _same_loss(plain: Sample, lifted: Sample) -> bool:
     gap = abs(plain.loss - lifted.loss)
-    return gap <= loss_tolerance(plain.dtype) * max(abs(plain.loss), abs(lifted.loss))
+    return gap <= rounding.loss_tolerance(plain.dtype) * max(abs(plain.loss), abs(lifted.loss))

@@ -8,10 +8,10 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from hesscope import rounding
 from hesscope.autodiff.blame import custom_functions
 from hesscope.autodiff.graph import gradient_graph
-from hesscope.checks.precision import loss_tolerance, weakest_dtype
-from hesscope.checks.sample import Sample, small_problem
+from hesscope.checks.sample import Sample, small_problem, weakest_of_all
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Finding
@@ -34,17 +34,17 @@ class State:
     @property
     def usual_tolerance(self) -> float:
         """Relative difference of two losses that rounding in the parameters' dtype explains."""
-        return loss_tolerance(self.problem.dtype)
+        return rounding.loss_tolerance(self.problem.dtype)
 
     @cached_property
     def weakest(self) -> torch.dtype:
         """The weakest dtype that the loss passes through; one slow forward pass."""
-        return weakest_dtype(self.problem, self.first_batch())
+        return weakest_of_all(self.problem, self.first_batch())
 
     @property
     def tolerance(self) -> float:
         """The usual tolerance for the weakest dtype that the loss passes through."""
-        return loss_tolerance(self.weakest)
+        return rounding.loss_tolerance(self.weakest)
 
     @cached_property
     def sample(self) -> Sample:

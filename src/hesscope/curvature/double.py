@@ -1,14 +1,19 @@
-"""The error of products in single precision, from the same in float64 on a few examples."""
+"""The error of products in fewer digits than float64, from the same in it on a few examples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.operator import SymmetricOperator, norm
 from hesscope.problem.examples import num_examples
+from hesscope.problem.precision import Lifted
 from hesscope.problem.problem import Problem
 
 EXAMPLES = 128  # drawn from all batches; all of them where there are no more
@@ -19,19 +24,33 @@ def error_of_product(
 ) -> float:
     """‖(A - A₆₄) v‖ on at most 128 examples, with A₆₄ the operator of the problem in float64.
 
-    The parameters are the same bit for bit, so this is what the arithmetic of the products does.
+    The parameters are the same bit for bit, so this is what the arithmetic of the products does;
+    casts inside the model are to float64, too, unless that changes the loss by more than rounding.
     Zero for a problem in float64, and where none can be made of it: then nothing is known.
     """
-    if problem.dtype == torch.float64 or problem.point.half is not None:
+    if problem.weakest == torch.float64 or problem.point.half is not None:
         return 0.0
     try:
         few = _few(problem)
-        exact = make(few.in_double([batch.content for batch in few.batches]))
-        difference = (make(few) @ v).double() - exact @ v.double()
+        double = few.in_double([batch.content for batch in few.batches])
+        with _lifted(double):
+            exact = make(double)
+            product = exact @ v.double()
+        difference = (make(few) @ v).double() - product
     except (ValueError, RuntimeError):  # the model, its loss or the device has no float64
         return 0.0
     error = norm(exact, difference)
     return error if error < float("inf") else 0.0
+
+
+def _lifted(problem: Problem) -> AbstractContextManager[Any]:
+    """Where casts are to float64; of a problem whose meaning they are, they stay."""
+    if problem.weakest == torch.float64:
+        return nullcontext()
+    plain, allowed = problem.loss(), rounding.loss_tolerance(problem.weakest)
+    with Lifted():
+        lifted = problem.loss()
+    return Lifted() if math.isclose(plain, lifted, rel_tol=allowed) else nullcontext()
 
 
 def _few(problem: Problem) -> Problem:

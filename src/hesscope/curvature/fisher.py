@@ -156,8 +156,7 @@ class GradientCovariance(SharedOperator):
     positive_semidefinite = True
 
     def __init__(self, problem: Problem, *, memory: int | None = None) -> None:
-        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
-        self.problem = problem
+        super().__init__(problem)
         self.uncentred = EmpiricalFisher(problem, memory=memory)
         self._theta: Tensor | None = None
         self._mean: Tensor | None = None

@@ -35,8 +35,7 @@ class OutputMetricOperator(SharedOperator):
 
     def __init__(self, problem: Problem, *, memory: int | None = None) -> None:
         self.loss = known_loss(problem, type(self).__name__)
-        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
-        self.problem = problem
+        super().__init__(problem)
         # The known families are convex in the outputs; of a loss of the user's own nobody knows.
         self.positive_semidefinite = not isinstance(self.loss, Differentiated)
         self.graphs = KeptGraphs(problem, self._build, lambda kept: kept[0].kept_bytes(), memory)

@@ -49,8 +49,7 @@ class Hessian(SharedOperator):
         *,
         memory: int | None = None,
     ) -> None:
-        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
-        self.problem = problem
+        super().__init__(problem)
         self.engine = make_engine(problem, product, memory)
         self._any_engine = product == "auto"
 

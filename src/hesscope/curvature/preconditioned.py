@@ -49,9 +49,9 @@ class PreconditionedHessian(SharedOperator):
     """
 
     def __init__(self, problem: Problem, optimizer: Optimizer) -> None:
-        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
+        super().__init__(problem)
         self.optimizer = unwrapped(optimizer)
-        self.problem, self.hessian = problem, Hessian(problem)
+        self.hessian = Hessian(problem)
         self.kind = _readable(self.optimizer)
         self.preconditioner()
 
@@ -120,10 +120,10 @@ class StepHessian(SharedOperator):
     """
 
     def __init__(self, problem: Problem, optimizer: Optimizer, *, lr: float | None = None) -> None:
-        super().__init__(problem.n, dtype=problem.dtype, device=problem.device)
+        super().__init__(problem)
         threshold(optimizer)
         self.preconditioned = PreconditionedHessian(problem, optimizer)
-        self.problem, self.optimizer = problem, self.preconditioned.optimizer
+        self.optimizer = self.preconditioned.optimizer
         self.hessian, self.lr = self.preconditioned.hessian, lr
 
     def matmat(self, V: Tensor) -> Tensor:

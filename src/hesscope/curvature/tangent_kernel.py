@@ -42,6 +42,11 @@ class TangentKernel(SymmetricOperator):
         self.sizes = [J.outputs.numel() for _, J in self.graphs.each()]
         super().__init__(sum(self.sizes), dtype=problem.dtype, device=problem.device)
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss."""
+        return self.problem.weakest
+
     def matmat(self, V: Tensor) -> Tensor:
         """J (Jᵀ V): the vector of parameters is summed over all batches in between."""
         return torch.stack([self._product(v) for v in V.unbind(1)], 1)

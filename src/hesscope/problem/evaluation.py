@@ -35,14 +35,6 @@ Predict = Callable[[nn.Module, Any], tuple[Any, Any]]  # (model, batch) -> (outp
 
 
 @dataclass
-class Rounded:
-    """The loss in the precision of the model, and whether no other runs; shared by all copies."""
-
-    closure: Closure
-    needed: bool | None = None
-
-
-@dataclass
 class _Stay:
     """Whether the surroundings of an evaluation still hold."""
 

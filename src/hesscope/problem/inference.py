@@ -14,18 +14,10 @@ from torch import nn
 
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
-from hesscope.problem.items import (
-    EXAMPLES,
-    MOST_BATCHES,
-    WHOLE_BATCH,
-    Rule,
-    fitting,
-    measured,
-    rules_for,
-    telling,
-)
+from hesscope.problem.items import MOST_BATCHES, fitting, measured, telling
 from hesscope.problem.own_loss import SWITCHES, arguments, has_training_step
 from hesscope.problem.own_outputs import Form, form_of_loss
+from hesscope.problem.rules import EXAMPLES, WHOLE_BATCH, Rule, rules_for
 from hesscope.system import collectives
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
 """What a mean loss averages over, found by measurement: c ℓ = c₁ ℓ₁ + c₂ ℓ₂ for parts of a batch.
 
-The rules that are tried count examples, or targets that are not ignored (-100), with or without the
-shift by one of causal language models. Masking halves of the targets cuts where nothing else does.
+Masking halves of the targets cuts where nothing else does.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,21 +14,13 @@ import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.problem.contents import map_tensors, tensors_in
+from hesscope.problem.contents import map_tensors
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
+from hesscope.problem.rules import EXAMPLES, IGNORED, Counted, Rule, holds_ignored
 
-IGNORED = -100
 MOST_BATCHES = 3  # that are measured
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What `count` is called with: the whole batch, or the targets in it."""
-
-    name: str
-    of: Callable[[Any], Any]
 
 
 Count = Callable[[Any], Any] | float | None  # how users say what a batch counts
@@ -60,75 +51,6 @@ class Counting:
             "item that is never cut."
         )
         raise ValueError(msg)
-
-
-WHOLE_BATCH = Counted("batch", lambda content: content)
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A way to count the items of a batch, in words and as the code of `count`."""
-
-    words: str
-    code: str
-    count: Callable[[Any], float]  # of what `count` is called with
-
-
-EXAMPLES = Rule("examples", "len(...)", lambda argument: float(num_examples(argument)))
-
-
-def rules_for(counted: Counted, content: Any) -> list[Rule]:
-    """The ways to count a batch like this one: first targets, then examples."""
-    rules = []
-    for path, code, labels in _labels_in(counted.of(content), counted.name, ()):
-        for shift in (False, True) if labels.ndim > 1 else (False,):
-            rules.append(_rule_of_labels(path, code, shift=shift))
-    return [*rules, EXAMPLES]
-
-
-def _rule_of_labels(path: tuple[Any, ...], code: str, *, shift: bool) -> Rule:
-    def count(argument: Any) -> float:
-        for step in path:
-            argument = (
-                argument[step]
-                if isinstance(argument, (Mapping, list, tuple))
-                else getattr(argument, step)
-            )
-        return float(((argument[:, 1:] if shift else argument) != IGNORED).sum())
-
-    without = ", without the first of each" if shift else ""
-    place = f"{code}[:, 1:]" if shift else code
-    return Rule(f"{code} other than {IGNORED}{without}", f"({place} != {IGNORED}).sum()", count)
-
-
-def _labels_in(
-    thing: Any, code: str, path: tuple[Any, ...]
-) -> Iterator[tuple[tuple[Any, ...], str, Tensor]]:
-    """The tensors of labels in what is counted, each with the way to it."""
-    if isinstance(thing, Tensor):
-        named = not path or any(word in str(path[-1]) for word in ("label", "target"))
-        whole = not thing.is_floating_point() and thing.dtype != torch.bool and thing.ndim > 0
-        if whole and (named or path[-1] == "y" or holds_ignored(thing)):
-            yield path, code, thing
-    elif isinstance(thing, Mapping):
-        for key, part in thing.items():
-            yield from _labels_in(part, f"{code}[{key!r}]".replace("'", '"'), (*path, key))
-    elif isinstance(thing, (list, tuple)):
-        for place, part in enumerate(thing):
-            yield from _labels_in(part, f"{code}[{place}]", (*path, place))
-    elif hasattr(thing, "__dict__") and not path:
-        graph = hasattr(thing, "edge_index") and callable(getattr(thing, "keys", None))
-        for name in thing.keys() if graph else vars(thing):
-            part = getattr(thing, name)
-            yield from _labels_in(part, f"{code}.{name}", (*path, name))
-
-
-def holds_ignored(content: Any) -> bool:
-    """Whether some whole numbers of a batch are -100."""
-    return any(
-        not t.is_floating_point() and not t.is_complex() and bool((t == IGNORED).any())
-        for t in tensors_in(content)
-    )
 
 
 def telling(batches: list[Batch]) -> list[Batch]:

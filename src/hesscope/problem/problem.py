@@ -15,14 +15,16 @@ from hesscope.problem import adapters
 from hesscope.problem.attributes import modules_behind
 from hesscope.problem.contents import map_tensors
 from hesscope.problem.data import DEFAULT_CACHE, Batches
-from hesscope.problem.evaluation import Closure, Evaluation, Predict, Rounded, evaluating
+from hesscope.problem.evaluation import Closure, Evaluation, Predict, evaluating
 from hesscope.problem.examples import num_examples
 from hesscope.problem.handing import Handing
 from hesscope.problem.inference import inferred
-from hesscope.problem.items import WHOLE_BATCH, Count, Counted, Counting
+from hesscope.problem.items import Count, Counting
 from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
 from hesscope.problem.parameters import Layout, Selection, exactly
 from hesscope.problem.point import Point, double
+from hesscope.problem.precision import Computed
+from hesscope.problem.rules import WHOLE_BATCH, Counted
 from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import switched
 from hesscope.problem.turns import LOCK
@@ -107,7 +109,7 @@ class Problem:
         self.loss_fn: Callable[[Any, Any], Tensor] | None = raised
         self.predict: Predict | None = predict
         self.counted = Counted("targets", lambda content: unpack(content)[1])
-        self._rounded = Rounded(lambda model, content: loss_fn(*predict(model, content)))
+        self._computed = Computed(lambda model, content: loss_fn(*predict(model, content)))
         self._build(
             model,
             lambda model, content: raised(*predict(model, content)),
@@ -128,7 +130,7 @@ class Problem:
         reading: dict[str, Any],
     ) -> None:
         """Reads the data under a count of one a batch, and then counts as is inferred."""
-        self.loss_fn, self.predict, self._rounded = None, all_of_it, Rounded(own_loss)
+        self.loss_fn, self.predict, self._computed = None, all_of_it, Computed(own_loss)
         self.counted = WHOLE_BATCH
         counting = Counting.of(count, WHOLE_BATCH, lambda _: 1.0)
         self._build(model, own_loss, one_or_more(data), counting, params, training, reading)
@@ -164,7 +166,7 @@ class Problem:
             ValueError: as for `Problem`.
         """
         problem = cls.__new__(cls)
-        problem.loss_fn, problem.predict, problem._rounded = None, None, Rounded(closure)
+        problem.loss_fn, problem.predict, problem._computed = None, None, Computed(closure)
         problem.counted = WHOLE_BATCH
         counting = Counting.of(count, WHOLE_BATCH, num_examples)
         reading = {"cache_bytes": cache_bytes}
@@ -470,24 +472,18 @@ class Problem:
 
         Seen once, by one loss, and of such a model only.
         """
-        if self.point.half is None:
-            return False
-        if self._rounded.needed is None:
-            self._rounded.needed = not self._runs(rounded=False) and self._runs(rounded=True)
-        return self._rounded.needed
+        half = self.point.half
+        return half is not None and self._computed.only_as_it_is(self._evaluation)
 
-    def _runs(self, *, rounded: bool) -> bool:
-        with self._evaluation(rounded=rounded) as e:
-            try:
-                e.loss(next(iter(e.batches)))
-            except ValueError:  # what the user's code raises, described
-                return False
-        return True
+    @property
+    def weakest(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss, seen once on one batch."""
+        return self._computed.weakest(self.dtype, self.evaluation)
 
     def _evaluation(self, *, rounded: bool) -> AbstractContextManager[Evaluation]:
         return evaluating(
             self.point,
-            self._rounded.closure if rounded else self._closure,
+            self._computed.as_it_is if rounded else self._closure,
             self.predict,
             self.batches,
             self._num_items,

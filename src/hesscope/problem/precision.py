@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,43 +12,83 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from hesscope import rounding
-from hesscope.problem.data import Batch
-from hesscope.problem.problem import Problem
+from hesscope.problem.evaluation import Closure, Evaluation
 
 
-def weakest_dtype(problem: Problem, batch: Batch) -> torch.dtype:
-    """The floating dtype with the fewest digits that the loss of this batch passes through.
+@dataclass
+class Computed:
+    """In which precision the loss of a problem is computed; seen once, and shared by its copies."""
 
-    Half of the losses of transformers are computed in float32 whatever the model is in. Costs one
-    forward pass, in which every operation is looked at.
+    as_it_is: Closure  # the loss in the precision of the model
+    _only: bool | None = None
+    _weakest: dict[torch.dtype, torch.dtype] = field(default_factory=dict)  # by that of theta
 
-    >>> import torch, hesscope as hs
-    >>> p = hs.Problem.from_function(lambda t: t.float().square().sum(), torch.ones(2).double())
-    >>> weakest_dtype(p, next(iter(p.batches)))
+    def only_as_it_is(self, evaluation: Callable[..., AbstractContextManager[Evaluation]]) -> bool:
+        """Whether a model in half precision runs as it is and not on copies in float32."""
+        if self._only is None:
+            self._only = not _runs(evaluation(rounded=False)) and _runs(evaluation(rounded=True))
+        return self._only
+
+    def weakest(
+        self, dtype: torch.dtype, evaluation: Callable[[], AbstractContextManager[Evaluation]]
+    ) -> torch.dtype:
+        """The dtype with the fewest digits between theta, which is in `dtype`, and the loss."""
+        if dtype not in self._weakest:
+            with evaluation() as e, Weakest(dtype, e.leaves) as seen:
+                e.loss(next(iter(e.batches)))
+            self._weakest[dtype] = seen.dtype
+        return self._weakest[dtype]
+
+
+def _runs(evaluation: AbstractContextManager[Evaluation]) -> bool:
+    with evaluation as e:
+        try:
+            e.loss(next(iter(e.batches)))
+        except ValueError:  # what the user's code raises, described
+            return False
+    return True
+
+
+class Weakest(TorchDispatchMode):
+    """Notes the floating dtype with the fewest digits that operations give, of a `start` or weaker.
+
+    Half of the losses of transformers are computed in float32 whatever the model is in. Given
+    tensors, of what depends on them alone: masks, class weights and data are what they are, without
+    an error that a derivative would see. Custom Functions are looked into.
+
+    >>> import torch
+    >>> theta = torch.ones(2).double()
+    >>> with Weakest(theta.dtype, [theta]) as seen:
+    ...     loss = theta.float().square().sum().double() + torch.ones(()).half()
+    >>> seen.dtype
     torch.float32
     """
-    with problem.evaluation() as e, _Weakest(problem.dtype) as seen:
-        e.loss(batch)
-    return seen.dtype
 
-
-class _Weakest(TorchDispatchMode):
-    """Notes the weakest floating dtype among the results of all operations inside."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, start: torch.dtype, tensors: Sequence[Tensor] | None = None) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.dtype = start
+        self._moved = None
+        if tensors is not None:
+            self._moved = WeakTensorKeyDictionary(dict.fromkeys(tensors, True))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for value in tree_leaves(out):
-            if isinstance(value, Tensor) and value.is_floating_point():
-                self.dtype = max(self.dtype, value.dtype, key=rounding.eps)
+        if self._counts((args, kwargs)):
+            for value in tree_leaves(out):
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    self.dtype = max(self.dtype, value.dtype, key=rounding.eps)
+                    if self._moved is not None:
+                        self._moved[value] = True
         return out
+
+    def _counts(self, given: Any) -> bool:
+        tensors = (leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor))
+        return self._moved is None or any(tensor in self._moved for tensor in tensors)
 
 
 class Noting(TorchFunctionMode):
@@ -117,8 +160,3 @@ def _mixed(values: list[Any]) -> bool:
 def _doubled(value: Any) -> Any:
     is_floating = isinstance(value, Tensor) and value.is_floating_point()
     return value.double() if is_floating else value
-
-
-def loss_tolerance(dtype: torch.dtype) -> float:
-    """1e-9 in float64 and 1e-4 in float32, some thousand roundings; ten in half precision."""
-    return {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 10 * rounding.eps(dtype))
