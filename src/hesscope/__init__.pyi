@@ -33,6 +33,7 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
+from hesscope.krylov.solve import solve as solve
 from hesscope.landscape.basin import basin as basin
 from hesscope.landscape.critical import critical_sharpness as critical_sharpness
 from hesscope.landscape.directions import directions as directions
@@ -69,6 +70,7 @@ from hesscope.results.estimate import Interval as Interval
 from hesscope.results.history import Event as Event
 from hesscope.results.history import History as History
 from hesscope.results.history import Series as Series
+from hesscope.results.influence import Influence as Influence
 from hesscope.results.landscape import Escape as Escape
 from hesscope.results.landscape import LossLine as LossLine
 from hesscope.results.layers import LayerMap as LayerMap
@@ -89,6 +91,7 @@ from hesscope.results.sharpness import SharpnessMeasure as SharpnessMeasure
 from hesscope.results.slices import Directions as Directions
 from hesscope.results.slices import Slice as Slice
 from hesscope.results.smoothness import Smoothness as Smoothness
+from hesscope.results.solution import Solution as Solution
 from hesscope.results.spectrum import Certificate as Certificate
 from hesscope.results.spectrum import Eigenpairs as Eigenpairs
 from hesscope.results.spectrum import Spectrum as Spectrum
@@ -97,6 +100,7 @@ from hesscope.results.verdict import Verdict as Verdict
 from hesscope.rmt.gaps import outliers as outliers
 from hesscope.sampling.batch_sharpness import batch_sharpness as batch_sharpness
 from hesscope.sampling.error import sampling_error as sampling_error
+from hesscope.sampling.influence import influence as influence
 from hesscope.sampling.stability import batch_stability as batch_stability
 from hesscope.store import load as load
 from hesscope.system.progress import listening as listening

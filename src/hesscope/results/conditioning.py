@@ -56,6 +56,15 @@ class Conditioning(Result):
         return Interval(low, self.lambda_max.high / -self.lambda_min.high, self.lambda_max.level)
 
     @property
+    def definite_damping(self) -> Interval:
+        """The damping d from which on A + d I is positive definite: above `high` it certainly is.
+
+        Below `low` it certainly is not: there is a direction in which it curves downwards.
+        """
+        low, high = -self.lambda_min.high, -self.lambda_min.low
+        return Interval(max(0.0, low), max(0.0, high), self.lambda_min.level)
+
+    @property
     def critical_step(self) -> float | None:
         """2/λmax, from the certified end: gradient descent on a quadratic is stable below."""
         return 2 / self.lambda_max.high if self.lambda_max.low > 0 else None
@@ -96,6 +105,8 @@ class Conditioning(Result):
             f"  effective rank tr|A|/|λ|max = {_rank(self.effective_rank)}, "
             f"stable rank ‖A‖²/|λ|max² = {_rank(self.stable_rank)}"
         )
+        if self.lambda_min.low <= 0:
+            lines.append(f"  A + d I is positive definite above d = {_both(self.definite_damping)}")
         for damping, kappa in self.damped.items():
             value = "not proven positive definite" if kappa is None else f"κ = {_both(kappa)}"
             lines.append(f"  A + {damping:g} I: {value}")

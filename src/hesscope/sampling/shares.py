@@ -51,18 +51,18 @@ def curvature_shares(problem: Problem, V: Tensor) -> Shares:
     """
     truth = (V.double() * (Hessian(problem) @ V).double()).sum(0).cpu()
     shares, cost = _all_at_once(problem, V), PASSES * V.shape[1]
-    if not _adds_up(shares, truth, V.dtype):
+    if not adds_up(shares, truth, V.dtype):
         shares = torch.cat(list(_one_by_one(problem, V)))
         cost = float(shares.numel())
-        if not _adds_up(shares, truth, V.dtype):
-            raise ValueError(_DO_NOT_ADD_UP)
+        if not adds_up(shares, truth, V.dtype):
+            raise ValueError(DO_NOT_ADD_UP)
     assert shares is not None
     by_class, sizes = _by_class(problem, shares)
     return Shares(shares, by_class, sizes, cost + V.shape[1])
 
 
-_DO_NOT_ADD_UP = (
-    "the curvatures of single examples do not add up to that of the whole: the loss of a batch is "
+DO_NOT_ADD_UP = (
+    "what single examples contribute does not add up to the whole: the loss of a batch is "
     "no mean over what `count` counts (pass `count` to Problem for class weights and ignored "
     "labels), or batches couple their examples (BatchNorm, dropout in training mode)."
 )
@@ -128,7 +128,7 @@ def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
     """(1, k) for each example, as a batch of its own."""
     with problem.evaluation() as e:
         for batch in e.batches:
-            for content in _single(batch):
+            for content in single_examples(batch):
                 count = float(problem.batches.count_of(content))
                 share = torch.zeros(1, V.shape[1], dtype=torch.float64)
                 if count > 0:
@@ -138,7 +138,7 @@ def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
                 yield count / e.num_items * share
 
 
-def _single(batch: Batch) -> Iterator[Any]:
+def single_examples(batch: Batch) -> Iterator[Any]:
     """The examples of a batch one by one; all of it where it is one item."""
     if batch.whole:
         yield batch.content
@@ -147,7 +147,7 @@ def _single(batch: Batch) -> Iterator[Any]:
         yield take(batch.content, slice(i, i + 1))
 
 
-def _adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
+def adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
     """Whether the columns sum to the truth, to half the digits of their absolute sums."""
     if shares is None:
         return False
