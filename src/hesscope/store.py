@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -25,6 +24,7 @@ from hesscope.results import record
 from hesscope.results.history import Event, History, Series
 from hesscope.results.plain import as_plain
 from hesscope.results.result import Result
+from hesscope.system.closing import Closing
 from hesscope.system.locks import Locked
 
 FILE, RESULTS = "run.sqlite", "results"
@@ -47,7 +47,7 @@ INSERT OR REPLACE INTO numbers SELECT id, ?2, ?3 FROM quantities WHERE key = ?1
 _open: WeakValueDictionary[str, RunFolder] = WeakValueDictionary()  # of this process
 
 
-class RunFolder:
+class RunFolder(Closing):
     """A run folder that is being written.
 
     A folder of an earlier run is taken up again: what it holds stays, and a step that is measured
@@ -81,26 +81,15 @@ class RunFolder:
         try:
             self._db = _opened(self.folder)
         except BaseException:
-            self._lock.__exit__(None, None, None)
+            self._lock.close()
             raise
         _open[self._key] = self
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Lets go of the folder; others may write to it then."""
         if _open.pop(self._key, None) is self:
             self._db.close()
-            self._lock.__exit__(None, None, None)
+            self._lock.close()
 
     def add(
         self,

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +26,7 @@ from hesscope.results.history import Event, History
 from hesscope.results.result import Result
 from hesscope.results.verdict import Verdict
 from hesscope.steps.kinds import is_adaptive, unwrapped
+from hesscope.system.closing import Closing
 from hesscope.system.collectives import is_first_process, num_processes, sum_of_number
 
 OVERHEAD = 0.05  # of the time of training, where nothing else is asked for
@@ -57,7 +57,7 @@ class Found:
             self.numbers[row.key] = float(value)
 
 
-class Monitor:
+class Monitor(Closing):
     """Watches the curvature while a model trains: a line before the loop, and nothing else.
 
     Before those steps of the optimiser that are due, it looks at `problem` at the parameters as
@@ -200,17 +200,6 @@ class Monitor:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __str__(self) -> str:
         return str(self.history)
