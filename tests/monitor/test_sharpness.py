@@ -77,3 +77,13 @@ def test_zero_and_tiny_matrices() -> None:
     one = Tracker().look(hs.as_operator(torch.tensor([[-2.0]]).double()))
     assert (one.value, one.num_matvecs) == (-2.0, 1)
     assert one.upper == pytest.approx(-2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**-700, 2.0**100, 2.0**700])
+def test_a_matrix_of_any_size_is_followed_alike(size: float) -> None:
+    ordinary, sized = Tracker(), Tracker()
+    for A in _moving(4, 0.01):
+        one, other = ordinary.look(hs.as_operator(A)), sized.look(hs.as_operator(size * A))
+        assert other.value == pytest.approx(size * one.value, rel=1e-9)
+        assert other.upper == pytest.approx(size * one.upper, rel=1e-9, nan_ok=True)
+        assert (other.age, other.num_matvecs) == (one.age, one.num_matvecs)

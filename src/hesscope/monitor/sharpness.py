@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hesscope import rounding
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.certificate import upper_bound
 from hesscope.krylov.lanczos import (
@@ -22,7 +21,7 @@ from hesscope.krylov.lanczos import (
     mixed_start,
     random_start,
 )
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator import SymmetricOperator, at_order_one, in_units, norm
 
 SETTLED = 0.003  # of the value: its error as the residual and the gap give it, at which a look ends
 WIDTH = 0.02  # of the value: a certificate ends where nothing is left further above
@@ -79,14 +78,18 @@ class Tracker:
         Raises:
             RuntimeError: if a product is not finite or A is not symmetric.
         """
-        last = self._top
         self.seed += 1
+        self._top = at_order_one(A, self._looked)
+        return self._top
+
+    def _looked(self, A: SymmetricOperator, unit: float) -> Top:
+        """A look at a matrix of order one, `unit` A being the one that was asked about."""
+        last = self._top
         run = Lanczos(A, self._start(A), Basis(A))
         _grow(run)
-        found = self._found(run, last)
+        found = self._found(run, unit)
         if last is None or _is_due(found, last):
-            found = self._proven(run, last)
-        self._top = found
+            found = self._proven(run, unit)
         return found
 
     def forget(self) -> None:
@@ -99,7 +102,8 @@ class Tracker:
         warm = self._top.vector
         return mixed_start(A, warm, independent_seed(self.seed, warm))
 
-    def _found(self, run: Lanczos, last: Top | None, upper: float = math.nan) -> Top:
+    def _found(self, run: Lanczos, unit: float, upper: float = math.nan) -> Top:
+        last = self._top
         theta, S, residuals = run.ritz()
         vector = run.vectors(S[:, -1:])[:, 0]
         overlap = math.nan
@@ -107,24 +111,24 @@ class Tracker:
             overlap = abs(float(run.A.inner(vector[:, None], last.vector[:, None])))
             overlap /= norm(run.A, vector) or 1.0
         return Top(
-            value=float(theta[-1]),
-            noise=rounding.product_noise(run.A.dtype, run.scale),
-            residual=float(residuals[-1]),
-            upper=upper,
+            value=float(theta[-1]) * unit,
+            noise=in_units(run.noise, unit),
+            residual=in_units(float(residuals[-1]), unit),
+            upper=in_units(upper, unit),
             overlap=overlap,
             age=0 if math.isfinite(upper) or last is None else last.age + 1,
             num_matvecs=run.num_steps,
             vector=vector,
         )
 
-    def _proven(self, run: Lanczos, last: Top | None) -> Top:
+    def _proven(self, run: Lanczos, unit: float) -> Top:
         """The run carried on until nothing is left above, or to the last product set aside."""
         while not run.exhausted and run.num_steps < CERTIFIED_PRODUCTS:
             theta = run.ritz()[0]
             if upper_bound(run, self.delta) - theta[-1] <= WIDTH * abs(theta[-1]):
                 break
             run.step()
-        return self._found(run, last, upper_bound(run, self.delta))
+        return self._found(run, unit, upper_bound(run, self.delta))
 
 
 def _grow(run: Lanczos) -> None:
