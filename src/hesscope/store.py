@@ -31,6 +31,7 @@ FILE, RESULTS = "run.sqlite", "results"
 FORMAT, SCHEMA = "hesscope run", 1
 PATIENCE = 10.0  # seconds until a reader's or writer's transaction has to be done
 TABLES = """
+BEGIN;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quantities (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS numbers (
@@ -40,6 +41,7 @@ CREATE TABLE IF NOT EXISTS results (
     key TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (key, step)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (step INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+COMMIT;
 """  # SQLite has no NaN: it is NULL there; infinities are themselves
 ADD_NUMBER = """
 INSERT OR REPLACE INTO numbers SELECT id, ?2, ?3 FROM quantities WHERE key = ?1
@@ -99,6 +101,7 @@ class RunFolder(Closing):
         results: Mapping[str, Result] | None = None,
         earlier: Iterable[tuple[str, int, float]] = (),
         events: Iterable[Event] = (),
+        afresh: bool = False,
     ) -> None:
         """Writes what was found at a step, all of it or nothing.
 
@@ -108,6 +111,7 @@ class RunFolder(Closing):
             results: spectra and the like, by quantity.
             earlier: (quantity, step, value) of steps before, such as training losses.
             events: of the watching itself.
+            afresh: whether what was known of the step goes.
 
         Raises:
             RuntimeError: if it cannot be written.
@@ -117,6 +121,8 @@ class RunFolder(Closing):
         for key, result in results.items():
             record.save(result, result_folder(self.folder, key, step))
         with _told(self.folder, "write to"), self._db:
+            if afresh:
+                self._forget("= ?", step)
             keys = dict.fromkeys((row[0],) for row in rows)  # in the order of the table of rows
             self._db.executemany("INSERT OR IGNORE INTO quantities (key) VALUES (?)", keys)
             self._db.executemany(ADD_NUMBER, rows)
@@ -145,8 +151,11 @@ class RunFolder(Closing):
             RuntimeError: if it cannot be written.
         """
         with _told(self.folder, "write to"), self._db:
-            for table in ("numbers", "results", "events"):
-                self._db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
+            self._forget("> ?", step)
+
+    def _forget(self, which: str, step: int) -> None:
+        for table in ("numbers", "results", "events"):
+            self._db.execute(f"DELETE FROM {table} WHERE step {which}", (step,))
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -170,6 +179,8 @@ def read(folder: str | Path, *, results: bool = True) -> History:
         msg = f"{folder} holds no {FILE}; give a folder that a Monitor has written (`to=`)."
         raise ValueError(msg)
     with _told(folder, "read"), closing(_reader(folder)) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return History({})  # its writer makes it just now, or was killed when it did
         facts = _facts(db)
         _refuse_other(folder, facts)
         keys = db.execute("SELECT id, key FROM quantities ORDER BY id").fetchall()
@@ -247,7 +258,7 @@ def _reader(folder: Path) -> sqlite3.Connection:
     db = sqlite3.connect(address, timeout=PATIENCE, uri=True)
     try:
         db.execute("BEGIN")
-        db.execute("SELECT count(*) FROM facts").fetchone()
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:  # a folder that cannot be written to has no place for locks
         db.close()
         db = sqlite3.connect(f"{address}&immutable=1", uri=True)

@@ -280,7 +280,7 @@ class Monitor(Closing):
         optimizer = self._question.optimizer
         return {
             **self.problem.facts(),
-            "data_hash": _hash(self.problem.batches.fingerprints),
+            "data_hash": data_hash(self.problem),
             "num_items": self.problem.num_items,
             "optimizer": None if optimizer is None else type(optimizer).__name__,
             "adaptive": optimizer is not None and is_adaptive(optimizer),
@@ -300,8 +300,9 @@ class Monitor(Closing):
         self._step = known.last_step + 1 if first_step is None else first_step
 
 
-def _hash(fingerprints: tuple[int, ...]) -> str:
-    return hashlib.sha256(repr(fingerprints).encode()).hexdigest()[:16]
+def data_hash(problem: Problem) -> str:
+    """Of the data of a problem, to tell whether two runs have looked at the same."""
+    return hashlib.sha256(repr(problem.batches.fingerprints).encode()).hexdigest()[:16]
 
 
 def _schedule(every: int | None, overhead: float | None) -> Every | Overhead:
