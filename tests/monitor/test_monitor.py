@@ -189,7 +189,13 @@ def test_a_loss_near_1e_30_is_watched_like_any_other(dtype: torch.dtype) -> None
                 optimizer.step()
         assert not monitor.history.events
         found.append(monitor.history)
-    for key in ("lambda_max", "gradient_norm", "predicted_change", "update_curvature"):
+    for key in (
+        "lambda_max",
+        "gradient_norm",
+        "predicted_change",
+        "update_curvature",
+        "gradient_curvature",
+    ):
         small = found[1][key].values / 2.0**-100
         assert small.tolist() == pytest.approx(found[0][key].values.tolist(), rel=0.02), key
     ratios = [history["sharpness_over_limit"].values.tolist() for history in found]

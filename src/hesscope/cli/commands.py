@@ -188,14 +188,17 @@ def _diagnose(options: argparse.Namespace) -> int:
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
-    asked = {"lr": options.lr, "effort": options.effort, "max_matvecs": options.max_matvecs}
+    asked = {
+        "lr": options.lr,
+        "effort": options.effort,
+        "max_matvecs": options.max_matvecs,
+        "batch_size": options.batch_size,
+    }
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
     with showing_progress():
-        result = hs.diagnose(
-            problem, optimizer, **asked, batch_size=options.batch_size, seed=options.seed
-        )
+        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 

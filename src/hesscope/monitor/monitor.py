@@ -61,7 +61,7 @@ class Monitor(Closing):
     """Watches the curvature while a model trains: a line before the loop, and nothing else.
 
     Before those steps of the optimiser that are due, it looks at `problem` at the parameters as
-    they are: λmax (followed from check to check by two or three products, with a proof from above
+    they are: λmax (followed from check to check by two to four products, with a proof from above
     every tenth), what the optimiser bears, curvature along gradient and step, what the step was
     predicted to do to the loss of the probe data and what it does. Training is not changed by a
     bit: parameters, `.grad`, buffers, generators and the optimiser's state are what they would have
@@ -83,6 +83,7 @@ class Monitor(Closing):
         quantities: keys of rows, or functions of the problem, in place of the usual ones; a key
             that is not known is answered with all that are.
         held_out: a problem of the same model on data that is not trained on, for its loss.
+        batch_size: of the training, for the curvature of its batches along their own gradients.
         log: loggers: anything with `.log(dict, step=)`, `.log_metrics`, or `.add_scalar`.
         first_step: the number of the next step; by default what follows the folder's last, or 0.
             What the folder holds from that step on is forgotten.
@@ -115,6 +116,7 @@ class Monitor(Closing):
         to: str | Path | None = None,
         quantities: Iterable[str | Callable[[Problem], Any]] | None = None,
         held_out: Problem | None = None,
+        batch_size: int | None = None,
         log: Any = (),
         first_step: int | None = None,
         seed: int = 0,
@@ -126,7 +128,9 @@ class Monitor(Closing):
         self._rows = list(chosen(quantities, stepping=optimizer is not None))
         loggers = log if isinstance(log, Sequence) else (log,)
         self._sinks = [sink(logger) for logger in loggers]
-        self._question = asked(optimizer, None, "quick", None, seed=seed, delta=delta)
+        self._question = asked(
+            optimizer, None, "quick", None, batch_size=batch_size, seed=seed, delta=delta
+        )
         self._memory = Memory(seed, delta)
         self._numbers: dict[str, dict[int, float]] = {}
         self._results: dict[str, dict[int, Result]] = {}

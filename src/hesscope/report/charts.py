@@ -136,7 +136,7 @@ MACHINERY = (
     "step_sharpness",
     "step_sharpness_upper",
 )
-SUFFIXES = ("_age", "_stderr")  # of numbers that say how another was made
+SUFFIXES = ("_age", "_stderr", "_matvecs")  # of numbers that say how another was made
 
 
 def charts(history: History) -> list[Chart]:
