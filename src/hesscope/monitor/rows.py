@@ -27,7 +27,7 @@ from hesscope.monitor.signs import lag, layer_norms, next_step, underflow
 from hesscope.problem.problem import Problem
 from hesscope.results.density import SpectralDensity
 from hesscope.rmt.gaps import outliers as outliers_of
-from hesscope.steps.kinds import has_started, is_adaptive
+from hesscope.steps.kinds import has_diagonal, has_started, is_adaptive
 from hesscope.steps.stability import threshold, why_unknown
 
 DENSITY_PRODUCTS, TRACE_PRODUCTS, PAIRS = 60, 20, 10
@@ -181,6 +181,8 @@ def stability(look: Check) -> dict[str, float] | None:
 
 def _of_step(A: StepHessian, products: Products) -> Products:
     """Products Hv as those of D H D + E with v/D."""
+    if not has_diagonal(A.optimizer) and is_adaptive(A.optimizer):
+        return ()
     scale, shift = A.scale_and_shift()
     if not bool((scale > 0).all()):
         return ()
