@@ -93,7 +93,7 @@ def spectra(
 
     >>> import torch, hesscope as hs
     >>> bowl = hs.Problem.from_function(lambda t: (t**4).sum(), torch.ones(3).double())
-    >>> weights = {i: {"theta": torch.tensor([1.0, 2.0, 3.0 - i]).double()} for i in range(3)}
+    >>> weights = {i: {"theta": torch.tensor([1, 2, 3 - 1.5 * i]).double()} for i in range(3)}
     >>> found = hs.spectra(bowl, weights, k=1)  # H = 12 diag(θ²)
     >>> found["lambda_1"].values.round().tolist(), found["overlap"].values.round().tolist()
     ([108.0, 48.0, 48.0], [0.0, 1.0])
