@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +138,17 @@ def test_training_is_the_same_to_the_bit(
     assert len(alone) == len(watched)
     unequal = [i for i, (a, b) in enumerate(zip(alone, watched, strict=True)) if not a.equal(b)]
     assert unequal == []
+
+
+@pytest.mark.slow
+def test_killed_at_fifty_moments_nothing_written_is_lost(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.monitor.killed", str(tmp_path / "run"), "50", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    kills, steps, _ = done.stdout.splitlines()[-1].split(", ")
+    assert kills == "50 kills"
+    assert int(steps.split()[0]) > 20
