@@ -69,7 +69,25 @@ ROWS = (
     _Row(
         "Step sharpness over its limit",
         "λmax(lr P⁻¹(H + weight decay)) over what the optimiser bears: above 1, steps grow.",
-        {"sharpness_over_limit": "over its limit"},
+        {
+            "sharpness_over_limit": "over its limit",
+            "batch_sharpness_over_limit": "batch sharpness over 2/lr",
+        },
+    ),
+    _Row(
+        "Critical sharpness",
+        "2/(lr s), s the multiple of the step at which the loss begins to rise; dots are the ends "
+        "of its bracket.",
+        {
+            "critical_sharpness": "critical",
+            "critical_sharpness_lower": "at least",
+            "critical_sharpness_upper": "at most",
+        },
+    ),
+    _Row(
+        "Batch sharpness",
+        "Curvature of random batches along their own gradients.",
+        {"batch_sharpness": "batch sharpness"},
     ),
     _Row(
         "Gradient and step",
@@ -94,6 +112,7 @@ ROWS = (
             "gradient_in_top": "gradient",
             "update_in_top": "step",
             "gradient_in_outliers": "gradient, in the first ten",
+            "update_in_outliers": "step, in the first ten",
         },
     ),
     _Row(
@@ -127,7 +146,13 @@ ROWS = (
         {"largest_angle": "angle"},
     ),
 )
-DOTTED = ("lambda_max_upper", "measured_change", "overlap_lower")
+DOTTED = (
+    "lambda_max_upper",
+    "measured_change",
+    "overlap_lower",
+    "critical_sharpness_lower",
+    "critical_sharpness_upper",
+)
 MACHINERY = (
     "check_seconds",
     "check_gradients",
