@@ -67,7 +67,7 @@ test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minut
 	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -n 2 -m zoo \
 		--show-capture=no --zoo-rows zoo-rows.json tests/zoo
 
-test-trainers: $(READY)  ## the monitor inside Lightning, transformers and Accelerate
+test-trainers: $(READY)  ## with Lightning, transformers, Accelerate, and optimisers of other packages
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
 		--target $(GUESTS) -r tests/monitor/guests.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py tests/steps/test_guests.py

@@ -22,11 +22,13 @@ from hesscope.results.record import provenance
 from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
-    "Basin", "BatchStability", "Certificate", "Check", "ClassDecomposition", "Conditioning",
+    "Basin", "BatchStability", "Certificate", "Check", "CheckpointSpectrum", "ClassDecomposition",
+    "Conditioning",
     "ConvexityProbes", "CriticalStep", "Curvature", "Decomposition", "Descent", "Diagonal",
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
     "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
-    "Measurements", "Outliers", "Postmortem", "Result", "SamplingError", "Series", "Shares",
+    "Measurements", "Outliers", "Overlap", "Postmortem", "Result", "SamplingError", "Series",
+    "Shares",
     "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",
     "SpectralDensity", "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip

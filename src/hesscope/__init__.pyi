@@ -45,6 +45,7 @@ from hesscope.landscape.sharpness import sharpness as sharpness
 from hesscope.landscape.slices import loss_slice as loss_slice
 from hesscope.monitor.monitor import Monitor as Monitor
 from hesscope.monitor.postmortem import postmortem as postmortem
+from hesscope.monitor.spectra import spectra as spectra
 from hesscope.operator import Identity as Identity
 from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
@@ -56,6 +57,8 @@ from hesscope.results.basin import Walk as Walk
 from hesscope.results.batch_stability import BatchStability as BatchStability
 from hesscope.results.check import Check as Check
 from hesscope.results.check import Finding as Finding
+from hesscope.results.checkpoint_spectrum import CheckpointSpectrum as CheckpointSpectrum
+from hesscope.results.checkpoint_spectrum import Overlap as Overlap
 from hesscope.results.conditioning import Conditioning as Conditioning
 from hesscope.results.convexity import ConvexityProbes as ConvexityProbes
 from hesscope.results.critical import CriticalStep as CriticalStep

@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 from weakref import WeakValueDictionary
@@ -25,12 +24,14 @@ from hesscope.results import record
 from hesscope.results.history import Event, History, Series
 from hesscope.results.plain import as_plain
 from hesscope.results.result import Result
+from hesscope.system.closing import Closing
 from hesscope.system.locks import Locked
 
 FILE, RESULTS = "run.sqlite", "results"
 FORMAT, SCHEMA = "hesscope run", 1
 PATIENCE = 10.0  # seconds until a reader's or writer's transaction has to be done
 TABLES = """
+BEGIN;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quantities (id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS numbers (
@@ -40,6 +41,7 @@ CREATE TABLE IF NOT EXISTS results (
     key TEXT NOT NULL, step INTEGER NOT NULL, PRIMARY KEY (key, step)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (step INTEGER NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
+COMMIT;
 """  # SQLite has no NaN: it is NULL there; infinities are themselves
 ADD_NUMBER = """
 INSERT OR REPLACE INTO numbers SELECT id, ?2, ?3 FROM quantities WHERE key = ?1
@@ -47,7 +49,7 @@ INSERT OR REPLACE INTO numbers SELECT id, ?2, ?3 FROM quantities WHERE key = ?1
 _open: WeakValueDictionary[str, RunFolder] = WeakValueDictionary()  # of this process
 
 
-class RunFolder:
+class RunFolder(Closing):
     """A run folder that is being written.
 
     A folder of an earlier run is taken up again: what it holds stays, and a step that is measured
@@ -81,26 +83,15 @@ class RunFolder:
         try:
             self._db = _opened(self.folder)
         except BaseException:
-            self._lock.__exit__(None, None, None)
+            self._lock.close()
             raise
         _open[self._key] = self
-
-    def __enter__(self) -> RunFolder:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Lets go of the folder; others may write to it then."""
         if _open.pop(self._key, None) is self:
             self._db.close()
-            self._lock.__exit__(None, None, None)
+            self._lock.close()
 
     def add(
         self,
@@ -110,6 +101,7 @@ class RunFolder:
         results: Mapping[str, Result] | None = None,
         earlier: Iterable[tuple[str, int, float]] = (),
         events: Iterable[Event] = (),
+        afresh: bool = False,
     ) -> None:
         """Writes what was found at a step, all of it or nothing.
 
@@ -119,6 +111,7 @@ class RunFolder:
             results: spectra and the like, by quantity.
             earlier: (quantity, step, value) of steps before, such as training losses.
             events: of the watching itself.
+            afresh: whether what was known of the step goes.
 
         Raises:
             RuntimeError: if it cannot be written.
@@ -128,6 +121,8 @@ class RunFolder:
         for key, result in results.items():
             record.save(result, result_folder(self.folder, key, step))
         with _told(self.folder, "write to"), self._db:
+            if afresh:
+                self._forget("= ?", step)
             keys = dict.fromkeys((row[0],) for row in rows)  # in the order of the table of rows
             self._db.executemany("INSERT OR IGNORE INTO quantities (key) VALUES (?)", keys)
             self._db.executemany(ADD_NUMBER, rows)
@@ -156,8 +151,11 @@ class RunFolder:
             RuntimeError: if it cannot be written.
         """
         with _told(self.folder, "write to"), self._db:
-            for table in ("numbers", "results", "events"):
-                self._db.execute(f"DELETE FROM {table} WHERE step > ?", (step,))
+            self._forget("> ?", step)
+
+    def _forget(self, which: str, step: int) -> None:
+        for table in ("numbers", "results", "events"):
+            self._db.execute(f"DELETE FROM {table} WHERE step {which}", (step,))
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -181,6 +179,8 @@ def read(folder: str | Path, *, results: bool = True) -> History:
         msg = f"{folder} holds no {FILE}; give a folder that a Monitor has written (`to=`)."
         raise ValueError(msg)
     with _told(folder, "read"), closing(_reader(folder)) as db:
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return History({})  # its writer makes it just now, or was killed when it did
         facts = _facts(db)
         _refuse_other(folder, facts)
         keys = db.execute("SELECT id, key FROM quantities ORDER BY id").fetchall()
@@ -258,7 +258,7 @@ def _reader(folder: Path) -> sqlite3.Connection:
     db = sqlite3.connect(address, timeout=PATIENCE, uri=True)
     try:
         db.execute("BEGIN")
-        db.execute("SELECT count(*) FROM facts").fetchone()
+        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:  # a folder that cannot be written to has no place for locks
         db.close()
         db = sqlite3.connect(f"{address}&immutable=1", uri=True)

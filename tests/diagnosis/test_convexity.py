@@ -24,15 +24,15 @@ def ends(**known: float) -> Curvature:
 
 def probed(lambda_min=(0.1, 0.2), lower=(0.0, 0.1), sag=(-1.0, -1.0)) -> ConvexityProbes:
     vector = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
-    two = torch.ones(2).double()
+    each = torch.ones(len(lambda_min)).double()
     return ConvexityProbes(
         distance=0.5,
         lambda_min=vector(lambda_min),
         lower=vector(lower),
-        lambda_max=two,
-        noise=1e-12 * two,
+        lambda_max=each,
+        noise=1e-12 * each,
         sag=vector(sag),
-        sag_rounding=1e-12 * two,
+        sag_rounding=1e-12 * each,
         num_matvecs=40,
         num_losses=5,
     )
@@ -67,7 +67,9 @@ def test_the_claim_says_no_more_than_was_proven(known, probes, claim, confidence
 
 @pytest.mark.parametrize("num_points", [1, 7])
 def test_points_without_negative_curvature_are_not_called_a_proof(num_points):
-    verdict = convexity(ends(**BOWL), num_points)
+    others = num_points - 1
+    probes = probed((0.1,) * others, (0.0,) * others, (-1.0,) * others) if others else None
+    verdict = convexity(ends(**BOWL), probes)
     assert verdict.claim.endswith("this does not prove that the loss is convex")
     assert verdict.evidence["points"] == num_points
     assert ("7 points probed" in verdict.claim) == (num_points == 7)

@@ -150,3 +150,12 @@ def test_an_interrupt_after_the_survey_keeps_it():
 def test_an_interrupt_before_anything_is_known_is_passed_on():
     with interrupting("loss", 0), pytest.raises(KeyboardInterrupt):
         hs.diagnose(small_problem(), lr=0.1, check=False)
+
+
+def test_a_plan_counts_the_noise_of_batches_where_there_is_a_step_to_judge():
+    problem = small_problem()
+    plain = hs.plan(problem, lr=0.1, effort="quick").gradients
+    assert hs.plan(problem, lr=0.1, effort="quick", batch_size=4).gradients > plain + 10
+    assert hs.plan(problem, effort="quick", batch_size=4).gradients == pytest.approx(plain)
+    with pytest.raises(ValueError, match="batch_size=0 is no number of examples"):
+        hs.plan(problem, batch_size=0)

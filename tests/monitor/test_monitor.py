@@ -171,6 +171,37 @@ def test_adaptive_steps_have_a_sharpness_of_their_own() -> None:
     assert limit.tolist() == pytest.approx([38.0, 38.0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_near_1e_30_is_watched_like_any_other(dtype: torch.dtype) -> None:
+    found = []
+    for size in (1.0, 2.0**-100):
+        model = _network().to(dtype)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1 / size)
+        problem = hs.Problem.from_closure(
+            model.eval(),
+            lambda m, b, size=size: size * cross_entropy(m(b[0]), b[1]),
+            [(X.to(dtype), Y)],
+        )
+        with hs.Monitor(problem, optimizer, every=1) as monitor:
+            for _ in range(3):
+                optimizer.zero_grad()
+                (size * cross_entropy(model(X.to(dtype)), Y)).backward()
+                optimizer.step()
+        assert not monitor.history.events
+        found.append(monitor.history)
+    for key in (
+        "lambda_max",
+        "gradient_norm",
+        "predicted_change",
+        "update_curvature",
+        "gradient_curvature",
+    ):
+        small = found[1][key].values / 2.0**-100
+        assert small.tolist() == pytest.approx(found[0][key].values.tolist(), rel=0.02), key
+    ratios = [history["sharpness_over_limit"].values.tolist() for history in found]
+    assert ratios[1] == pytest.approx(ratios[0], rel=0.02)
+
+
 def test_a_row_that_fails_goes_off_and_training_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,3 +78,45 @@ def test_zero_and_tiny_matrices() -> None:
     one = Tracker().look(hs.as_operator(torch.tensor([[-2.0]]).double()))
     assert (one.value, one.num_matvecs) == (-2.0, 1)
     assert one.upper == pytest.approx(-2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [2.0**-100, 2.0**-700, 2.0**100, 2.0**700])
+def test_a_matrix_of_any_size_is_followed_alike(size: float) -> None:
+    ordinary, sized = Tracker(), Tracker()
+    for A in _moving(4, 0.01):
+        one, other = ordinary.look(hs.as_operator(A)), sized.look(hs.as_operator(size * A))
+        assert other.value == pytest.approx(size * one.value, rel=1e-9)
+        assert other.upper == pytest.approx(size * one.upper, rel=1e-9, nan_ok=True)
+        assert (other.age, other.num_matvecs) == (one.age, one.num_matvecs)
+
+
+def test_known_products_save_products() -> None:
+    alone, helped, spent = Tracker(), Tracker(), [0, 0]
+    noise = torch.randn(300, generator=torch.Generator().manual_seed(3)).double()
+    for A in _moving(12, 0.3):
+        v = torch.linalg.eigh(A)[1][:, -1] + 0.003 * noise  # .05 of its length
+        one = alone.look(hs.as_operator(A))
+        other = helped.look(hs.as_operator(A), [(v, A @ v)])
+        truth = float(torch.linalg.eigvalsh(A)[-1])
+        assert other.value <= truth + other.noise
+        spent[0] += one.num_matvecs if one.age else 0
+        spent[1] += other.num_matvecs if other.age else 0
+    assert spent[1] < 0.8 * spent[0]
+
+
+def test_a_proof_holds_over_seeds_though_the_vector_is_off() -> None:
+    """The bound of a complement, of a vector between two eigenvectors, is wrong with delta."""
+    values = torch.linspace(0, 1, 60).double()
+    values[-1], values[-2] = 1.3, 1.25
+    A = hs.as_operator(torch.diag(values))
+    delta, wrong = 0.1, 0
+    for seed in range(200):
+        tracker = Tracker(delta=delta, seed=10 * seed)
+        tracker.look(A)
+        assert tracker._top is not None
+        tracker._top = replace(tracker._top, age=PERIOD - 1)
+        top = tracker.look(A)
+        assert top.age == 0
+        assert top.upper <= (1 + 1.01 * WIDTH) * top.value
+        wrong += top.upper < 1.3
+    assert wrong <= delta * 200 + 3 * math.sqrt(delta * (1 - delta) * 200)

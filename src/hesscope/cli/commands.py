@@ -21,6 +21,7 @@ from hesscope.cli import runs
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
+from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, series
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
 from hesscope.cli.words import in_one_line, printable, strings_in, told
@@ -82,7 +83,7 @@ def _work(options: argparse.Namespace) -> int:
     save, page = getattr(options, "save", None), getattr(options, "report", None)
     scratch, figure = getattr(options, "scratch", None), getattr(options, "figure", None)
     check_outputs(save, page, scratch, figure)
-    with held(save):
+    with held(None if is_series(options) else save):  # a series locks its folder itself
         return int(options.run(options))
 
 
@@ -119,17 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
     _add_target(spectrum)
-    spectrum.add_argument("--k", type=int, default=10, help="how many eigenvalues (default 10)")
-    spectrum.add_argument("--which", choices=("LA", "SA", "LM", "BE"), default="LA")
-    spectrum.add_argument("--tol", type=float, default=1e-3, help="relative residual (1e-3)")
-    spectrum.add_argument("--no-verify", action="store_true", help="do not look for copies")
-    spectrum.add_argument("--max-matvecs", type=int, help="limit on products")
-    spectrum.add_argument("--density", action="store_true", help="counts of all, with intervals")
-    spectrum.add_argument("--trace", action="store_true", help="trace to 1 %% and Frobenius norm")
-    spectrum.add_argument("--outliers", action="store_true", help="how many leave the bulk")
-    spectrum.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
-    spectrum.add_argument("--scratch", type=Path, metavar="DIR", help="keeps a matrix to resume")
-    spectrum.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
+    add_spectrum_arguments(spectrum)
     sliced = _command(commands, "slice", _slice, "the loss along a line, a plane or a path")
     _add_target(sliced)
     add_slice_arguments(sliced)
@@ -197,14 +188,17 @@ def _diagnose(options: argparse.Namespace) -> int:
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
-    asked = {"lr": options.lr, "effort": options.effort, "max_matvecs": options.max_matvecs}
+    asked = {
+        "lr": options.lr,
+        "effort": options.effort,
+        "max_matvecs": options.max_matvecs,
+        "batch_size": options.batch_size,
+    }
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
     with showing_progress():
-        result = hs.diagnose(
-            problem, optimizer, **asked, batch_size=options.batch_size, seed=options.seed
-        )
+        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 
@@ -214,12 +208,29 @@ def _spectrum(options: argparse.Namespace) -> int:
     from hesscope.cli.spectrum import exact, measure
 
     problem = _problem(options)
+    if is_series(options):
+        return _series(problem, options)
     with showing_progress():
         found = exact(problem, options.scratch) if options.exact else measure(problem, options)
     single = len(found) == 1
     _give(next(iter(found.values())) if single else found, options)
     pairs = found.get("eigenvalues")
     return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
+
+
+def _series(problem: Problem, options: argparse.Namespace) -> int:
+    """Spectra over checkpoints, each of which is saved when it ends."""
+    from hesscope.cli.progress_bar import showing_progress
+
+    kept, options.save = options.save, None
+    options.folder = kept or Path(options.checkpoints[0]).parent
+    with showing_progress():
+        found = series(problem, options, kept)
+    options.saved = kept
+    _give(found, options)
+    if kept is not None:
+        print(f"saved: {kept}", file=sys.stderr if options.json else sys.stdout)
+    return HEALTHY if is_whole(found) else FINDINGS
 
 
 def _slice(options: argparse.Namespace) -> int:
@@ -331,12 +342,16 @@ def _text(result: Any, options: argparse.Namespace) -> str:
     """A result as it prints itself, several under their names, or as JSON."""
     import json
 
+    from hesscope.results.checkpoint_spectrum import listed
+    from hesscope.results.history import History
     from hesscope.results.plain import as_plain
 
     plain = as_plain(result)
     if options.json:
         return json.dumps(plain, ensure_ascii=not options.output.is_unicode)
     names = [*strings_in(plain), *options.names]
+    if isinstance(result, History) and listed(result):
+        return printable(listed(result), names)
     if not isinstance(result, dict):
         return printable(str(result), names)
     return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)

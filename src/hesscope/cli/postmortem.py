@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hesscope.cli.checkpoint_files import checkpoint_files
+
 if TYPE_CHECKING:
     from hesscope.results.postmortem import Postmortem
-
-WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 
 
 def add_postmortem_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,9 +56,9 @@ def postmortem(options: argparse.Namespace) -> Postmortem:
             msg = f"{last} is no folder of a run; give one, or checkpoints and a target."
             raise ValueError(msg)
         return hs.postmortem(last)
-    checkpoints = _files(patterns)
+    checkpoints = checkpoint_files(patterns)
     same = options.optimizer == ["same"]
-    states = checkpoints if same else _files(options.optimizer)
+    states = checkpoints if same else checkpoint_files(options.optimizer)
     batch = None
     if options.batch is not None:
         cure = "Save tensors alone: torch.save((inputs, targets), path)."
@@ -74,22 +73,3 @@ def postmortem(options: argparse.Namespace) -> Postmortem:
         to=options.to,
         seed=options.seed,
     )
-
-
-def _files(patterns: list[str]) -> list[Path]:
-    """The files of names, patterns and folders, each once.
-
-    Raises:
-        ValueError: if one stands for none.
-    """
-    found: dict[Path, None] = {}
-    for pattern in patterns:
-        if Path(pattern).is_dir():
-            paths = [p for p in Path(pattern).iterdir() if p.suffix in WEIGHTS]
-        else:
-            paths = [Path(p) for p in glob(pattern)]  # noqa: PTH207  absolute patterns, too
-        if not paths:
-            msg = f"{pattern} is no file, pattern or folder of checkpoints that is there."
-            raise ValueError(msg)
-        found |= dict.fromkeys(sorted(paths))
-    return list(found)

@@ -6,11 +6,12 @@ import contextlib
 import errno
 import os
 import sys
-from types import TracebackType
 from typing import IO, Any
 
+from hesscope.system.closing import Closing
 
-class Output:
+
+class Output(Closing):
     """Where the result is told; what the target prints goes to standard error if it is `apart`.
 
     Apart also is what libraries in C and child processes write. Text that the terminal's encoding
@@ -32,12 +33,8 @@ class Output:
             self.stream = self._set_apart(sys.stdout)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Puts the streams back."""
         self._undo.close()
 
     def tell(self, text: str) -> None:

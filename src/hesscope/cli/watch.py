@@ -143,6 +143,8 @@ def _lines(history: History) -> list[_Line]:
         _plain(history, "lambda_max", "λmax", _of_lambda_max),
         _plain(history, "step_sharpness", "step sharpness", _of_step),
         _ratio(history),
+        _plain(history, "critical_sharpness", "critical sharpn.", _of_critical),
+        _plain(history, "batch_sharpness", "batch sharpness", _of_batches),
         _plain(history, "lambda_min", "λmin"),
         _plain(history, "trace", "trace"),
     ]
@@ -175,6 +177,18 @@ def _of_lambda_max(history: History) -> str:
 def _of_step(history: History) -> str:
     limit = factor(history)
     return f"limit {limit.last:.4g}" if len(limit) else ""
+
+
+def _of_critical(history: History) -> str:
+    ends = [history.get(f"critical_sharpness_{end}").last for end in ("lower", "upper")]
+    return f"{ends[0]:.4g} to {ends[1]:.4g} at last"
+
+
+def _of_batches(history: History) -> str:
+    """Its standard error, and how far it is from where it was published to rest."""
+    error = history.get("batch_sharpness_stderr").last
+    over = history.get("batch_sharpness_over_limit")
+    return f"± {error:.2g}" + (f", {over.last:.2g} of 2/lr" if len(over) else "")
 
 
 def _ratio(history: History) -> _Line:

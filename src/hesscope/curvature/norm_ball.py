@@ -22,9 +22,14 @@ class BallSharpness:
 
     To second order a step -lr d(g) lowers the loss by lr g·d(g) - lr²/2 d·Hd at least, so it
     descends while lr < 2 g·d(g)/sharpness. Steps of fixed length do so until the gradient has
-    fallen to lr·sharpness/2 in the dual norm, and then hover there: lr over its limit was 0.99 to
-    1.27 in the mean of ten looks at a two-layer tanh network on 200 digits, full batch, with
-    momentum 0 and 0.95 and lr 0.02 and 0.05.
+    fallen to about lr·sharpness/2 in the dual norm, and then hover.
+
+    Where exactly depends on the directions of the steps: in one dimension the mean of g·d is at
+    1.00 of lr·sharpness/2, with Nesterov momentum 0.95 at 1.10. A two-layer tanh network on 200
+    digits, full batch, momentum 0 and 0.95, lr 0.02 and 0.05, looked at 43 times at both phases of
+    its oscillation, hovered with lr at 1.06 to 1.31 of the limit (its harmonic mean), because its
+    steps were not all along the sharpest member of the ball; along the steps themselves the mean of
+    lr d·Hd/2 was 0.99 to 1.10 of that of g·d, as it has to be where the loss rests.
     """
 
     sharpness: float  # a lower bound: the largest that was found

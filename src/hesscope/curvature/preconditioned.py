@@ -13,11 +13,10 @@ from hesscope.curvature.shared import SharedOperator
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.steps.held import Held, held
+from hesscope.steps.kind import Kind
 from hesscope.steps.kinds import (
-    Kind,
     furthest_state,
     has_started,
-    has_stepped,
     kind_of,
     unwrapped,
     with_thresholds,
@@ -32,9 +31,10 @@ class PreconditionedHessian(SharedOperator):
     RMSprop and Adagrad; (√(v/(1 - β₂ᵗ)) + eps) (1 - β₁ᵗ) for Adam and AdamW, which apply the bias
     correction of the first moment to the step (Cohen et al. 2022, "Adaptive gradient methods at
     the edge of stability", section 3); that of the last step likewise for Adadelta, Adamax, NAdam
-    and RAdam (`hesscope.steps.preconditioner`). The learning rate is not part of P: multiply
-    eigenvalues with it. P is read at every product, so it follows the optimiser; parameter groups
-    may differ in eps and betas. Costs one product of H.
+    and RAdam (`hesscope.steps.preconditioner`). For Shampoo and SOAP it is a matrix for each
+    parameter (`hesscope.steps.guests`). The learning rate is not part of P: multiply eigenvalues
+    with it. P is read at every product, so it follows the optimiser; parameter groups may differ in
+    eps and betas. Costs one product of H.
 
     Raises:
         ValueError: if the optimiser is of another kind, has made no step yet, or does not hold
@@ -53,22 +53,42 @@ class PreconditionedHessian(SharedOperator):
         self.optimizer = unwrapped(optimizer)
         self.hessian = Hessian(problem)
         self.kind = _readable(self.optimizer)
-        self.preconditioner()
+        if self.kind.root is None:
+            self.preconditioner()
+        else:
+            self._refuse_unstarted()
 
     def preconditioner(self) -> Tensor:
         """The diagonal of P, (n,), as the optimiser's state is now.
 
         Raises:
-            ValueError: as for the class.
+            ValueError: as for the class, and for a P that is no diagonal.
         """
+        if self.kind.root is not None:
+            msg = f"the preconditioner of {self.kind.name} is no diagonal; its root is applied."
+            raise ValueError(msg)
         started = has_started(self.optimizer)
         pieces = [self._diagonal(p, started) for p in held(self.problem, self.optimizer)]
         return flatten(pieces).to(self.dtype)
 
     def matmat(self, V: Tensor) -> Tensor:
         """P^-1/2 H P^-1/2 V."""
+        if self.kind.root is not None:
+            return self.root(self.hessian @ self.root(V))
         scale = self.preconditioner().rsqrt()[:, None]
         return scale * (self.hessian @ (scale * V))
+
+    def root(self, V: Tensor) -> Tensor:
+        """P^-1/2 V, (n, k), for a P that is no diagonal."""
+        assert self.kind.root is not None
+        rows = []
+        for p in held(self.problem, self.optimizer):
+            piece = V[self.problem.layout.slices()[p.name]]
+            if self.kind.steps(p.group, p.state) > 0:  # torch skips what the loss does not use
+                shaped = piece.reshape(*p.parameter.shape, V.shape[1])
+                piece = self.kind.root(p.group, p.state, shaped).reshape(piece.shape)
+            rows.append(piece)
+        return torch.cat(rows)
 
     def facts(self) -> dict[str, Any]:
         """The facts of the Hessian, and the optimiser."""
@@ -83,16 +103,27 @@ class PreconditionedHessian(SharedOperator):
         Raises:
             ValueError: if the optimiser has made no step.
         """
-        if self.kind.preconditioner is None or (started and not has_stepped(p.state)):
+        stepped = self.kind.steps(p.group, p.state) > 0
+        if self.kind.preconditioner is None or (started and not stepped):
             return torch.ones_like(p.parameter)
         if not started:
+            self._refuse_unstarted()
+        P = self.kind.preconditioner(p.group, p.state)
+        return P if self.kind.size is None else P / self.kind.size(p.group, p.parameter)
+
+    def _refuse_unstarted(self) -> None:
+        """P is known from the first step on.
+
+        Raises:
+            ValueError: before.
+        """
+        if not has_started(self.optimizer):
+            first = held(self.problem, self.optimizer)[0].name
             msg = (
-                f"{self.kind.name} has no state for {p.name} yet; make at least one optimiser step "
+                f"{self.kind.name} has no state for {first} yet; make at least one optimiser step "
                 "first."
             )
             raise ValueError(msg)
-        P = self.kind.preconditioner(p.group, p.state)
-        return P if self.kind.size is None else P / self.kind.size(p.group, p.parameter)
 
 
 class StepHessian(SharedOperator):
@@ -128,11 +159,20 @@ class StepHessian(SharedOperator):
 
     def matmat(self, V: Tensor) -> Tensor:
         """lr^1/2 P^-1/2 (H + weight_decay I) P^-1/2 lr^1/2 V."""
+        if self.preconditioned.kind.root is not None:
+            lr, decay = self._per_parameter()
+            root = lr.sqrt()[:, None]  # the same all over a parameter, so that it commutes with P
+            U = root * self.preconditioned.root(V)
+            return root * self.preconditioned.root(self.hessian @ U + decay[:, None] * U)
         scale, shift = self.scale_and_shift()
         return scale[:, None] * (self.hessian @ (scale[:, None] * V)) + shift[:, None] * V
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The diagonals of D and E, (n,) both, in D H D + E, which this operator is."""
+        """The diagonals of D and E, (n,) both, in D H D + E, which this operator is.
+
+        Raises:
+            ValueError: if P is no diagonal.
+        """
         lr, decay = self._per_parameter()
         squared = lr / self.preconditioned.preconditioner()
         return squared.sqrt(), squared * decay
@@ -172,7 +212,7 @@ def _readable(optimizer: Optimizer) -> Kind:
         ValueError: if it is of none.
     """
     kind = kind_of(optimizer)
-    if kind is None or kind.gain is None:
+    if kind is None or kind.gain is None or kind.unknown:
         msg = (
             f"the preconditioner of {type(optimizer).__name__} is not known; those of "
             f"{with_thresholds()} are."

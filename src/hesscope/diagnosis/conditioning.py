@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.estimate import Interval
@@ -29,7 +28,6 @@ def conditioning(
     c: Conditioning,
     gradient_in_top: float,
     num_top: int,
-    exact_zeros: Mapping[str, int] | None = None,
     lr: float | None = None,
     *,
     gradient_curvature: float = math.nan,
@@ -51,13 +49,11 @@ def conditioning(
         gradient_in_top: share of ‖g‖² in the space of the `num_top` largest eigenvalues; NaN if
             not known.
         num_top: how many these are.
-        exact_zeros: eigenvalues that are zero, by cause ("dead inputs": 64).
         lr: the learning rate of plain gradient descent.
         gradient_curvature: g·Hg/g·g; NaN if not known, and at a critical point, where the gradient
             is rounding.
         feature_ratio: largest over smallest scale of the input features; NaN if not known.
     """
-    zeros = dict(exact_zeros or {})
     size = c.size
     steps = _steps(c, lr)
     relative = gradient_curvature / size if size > 0 else math.nan
@@ -66,8 +62,6 @@ def conditioning(
         claim += (
             f"; {gradient_in_top:.0%} of the gradient lies in the {num_top} sharpest: steps bounce"
         )
-    if zeros:
-        claim += "; flat by construction: " + ", ".join(f"{n} {why}" for why, n in zeros.items())
     return Verdict(
         key="conditioning",
         name="conditioning",
@@ -82,7 +76,6 @@ def conditioning(
             ("gradient_in_top", f"gradient in the top {num_top}", gradient_in_top),
             ("gradient_curvature", "curvature along the gradient / largest", relative),
             ("feature_ratio", "largest / smallest feature scale", feature_ratio),
-            *((f"flat_{_key(why)}", f"flat: {why}", float(num)) for why, num in zeros.items()),
         ),
         assumptions=("plain gradient descent where the loss is quadratic",),
         confidence=confidence,
@@ -90,10 +83,6 @@ def conditioning(
         source=SOURCE,
         finding=finding,
     )
-
-
-def _key(words: str) -> str:
-    return words.replace(" ", "_")
 
 
 def _steps(c: Conditioning, lr: float | None) -> Interval:

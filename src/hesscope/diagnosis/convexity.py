@@ -15,9 +15,7 @@ SOURCE = (
 )
 
 
-def convexity(
-    curvature: Curvature, num_points: int = 1, probes: ConvexityProbes | None = None
-) -> Verdict:
+def convexity(curvature: Curvature, probes: ConvexityProbes | None = None) -> Verdict:
     """The verdict "convexity" from the ends of the spectrum, and from other points if there are.
 
     One direction with v'Hv < 0 beyond rounding, or one chord below the loss, proves that the loss
@@ -26,15 +24,14 @@ def convexity(
     Never a finding: no network is convex, and training does not need it to be.
 
     Args:
-        curvature: at the parameters; with several points, the lowest of them.
-        num_points: how many points `curvature` speaks for.
+        curvature: at the parameters.
         probes: further points, from `negative_curvature_probes`.
 
     >>> saddle = Curvature(2.0, 0.0, -1.0, 0.0, lower=-1.1, upper=2.0, noise=1e-12, delta=0.001)
     >>> convexity(saddle).claim
     'not convex: one direction curves downwards, half as strongly as the sharpest curves up'
     """
-    points = num_points + (len(probes) if probes is not None else 0)
+    points = 1 + (len(probes) if probes is not None else 0)
     claim, confidence, advice = _judge(curvature, points, probes)
     assumptions = ["the mean loss on the given data, as a function of the parameters"]
     if confidence != "proven":

@@ -122,7 +122,7 @@ RULES: tuple[Rule, ...] = (
         "convexity",
         "convexity",
         ("curvature",),
-        lambda look: convexity(look["curvature"], probes=look.get("convexity_probes")),
+        lambda look: convexity(look["curvature"], look.get("convexity_probes")),
     ),
     Rule("outliers", "outliers", ("outliers",), lambda look: outliers(look["outliers"])),
     Rule("smoothness", "smoothness", ("smoothness",), lambda look: smoothness(look["smoothness"])),

@@ -12,7 +12,7 @@ import math
 import statistics
 from dataclasses import dataclass, field
 
-from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics, listed
+from hesscope.results.layers import LayerStatistics, UnitStatistics, listed
 from hesscope.results.verdict import Verdict, known
 
 SOURCE = (
@@ -58,7 +58,6 @@ LABELS = {
     "unused_parameters": "unused parameters",
     "dead_inputs": "dead inputs",
     "top_vector_share": "largest share of the top eigenvector",
-    "lambda_max_ratio": "λmax between layers",
 }
 
 
@@ -70,8 +69,8 @@ class _Notes:
     remarks: list[str] = field(default_factory=list)
 
 
-def layers(stats: LayerStatistics, layer_map: LayerMap | None = None) -> Verdict:
-    """The verdict "layers" from norms per layer and idle units; λmax per layer if it is known.
+def layers(stats: LayerStatistics) -> Verdict:
+    """The verdict "layers" from norms per layer and idle units.
 
     A finding is a dead layer, a gradient that falls or grows by more than 4.5 orders of magnitude
     between the two ends of the network, signals that explode, one layer whose weights or gradient
@@ -85,7 +84,7 @@ def layers(stats: LayerStatistics, layer_map: LayerMap | None = None) -> Verdict
     >>> layers(layer_statistics(p, p.gradient())).claim
     'one layer: nothing to compare'
     """
-    evidence = _evidence(stats, layer_map)
+    evidence = _evidence(stats)
     total = float(stats.gradient_norm.square().sum())
     if total == 0:
         return _verdict(
@@ -157,7 +156,7 @@ def _verdict(
 # The numbers
 
 
-def _evidence(stats: LayerStatistics, layer_map: LayerMap | None) -> dict[str, float]:
+def _evidence(stats: LayerStatistics) -> dict[str, float]:
     first, last = _end_sizes(stats)
     hidden = [u.saturated for u in stats.units if u.hidden and not math.isnan(u.saturated)]
     gains = [float(stats.gain[i]) for i in stats.in_depth()]
@@ -174,10 +173,6 @@ def _evidence(stats: LayerStatistics, layer_map: LayerMap | None) -> dict[str, f
     }
     if stats.curvature_share is not None:
         evidence["top_vector_share"] = float(stats.curvature_share.max())
-    if layer_map is not None:
-        tops = [float(x) for x in layer_map.lambda_max if float(x) > 0]
-        if tops:
-            evidence["lambda_max_ratio"] = max(tops) / min(tops)
     return evidence
 
 

@@ -58,6 +58,7 @@ def plan(
     lr: float | None = None,
     effort: EffortName = "standard",
     max_matvecs: int | None = None,
+    batch_size: int | None = None,
     check: bool = True,
 ) -> Forecast:
     """What `diagnose` with the same arguments will cost: matvecs, time and memory.
@@ -74,7 +75,7 @@ def plan(
     >>> hs.plan(p, effort="quick").num_matvecs
     45
     """
-    question = asked(optimizer, lr, effort, max_matvecs)
+    question = asked(optimizer, lr, effort, max_matvecs, batch_size=batch_size)
     cost, steps = cost_of(question), question.spending.survey
     H = Hessian(problem)
     v = H.probe(probes.key(0, "forecast"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.question import Question
+from hesscope.operator import norm
 from hesscope.problem.problem import Problem
 
+SPREAD = 120  # of exponents: 2 to this, and to minus this, is a number in all dtypes
 INTERRUPTED = "interrupted before it was measured"
 
 
@@ -34,6 +37,7 @@ class Look:
         self.problem, self.question = problem, question
         self.H = Hessian(problem)
         self.num_matvecs, self.gradients = 0, 0.0
+        self.products: list[tuple[Tensor, Tensor]] = []  # v and Hv, (n,) each, that were needed
         self._known: dict[Callable[[Any], Any], Any] = {}
         self._failed: dict[Callable[[Any], Any], Exception] = {}
 
@@ -73,10 +77,17 @@ class Look:
         self.gradients += gradients
 
     def along(self, v: Tensor) -> tuple[float, Tensor]:
-        """v·Hv and Hv, from one product."""
+        """v·Hv and Hv, from one product.
+
+        Made with v over a power of two, which changes no digit: of the gradient of a tiny loss, a
+        product is too small for any float.
+        """
         self.spend(1)
-        product = self.H.matmat(v[:, None])
-        return self.dot(v, product[:, 0]), product[:, 0]
+        factor = 2.0 ** min(max(math.frexp(norm(self.H, v))[1], -SPREAD), SPREAD)
+        scaled = v / factor
+        product = self.H.matmat(scaled[:, None])[:, 0]
+        self.products.append((scaled, product))
+        return self.dot(scaled, product) * factor * factor, product * factor
 
     def dot(self, v: Tensor, w: Tensor) -> float:
         """v·w in float64."""

@@ -132,7 +132,7 @@ def _sampling(question: Question) -> Cost:
 
 def _batches(question: Question) -> Cost:
     """That of the noise of batches, where their size is given."""
-    if question.batch_size is None:
+    if question.batch_size is None or (question.optimizer is None and question.lr is None):
         return Cost()
     return Cost(gradients=batches.GAUSS_NEWTON * cost_of_stability(question.effort.rounds))
 

@@ -74,7 +74,20 @@ def critical_sharpness(
         msg = f"max_losses={max_losses}, guess={guess}; give 3 or more, and a positive guess."
         raise ValueError(msg)
     d, name, rate, slope = _step(problem, optimizer, lr, gradient)
-    before = problem.loss()
+    return along_step(problem, d, slope, problem.loss(), name, rate, guess, max_losses)
+
+
+def along_step(
+    problem: Problem,
+    d: Tensor,
+    slope: float,
+    before: float,
+    name: str,
+    rate: float,
+    guess: float = 1.0,
+    max_losses: int = EVALUATIONS,
+) -> CriticalStep:
+    """The same along a step d that is known, with g·d and the loss at θ, which counts as one."""
     line = _Line(slope, guess, rounding.loss_noise(problem.dtype, before))
     while len(line.points) < max_losses - 1:
         s = line.next()

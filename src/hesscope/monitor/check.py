@@ -26,6 +26,8 @@ class Memory:
     seed: int = 0
     delta: float = 1e-3
     trackers: dict[str, Tracker] = field(default_factory=dict)
+    critical: float = 1.0  # multiple of the step at which the loss rose at the last check
+    num_draws: int = 0  # of random batches, so far
 
     def tracker(self, name: str) -> Tracker:
         """The one that follows the top of a matrix of this name."""

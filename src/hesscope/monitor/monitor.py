@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -27,6 +26,7 @@ from hesscope.results.history import Event, History
 from hesscope.results.result import Result
 from hesscope.results.verdict import Verdict
 from hesscope.steps.kinds import is_adaptive, unwrapped
+from hesscope.system.closing import Closing
 from hesscope.system.collectives import is_first_process, num_processes, sum_of_number
 
 OVERHEAD = 0.05  # of the time of training, where nothing else is asked for
@@ -57,11 +57,11 @@ class Found:
             self.numbers[row.key] = float(value)
 
 
-class Monitor:
+class Monitor(Closing):
     """Watches the curvature while a model trains: a line before the loop, and nothing else.
 
     Before those steps of the optimiser that are due, it looks at `problem` at the parameters as
-    they are: λmax (followed from check to check by two or three products, with a proof from above
+    they are: λmax (followed from check to check by two to four products, with a proof from above
     every tenth), what the optimiser bears, curvature along gradient and step, what the step was
     predicted to do to the loss of the probe data and what it does. Training is not changed by a
     bit: parameters, `.grad`, buffers, generators and the optimiser's state are what they would have
@@ -83,6 +83,7 @@ class Monitor:
         quantities: keys of rows, or functions of the problem, in place of the usual ones; a key
             that is not known is answered with all that are.
         held_out: a problem of the same model on data that is not trained on, for its loss.
+        batch_size: of the training, for the curvature of its batches along their own gradients.
         log: loggers: anything with `.log(dict, step=)`, `.log_metrics`, or `.add_scalar`.
         first_step: the number of the next step; by default what follows the folder's last, or 0.
             What the folder holds from that step on is forgotten.
@@ -101,7 +102,8 @@ class Monitor:
     ...     optimizer.zero_grad()
     ...     problem.model.theta.square().sum().backward()
     ...     optimizer.step()
-    >>> monitor.history["loss"].values.tolist(), monitor.history["sharpness_over_limit"].last
+    >>> over = monitor.history["sharpness_over_limit"].last
+    >>> monitor.history["loss"].values.tolist(), round(over, 9)
     ([2.0, 0.5, 0.125], 0.25)
     """
 
@@ -115,6 +117,7 @@ class Monitor:
         to: str | Path | None = None,
         quantities: Iterable[str | Callable[[Problem], Any]] | None = None,
         held_out: Problem | None = None,
+        batch_size: int | None = None,
         log: Any = (),
         first_step: int | None = None,
         seed: int = 0,
@@ -126,7 +129,9 @@ class Monitor:
         self._rows = list(chosen(quantities, stepping=optimizer is not None))
         loggers = log if isinstance(log, Sequence) else (log,)
         self._sinks = [sink(logger) for logger in loggers]
-        self._question = asked(optimizer, None, "quick", None, seed=seed, delta=delta)
+        self._question = asked(
+            optimizer, None, "quick", None, batch_size=batch_size, seed=seed, delta=delta
+        )
         self._memory = Memory(seed, delta)
         self._numbers: dict[str, dict[int, float]] = {}
         self._results: dict[str, dict[int, Result]] = {}
@@ -200,17 +205,6 @@ class Monitor:
         if self._folder is not None:
             self._folder.close()
             self._folder = None
-
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __str__(self) -> str:
         return str(self.history)
@@ -291,7 +285,7 @@ class Monitor:
         optimizer = self._question.optimizer
         return {
             **self.problem.facts(),
-            "data_hash": _hash(self.problem.batches.fingerprints),
+            "data_hash": data_hash(self.problem),
             "num_items": self.problem.num_items,
             "optimizer": None if optimizer is None else type(optimizer).__name__,
             "adaptive": optimizer is not None and is_adaptive(optimizer),
@@ -311,8 +305,9 @@ class Monitor:
         self._step = known.last_step + 1 if first_step is None else first_step
 
 
-def _hash(fingerprints: tuple[int, ...]) -> str:
-    return hashlib.sha256(repr(fingerprints).encode()).hexdigest()[:16]
+def data_hash(problem: Problem) -> str:
+    """Of the data of a problem, to tell whether two runs have looked at the same."""
+    return hashlib.sha256(repr(problem.batches.fingerprints).encode()).hexdigest()[:16]
 
 
 def _schedule(every: int | None, overhead: float | None) -> Every | Overhead:

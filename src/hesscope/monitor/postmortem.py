@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ from hesscope.diagnosis.postmortem.judge import judged
 from hesscope.examination import gradients
 from hesscope.examination.question import asked
 from hesscope.monitor.check import Check, Memory, NotFiniteError
+from hesscope.monitor.checkpoints import Checkpoints, Saved, by_step, move_to
 from hesscope.monitor.monitor import Found
 from hesscope.monitor.rows import ROWS, Row, chosen
 from hesscope.monitor.suspect import example_losses, loss_deviation, suspect
-from hesscope.problem.checkpoints import load_weights
 from hesscope.problem.problem import Problem
 from hesscope.results.history import Event, History
 from hesscope.results.postmortem import Postmortem
@@ -29,8 +28,6 @@ from hesscope.results.result import Result
 from hesscope.steps.state import load_optimizer, optimizer_from_state
 from hesscope.system.progress import report
 
-Saved = str | Path | Mapping[str, Any]
-Checkpoints = Mapping[int, Saved] | Sequence[Saved]
 UNKNOWN = ("training_gradient_norm", "held_out_loss")  # what no checkpoint tells
 QUANTITIES = tuple(
     row.key for row in ROWS if (row.usual or row.key == "layer_norms") and row.key not in UNKNOWN
@@ -68,9 +65,9 @@ def postmortem(
 
     Args:
         problem: model, loss and the probe data; or a `History`, or the folder of a run.
-        checkpoints: {step: weights}, or a list whose files have the step as the last number of
-            their names. Weights are a state dict, or a path to one (.pt, .safetensors). Step t is
-            the state before the step number t is made. Five or more before the spike are best.
+        checkpoints: {step: weights}, or a list whose files have the step in their names. Weights
+            are a state dict, or a path to one (.pt, .safetensors). Step t is the state before the
+            step number t is made. Five or more before the spike are best.
         optimizers: the states of the optimiser likewise, for all of these steps or some; without
             them nothing is said of lr, step and preconditioner.
         batch: a batch under suspicion, as the problem's data holds them.
@@ -112,41 +109,6 @@ def postmortem(
         raise ValueError(msg)
     rows = _rows(problem, batch, quantities, stepping=bool(states))
     return judged(_measured(problem, weights, states, rows, to, seed))
-
-
-def by_step(saved: Checkpoints, what: str) -> dict[int, Saved]:
-    """What was saved by its step, ascending.
-
-    Raises:
-        ValueError: if a step is not known, or there twice.
-    """
-    if isinstance(saved, Mapping):
-        named = [(int(step), one) for step, one in saved.items()]
-    else:
-        named = [(_step_of(one, what), one) for one in saved]
-    steps = [step for step, _ in named]
-    if len(set(steps)) < len(steps) or not steps:
-        msg = f"{what}: the steps {steps} are not one each; give them as {{step: path}}."
-        raise ValueError(msg)
-    return dict(sorted(named, key=lambda one: one[0]))
-
-
-def _step_of(saved: Saved, what: str) -> int:
-    """The last number in the name of a file, or of the folder where the name has none.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if isinstance(saved, Mapping):
-        msg = f"{what}: state dicts do not tell their steps; give them as {{step: state dict}}."
-        raise ValueError(msg)
-    path = Path(saved)
-    for name in (path.stem, path.parent.name):
-        numbers = re.findall(r"\d+", name)
-        if numbers:
-            return int(numbers[-1])
-    msg = f"{what}: {path} has no step in its name; give {{step: path}}."
-    raise ValueError(msg)
 
 
 def _rows(
@@ -210,14 +172,7 @@ def _standing_at(problem: Problem, saved: Saved, state: Saved | None) -> Optimiz
         ValueError: if one of them does not fit.
     """
     model = problem.model
-    if isinstance(saved, Mapping):
-        try:
-            model.load_state_dict(dict(saved))
-        except RuntimeError as error:
-            msg = f"a state dict of checkpoints does not fit the model: {error}"
-            raise ValueError(msg) from error
-    else:
-        load_weights(model, saved)
+    move_to(model, saved)
     if state is None:
         return None
     if isinstance(state, Mapping):

@@ -21,12 +21,13 @@ from hesscope.examination.quantities import QUANTITIES
 from hesscope.krylov.eigsh import eigsh
 from hesscope.landscape.height import height
 from hesscope.monitor.check import Check, NotFiniteError
-from hesscope.monitor.sharpness import Top
+from hesscope.monitor.limits import batch_sharpness, critical_sharpness, has_ball, on_a_ball
+from hesscope.monitor.sharpness import Products, Top
 from hesscope.monitor.signs import lag, layer_norms, next_step, underflow
 from hesscope.problem.problem import Problem
 from hesscope.results.density import SpectralDensity
 from hesscope.rmt.gaps import outliers as outliers_of
-from hesscope.steps.kinds import has_started, is_adaptive
+from hesscope.steps.kinds import has_diagonal, has_started, is_adaptive
 from hesscope.steps.stability import threshold, why_unknown
 
 DENSITY_PRODUCTS, TRACE_PRODUCTS, PAIRS = 60, 20, 10
@@ -138,7 +139,7 @@ def measured_change(look: Check) -> float:
 
 def top(look: Check) -> Top:
     """λmax of the Hessian, followed from check to check."""
-    found = look.memory.tracker("hessian").look(look.H)
+    found = look.memory.tracker("hessian").look(look.H, look.products)
     look.spend(found.num_matvecs)
     return found
 
@@ -160,6 +161,8 @@ def update_in_top(look: Check) -> float:
 
 def stability(look: Check) -> dict[str, float] | None:
     """λmax(lr P⁻¹(H + weight decay)) over what the optimiser bears: above 1, steps grow."""
+    if has_ball(look):
+        return on_a_ball(look)
     if why_unknown(look.optimizer) or not has_started(look.optimizer):
         return None
     limit = threshold(look.optimizer)
@@ -167,12 +170,23 @@ def stability(look: Check) -> dict[str, float] | None:
     if not is_adaptive(look.optimizer) and alike:
         found = limit.lr[0] * (look.of(top).value + limit.weight_decay[0])
         return {"step_sharpness": found, "sharpness_over_limit": found / limit.factor}
-    followed = look.memory.tracker("step").look(StepHessian(look.problem, look.optimizer))
+    A = StepHessian(look.problem, look.optimizer)
+    followed = look.memory.tracker("step").look(A, _of_step(A, look.products))
     look.spend(followed.num_matvecs)
     return {
         **_told("step_sharpness", followed),
         "sharpness_over_limit": followed.value / limit.factor,
     }
+
+
+def _of_step(A: StepHessian, products: Products) -> Products:
+    """Products Hv as those of D H D + E with v/D."""
+    if not has_diagonal(A.optimizer) and is_adaptive(A.optimizer):
+        return ()
+    scale, shift = A.scale_and_shift()
+    if not bool((scale > 0).all()):
+        return ()
+    return [(v / scale, scale * Hv + shift * (v / scale)) for v, Hv in products]
 
 
 def lowest(look: Check) -> dict[str, float]:
@@ -236,18 +250,32 @@ def layer_traces(look: Check) -> dict[str, float]:
     return found
 
 
-def gradient_in_outliers(look: Check) -> float:
-    """The share of the squared gradient in the span of the first eigenvectors."""
+def outermost(look: Check) -> Tensor:
+    """(n, k) the first eigenvectors."""
     pairs = eigsh(look.H, k=min(PAIRS, look.H.n), tol=1e-2, verify=False, seed=look.question.seed)
     look.spend(pairs.num_matvecs)
-    g = look.of(gradients.gradient)
-    inside = float(look.H.inner(pairs.eigenvectors, g[:, None]).square().sum())
-    return inside / look.dot(g, g) if g.any() else math.nan
+    return pairs.eigenvectors
+
+
+def gradient_in_outliers(look: Check) -> float:
+    """The share of the squared gradient in the span of the first eigenvectors."""
+    return _share_in(look, look.of(gradients.gradient))
+
+
+def update_in_outliers(look: Check) -> float:
+    """The share of the squared step in the span of the first eigenvectors."""
+    return _share_in(look, look.of(next_step))
+
+
+def _share_in(look: Check, v: Tensor) -> float:
+    inside = float(look.H.inner(look.of(outermost), v[:, None]).square().sum())
+    return inside / look.dot(v, v) if v.any() else math.nan
 
 
 def _told(name: str, found: Top) -> dict[str, float]:
     proven = {f"{name}_upper": found.upper} if math.isfinite(found.upper) else {}
-    return {name: found.value, **proven, f"{name}_age": float(found.age)}
+    told = {f"{name}_age": float(found.age), f"{name}_matvecs": float(found.num_matvecs)}
+    return {name: found.value, **proven, **told}
 
 
 def _share(look: Check, v: Tensor) -> float:
@@ -263,10 +291,12 @@ ROWS: tuple[Row, ...] = (
     Row("training_gradient_norm", training_gradient_norm, of_step=True),
     Row("lr", learning_rate, of_step=True),
     Row("update_norm", update_norm, of_step=True),
-    Row("lambda_max", sharpness),
-    Row("stability", stability, of_step=True),
+    # The products with the gradient and the step serve λmax, too.
     Row("gradient_curvature", gradients.gradient_curvature),
     Row("update_curvature", update_curvature, of_step=True),
+    Row("lambda_max", sharpness),
+    Row("stability", stability, of_step=True),
+    Row("batch_sharpness", batch_sharpness),
     Row("gradient_in_top", gradient_in_top),
     Row("update_in_top", update_in_top, of_step=True),
     Row("predicted_change", predicted_change, of_step=True),
@@ -281,4 +311,6 @@ ROWS: tuple[Row, ...] = (
     Row("layers", layers, usual=False),
     Row("layer_traces", layer_traces, usual=False),
     Row("gradient_in_outliers", gradient_in_outliers, usual=False),
+    Row("update_in_outliers", update_in_outliers, usual=False, of_step=True),
+    Row("critical_sharpness", critical_sharpness, usual=False, of_step=True),
 )

@@ -11,7 +11,7 @@ from hesscope.examination import gradients
 from hesscope.monitor.check import Check
 from hesscope.problem.layers import layer_slices
 from hesscope.steps.held import Held, held
-from hesscope.steps.kinds import has_started, is_adaptive
+from hesscope.steps.kinds import has_diagonal, has_started, is_adaptive
 from hesscope.steps.update import update
 
 SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "exp_inf", "variance")
@@ -79,7 +79,7 @@ def lag(look: Check) -> dict[str, float] | None:
     about 1 where they keep up, and more than 1 where the gradient has grown within the memory of
     the average, `preconditioner_memory` = 1/(1 - β₂) steps.
     """
-    if not is_adaptive(look.optimizer) or not has_started(look.optimizer):
+    if not has_diagonal(look.optimizer) or not has_started(look.optimizer):
         return None
     parameters = held(look.problem, look.optimizer)
     beta2 = max(_beta2(p) for p in parameters)
@@ -94,6 +94,8 @@ def _second_moments(look: Check) -> Tensor | None:
     """(n,) the second moments of an adaptive optimiser that has stepped, as they are stored."""
     if look.question.optimizer is None or not has_started(look.optimizer):
         return None
+    if is_adaptive(look.optimizer) and not has_diagonal(look.optimizer):
+        return None  # moments in another basis
     pieces = [_moment(p) for p in held(look.problem, look.optimizer)]
     if any(piece is None for piece in pieces):
         return None

@@ -6,6 +6,7 @@ from hesscope.plots.heatmap import heatmap as heatmap
 from hesscope.plots.landscapes import interpolation as interpolation
 from hesscope.plots.landscapes import path as path
 from hesscope.plots.layers import layer_map as layer_map
+from hesscope.plots.series import eigenvalues_over_checkpoints as eigenvalues_over_checkpoints
 from hesscope.plots.sharpness import sharpness as sharpness
 from hesscope.plots.slices import contour as contour
 from hesscope.plots.slices import line as line

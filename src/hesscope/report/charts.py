@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,25 @@ ROWS = (
     _Row(
         "Step sharpness over its limit",
         "λmax(lr P⁻¹(H + weight decay)) over what the optimiser bears: above 1, steps grow.",
-        {"sharpness_over_limit": "over its limit"},
+        {
+            "sharpness_over_limit": "over its limit",
+            "batch_sharpness_over_limit": "batch sharpness over 2/lr",
+        },
+    ),
+    _Row(
+        "Critical sharpness",
+        "2/(lr s), s the multiple of the step at which the loss begins to rise; dots are the ends "
+        "of its bracket.",
+        {
+            "critical_sharpness": "critical",
+            "critical_sharpness_lower": "at least",
+            "critical_sharpness_upper": "at most",
+        },
+    ),
+    _Row(
+        "Batch sharpness",
+        "Curvature of random batches along their own gradients.",
+        {"batch_sharpness": "batch sharpness"},
     ),
     _Row(
         "Gradient and step",
@@ -93,6 +112,7 @@ ROWS = (
             "gradient_in_top": "gradient",
             "update_in_top": "step",
             "gradient_in_outliers": "gradient, in the first ten",
+            "update_in_outliers": "step, in the first ten",
         },
     ),
     _Row(
@@ -109,17 +129,46 @@ ROWS = (
     ),
     _Row("Condition number", "Negative at a saddle.", {"condition": "λmax/λmin"}),
     _Row("Trace", "Of the Hessian, by random probes.", {"trace": "trace"}),
+    _Row(
+        "Share of negative eigenvalues",
+        "Between these two, with 95 %.",
+        {"negative_share": "at least", "negative_share_upper": "at most"},
+    ),
+    _Row(
+        "Overlap with the checkpoint before",
+        "Mean squared cosine of the principal angles between the spaces of these eigenvectors: 1 "
+        "where nothing has turned. Dots are what it is at least, by its error.",
+        {"overlap": "overlap", "overlap_lower": "at least"},
+    ),
+    _Row(
+        "Largest principal angle",
+        "In degrees, between the same two spaces.",
+        {"largest_angle": "angle"},
+    ),
 )
-DOTTED = ("lambda_max_upper", "measured_change")
-MACHINERY = ("check_seconds", "check_gradients", "step_sharpness", "step_sharpness_upper")
-SUFFIXES = ("_age", "_stderr")  # of numbers that say how another was made
+DOTTED = (
+    "lambda_max_upper",
+    "measured_change",
+    "overlap_lower",
+    "critical_sharpness_lower",
+    "critical_sharpness_upper",
+)
+MACHINERY = (
+    "check_seconds",
+    "check_gradients",
+    "check_matvecs",
+    "overlap_error",
+    "step_sharpness",
+    "step_sharpness_upper",
+)
+SUFFIXES = ("_age", "_stderr", "_matvecs")  # of numbers that say how another was made
 
 
 def charts(history: History) -> list[Chart]:
     """The charts of a run: those of the table, the layers, and a chart for each other quantity."""
     tabled = [_tabled(history, row) for row in ROWS]
     found = [chart for chart in tabled if chart.curves]
-    return [*found, *_layers(history), *_others(history)]
+    return [*_eigenvalues(history), *found, *_layers(history), *_others(history)]
 
 
 def plain(chart: Chart, most: int) -> dict[str, Any]:
@@ -179,6 +228,8 @@ def _tabled(history: History, row: _Row) -> Chart:
         Curve(name, history[key], DOTS if key in DOTTED else LINE) for key, name in known.items()
     ]
     caption = row.caption
+    if "lambda_1" in history and row.title == "Sharpness":
+        return Chart("", "", ())
     if "lambda_max" in known and len(lambda_max_limit(history)):
         curves.insert(1, Curve("limit", lambda_max_limit(history), DASHED))
         caption += " Above the dashed limit, steps grow."
@@ -188,6 +239,16 @@ def _tabled(history: History, row: _Row) -> Chart:
         ends = history["sharpness_over_limit"].steps[[0, -1]]
         curves.append(Curve("limit", Series(ends, torch.ones(2).double()), DASHED))
     return Chart(row.title, caption, tuple(curves))
+
+
+def _eigenvalues(history: History) -> list[Chart]:
+    """The eigenvalues of a series of checkpoints: the first ones, and the last."""
+    known = [key for key in history if re.fullmatch(r"lambda_\d+", key)]
+    shown = known if len(known) <= MOST_LAYERS else [*known[: MOST_LAYERS - 1], known[-1]]
+    curves = [Curve(f"λ{key.removeprefix('lambda_')}", history[key]) for key in shown]
+    left = f" {len(known) - len(shown)} between the last two." if len(known) > len(shown) else ""
+    title, caption = "Eigenvalues", f"Of the Hessian, the most wanted first.{left}"
+    return [Chart(title, caption, tuple(curves))] if curves else []
 
 
 def _layers(history: History) -> list[Chart]:
@@ -212,7 +273,8 @@ def _others(history: History) -> list[Chart]:
     left = [
         key
         for key in history
-        if key not in taken and not key.endswith(SUFFIXES) and not key.startswith("layer/")
+        if key not in taken and not key.endswith(SUFFIXES)
+        if not key.startswith(("layer/", "lambda_"))
         if len(history[key].finite())
     ]
     return [Chart(key, "", (Curve(key, history[key]),)) for key in left[:MOST_OTHERS]]

@@ -135,6 +135,9 @@ def _events(history: History) -> list[str]:
 
 def _cost(history: History) -> str:
     seconds = history.get("check_seconds").finite().values
+    spent = history.get("check_matvecs").values
+    if len(spent):
+        return f"{len(spent)} checkpoints, {int(spent.sum()):,} matvecs in all"
     if not len(seconds):
         return f"{len(history)} steps are known"
     return (

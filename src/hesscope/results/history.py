@@ -13,7 +13,12 @@ from torch import Tensor
 from hesscope.results import html
 from hesscope.results.result import Columns, Result
 
-DRAWN = ("lambda_max", "train_loss", "loss")  # the first that is known is the small picture
+DRAWN = (
+    "lambda_max",
+    "lambda_1",
+    "train_loss",
+    "loss",
+)  # the first that is known is the small picture
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ Accelerate and Lightning, are seen through.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,45 +16,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hesscope.steps import balls, gains, preconditioner
-from hesscope.steps.gains import Gain, Group, State
+from hesscope.steps.gains import Group, State
+from hesscope.steps.guests import guest
+from hesscope.steps.kind import Kind
 
 COHEN_2021 = "Cohen, Kaur, Li, Kolter and Talwalkar 2021, appendix B"
 COHEN_2022 = "Cohen, Ghorbani, Krishnan et al. 2022, section 3"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What is known of the steps of one class of optimisers."""
-
-    optimizer: type[Optimizer]
-    gain: Callable[[Group, State], Gain] | None = None
-    source: str = ""
-    unknown: str = ""  # where there is no gain: why
-    preconditioner: Callable[[Group, State], Tensor] | None = None  # none: P = 1
-    size: Callable[[Group, Tensor], float] | None = None  # of θ, that steps are multiples of
-    rate: Callable[[Group, State], float] = gains.group_rate  # that multiplies the gradient
-    ball: Callable[[Group, Tensor], Tensor] | None = None  # of steps that keep their length
-    decay: Callable[[Group], float] = gains.plain_decay
-    decoupled: bool = False  # whether weight decay is, where the group does not say
-    signs: tuple[str, ...] = ()  # options that tell it in a saved state; none: it is not rebuilt
-
-    @property
-    def name(self) -> str:
-        """The name of the class."""
-        return self.optimizer.__name__
-
-    @property
-    def adaptive(self) -> bool:
-        """Whether P is made of past gradients."""
-        return self.preconditioner is not None
-
-    def coupled_decay(self, group: Group) -> float:
-        """The weight decay that is added to the gradient, λ θ."""
-        return 0.0 if self.is_decoupled(group) else self.decay(group)
-
-    def is_decoupled(self, group: Group) -> bool:
-        """Whether weight decay shrinks the parameters beside the step."""
-        return bool(group.get("decoupled_weight_decay", self.decoupled))
 
 
 # A subclass stands before its parent.
@@ -204,8 +170,11 @@ def kind_of(optimizer: Optimizer) -> Kind | None:
     >>> kind_of(Mine([torch.zeros(1)])).name
     'AdamW'
     """
-    row = parent_of(unwrapped(optimizer))
-    return row if row is None or not overrides(unwrapped(optimizer), row) else None
+    optimizer = unwrapped(optimizer)
+    row = parent_of(optimizer)
+    if row is None:
+        return guest(optimizer)
+    return None if overrides(optimizer, row) else row
 
 
 def parent_of(optimizer: Optimizer) -> Kind | None:
@@ -231,15 +200,24 @@ def ball_of(optimizer: Optimizer) -> Callable[[Group, Tensor], Tensor] | None:
     return None if kind is None else kind.ball
 
 
+def has_diagonal(optimizer: Optimizer) -> bool:
+    """Whether the optimiser divides by a known diagonal made of past gradients."""
+    kind = kind_of(optimizer)
+    return kind is not None and kind.preconditioner is not None
+
+
 def has_started(optimizer: Optimizer) -> bool:
     """Whether P is known: after the first step of an adaptive optimiser, and always for others."""
-    states = unwrapped(optimizer).state.values()
-    return not is_adaptive(optimizer) or any(has_stepped(state) for state in states)
-
-
-def has_stepped(state: Mapping[str, Any]) -> bool:
-    """Whether a parameter has been stepped; Adagrad has a state, all zero, before that."""
-    return float(state.get("step", 0)) > 0
+    optimizer, kind = unwrapped(optimizer), kind_of(optimizer)
+    return (
+        kind is None
+        or not kind.adaptive
+        or any(
+            kind.steps(group, optimizer.state.get(p, {})) > 0
+            for group in optimizer.param_groups
+            for p in group["params"]
+        )
+    )
 
 
 def furthest_state(optimizer: Optimizer, group: Group) -> State:

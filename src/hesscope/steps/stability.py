@@ -8,8 +8,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from hesscope.steps.gains import Group, State
+from hesscope.steps.kind import Kind
 from hesscope.steps.kinds import (
-    Kind,
     furthest_state,
     kind_of,
     parent_of,
@@ -40,11 +40,12 @@ def threshold(optimizer: Optimizer) -> Threshold:
     Adagrad and Adadelta; 2 + 2β with heavy-ball momentum β; (2 + 2β)/(1 + 2β) with Nesterov's;
     (2 + 2β₁)/(1 - β₁) for Adam, RAdam and Adamax, whose momentum is an average and whose P is that
     of `PreconditionedHessian`, bias corrections included; 2/(a + b(1 - β₁)/(1 + β₁)) for NAdam,
-    which gives the gradient the weight a and the average b; 2 for Adafactor, whose steps near a
-    minimum are not clipped and whose P counts the size of the parameters in. Decoupled weight
-    decay (AdamW) makes the first 2 a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, the lr
-    decay of Adagrad and ASGD and the cap of Adafactor are counted in, and decay that is part of
-    the gradient adds to H: see `Threshold`. A learning rate of zero is one like any other.
+    which gives the gradient the weight a and the average b; that of Adam for SOAP and 2 for
+    Shampoo, whose P is no diagonal (`hesscope.steps.guests`); 2 for Adafactor, whose steps near a
+    minimum are not clipped and whose P counts the size of the parameters in. Decoupled weight decay
+    (AdamW) makes the first 2 a 2 - lr·wd. Dampening τ multiplies the lr by 1 - τ, the lr decay of
+    Adagrad and ASGD and the cap of Adafactor are counted in, and decay that is part of the gradient
+    adds to H: see `Threshold`. A learning rate of zero is one like any other.
 
     Parameter groups may differ in lr and weight decay, not in what makes the factor.
 
@@ -91,11 +92,11 @@ def why_unknown(optimizer: Optimizer) -> str:
     optimizer = unwrapped(optimizer)
     kind, name = kind_of(optimizer), type(optimizer).__name__
     groups = _groups(optimizer)
-    if any(group.get("maximize") for group in groups):
+    if any(group.get("maximize") for group in groups) or getattr(optimizer, "maximize", False):
         return "this optimiser maximises: it climbs, and no step size makes that stable."
     if kind is None:
         return _of_no_kind(optimizer)
-    if kind.gain is None:
+    if kind.unknown or kind.gain is None:
         return f"no stability threshold is known for {name}: {kind.unknown}."
     rules = {(_factor(kind, group, {})[1], kind.gain(group, {}).momentum) for group in groups}
     if len(rules) > 1:
@@ -122,7 +123,10 @@ def _factor(kind: Kind, group: Group, state: State) -> tuple[float, str]:
     gain = kind.gain(group, state)
     if not kind.is_decoupled(group):
         return 2 * gain.value, gain.formula
-    return (2 - float(group["lr"]) * kind.decay(group)) * gain.value, gain.decoupled
+    shrink = float(group["lr"]) * kind.decay(group)
+    if kind.decays_last:  # x <- (1 - s)(x - step)
+        return (2 - shrink) / (1 - shrink) * gain.value, f"{gain.decoupled}/(1 - lr·wd)"
+    return (2 - shrink) * gain.value, gain.decoupled
 
 
 def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 
 from hesscope.problem.adapters import unwrap
 from hesscope.problem.checkpoints import read_plain
-from hesscope.steps.kinds import KINDS, Kind
+from hesscope.steps.kind import Kind
+from hesscope.steps.kinds import KINDS
 
 _NESTED = ("optimizer", "optimizer_state_dict", "optimizer_states", "optim", "optimizer_state")
 _BY_SCHEDULERS = {  # options that schedulers write into the groups of any optimiser

@@ -83,15 +83,16 @@ def _make_step(shadow: Optimizer) -> None:
     Raises:
         ValueError: if the class needs more than gradients, as SAM needs a closure.
     """
-    if kind_of(shadow) is not None:
+    kind = kind_of(shadow)
+    if kind is not None and kind.root is None:
         shadow.step()
         return
     try:
         shadow.step()
     except Exception as error:
-        kind = type(shadow).__name__
+        name = type(shadow).__name__
         msg = (
-            f"one gradient does not tell the next step of {kind}: on a copy of it, {kind}.step() "
+            f"one gradient does not tell the next step of {name}: on a copy of it, {name}.step() "
             f"raised {type(error).__name__}: {error}"
         )
         raise ValueError(msg) from error

@@ -9,9 +9,10 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 from weakref import WeakValueDictionary
+
+from hesscope.system.closing import Closing
 
 try:
     import fcntl
@@ -23,7 +24,7 @@ PAUSE = 0.01  # seconds between two tries
 _held: WeakValueDictionary[tuple[str, int], Locked] = WeakValueDictionary()  # by path and thread
 
 
-class Locked:
+class Locked(Closing):
     """Inside, no other process or thread that asks the same way works in the folder.
 
     The folder is made if needed, and goes again if nothing was put into it. The lock is advisory
@@ -65,12 +66,8 @@ class Locked:
         _held[self._key] = self
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Lets the folder go."""
         if _held.get(self._key) is not self:
             return
         del _held[self._key]

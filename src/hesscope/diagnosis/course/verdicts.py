@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from hesscope.diagnosis.course.batch_edge import batch_edge
 from hesscope.diagnosis.course.catapult import catapult
 from hesscope.diagnosis.course.divergence import divergence
 from hesscope.diagnosis.course.edge import edge
@@ -52,9 +53,10 @@ def verdicts(history: History) -> tuple[Verdict, ...]:
 
     What was looked for and not found has no verdict. Findings are what calls for action:
     divergence, a plateau, a warm-up too short. The rest names what is usual, so that nobody takes
-    it for a fault: progressive sharpening, the edge of stability, a catapult, flattening, the
-    passage of a saddle, the noise floor. Each says in its last assumption what would contradict it,
-    and in its evidence (`first_step`, `last_step`) of which steps it speaks.
+    it for a fault: progressive sharpening, the edge of stability and that of small batches, a
+    catapult, flattening, the passage of a saddle, the noise floor. Each says in its last assumption
+    what would contradict it, and in its evidence (`first_step`, `last_step`) of which steps it
+    speaks.
 
     Args:
         history: of a `Monitor`, or loaded from its folder. Without a loss of the probe data the
@@ -92,7 +94,10 @@ def _switched_off(history: History, needs: tuple[str, ...]) -> str:
     return ""
 
 
-ROWS = {"sharpness_over_limit": "stability"}  # quantities of a row with another name
+ROWS = {
+    "sharpness_over_limit": "stability",
+    "batch_sharpness_over_limit": "batch_sharpness",
+}  # quantities of a row with another name
 
 SHARPNESS, LIMIT = ("lambda_max", "loss"), ("sharpness_over_limit", "loss")
 GRADIENT = ("gradient_norm", "loss")
@@ -102,6 +107,13 @@ RULES: tuple[Rule, ...] = (
     Rule("warm_up", "warm-up", ("lr", *LIMIT), 3, warm_up),
     Rule("plateau", "plateau", GRADIENT, 16, plateau),
     Rule("edge_of_stability", "edge of stability", LIMIT, 8, edge),
+    Rule(
+        "small_batch_edge",
+        "small-batch edge",
+        ("batch_sharpness_over_limit", *LIMIT),
+        8,
+        batch_edge,
+    ),
     Rule("progressive_sharpening", "sharpening", SHARPNESS, 8, sharpening),
     Rule("flattening", "flattening", SHARPNESS, 8, flattening),
     Rule("catapult", "catapult", (*LIMIT, "lambda_max"), 3, catapult),
