@@ -1,6 +1,7 @@
 """A slice shows the loss that the network has at every point, and says what it hides."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.landscape.kept import Kept
-from hesscope.landscape.many import Plane, _stacks_of, fastest, one_by_one, shared, shared_cut
+from hesscope.landscape.many import Fold, Plane, _stacks_of, fastest, one_by_one, shared
 from hesscope.landscape.perceptrons import losses_of, perceptron_in
 from tests.oracles import data, hessian, network
 from tests.state import state_of
@@ -73,7 +74,8 @@ def test_every_way_gives_the_losses_of_the_network(name, batch_size):
     points = torch.randn(19, 2, dtype=torch.float64)
     points[3] = 0
     before = state_of(model)
-    ways = {"one": one_by_one, "shared": shared, "cut": shared_cut, "stacks": _stacks_of(8)}
+    ways = {"one": one_by_one, "shared": shared, "cut": partial(shared, size=32)}
+    ways |= {"stacks": _stacks_of(8), "folded": partial(shared, size=77, fold=Fold(last=True))}
     mlp = perceptron_in(problem)
     if mlp is not None:
         ways["perceptron"] = lambda plane, c: losses_of(mlp, plane.origin, plane.vectors, c)
