@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.landscape.convolutions import DivergedError, convolutions_in, folded
-from hesscope.landscape.many import FOLDED, Fold, Plane, fastest, one_by_one, shared
+from hesscope.landscape.many import FOLDED, fastest
+from hesscope.landscape.ways import Fold, Plane, one_by_one, shared
 from tests.state import state_of
 
 

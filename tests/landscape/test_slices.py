@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.landscape.kept import Kept
-from hesscope.landscape.many import Fold, Plane, _stacks_of, fastest, one_by_one, shared
+from hesscope.landscape.many import fastest
 from hesscope.landscape.perceptrons import losses_of, perceptron_in
+from hesscope.landscape.ways import Fold, Plane, one_by_one, shared, stacks_of
 from tests.oracles import data, hessian, network
 from tests.state import state_of
 
@@ -75,7 +76,7 @@ def test_every_way_gives_the_losses_of_the_network(name, batch_size):
     points[3] = 0
     before = state_of(model)
     ways = {"one": one_by_one, "shared": shared, "cut": partial(shared, size=32)}
-    ways |= {"stacks": _stacks_of(8), "folded": partial(shared, size=77, fold=Fold(last=True))}
+    ways |= {"stacks": stacks_of(8), "folded": partial(shared, size=77, fold=Fold(last=True))}
     mlp = perceptron_in(problem)
     if mlp is not None:
         ways["perceptron"] = lambda plane, c: losses_of(mlp, plane.origin, plane.vectors, c)

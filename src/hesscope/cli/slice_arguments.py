@@ -26,5 +26,6 @@ def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--span", type=float, help="coordinates from -SPAN to SPAN (default 1)")
     parser.add_argument("--points", type=int, default=41, help="along each direction (default 41)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keeps points to go on from")
+    parser.add_argument("--workers", type=int, metavar="N", help="split points over N processes")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw it: png, svg or pdf")
     parser.add_argument("--log", action="store_true", help="draw the loss on a logarithmic scale")

@@ -35,6 +35,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
         options.points,
         seed=options.seed,
         scratch=options.scratch,
+        workers=options.workers,
     )
 
 
