@@ -224,6 +224,35 @@ def test_a_trajectory_has_the_principal_directions_of_its_points():
         assert float(axis[-1]) > max(0, float(seen.max()))
 
 
+def test_a_folder_of_checkpoints_is_a_trajectory_in_the_order_of_its_steps(tmp_path):
+    model = network(6, 4, 3)
+    problem = problem_of(model)
+    thetas = []
+    for i, step in enumerate((10, 2, 100)):
+        thetas.append(problem.theta + i)
+        moved = network(6, 4, 3)
+        hs.Problem(moved, F.cross_entropy, (X, Y)).write(thetas[-1])
+        torch.save(moved.state_dict(), tmp_path / f"step-{step}.pt")
+    (tmp_path / "checkpoint-20").mkdir()
+    torch.save(network(6, 4, 3).state_dict(), tmp_path / "checkpoint-20" / "model.pt")
+    torch.save({}, tmp_path / "checkpoint-20" / "optimizer.pt")
+    hs.save(hs.Estimate(1.0, 0.1, 3), tmp_path / "kept-3")
+    expected = hs.directions(
+        problem, "trajectory", thetas=[thetas[1], thetas[0], network(6, 4, 3), thetas[2]], num=1
+    )
+    found = hs.directions(problem, "trajectory", thetas=tmp_path, num=1)
+    assert torch.equal(found.trajectory, expected.trajectory)
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has 5 files of weights, of which last.pt has no step"):
+        hs.directions(problem, "trajectory", thetas=str(tmp_path))
+    (tmp_path / "last.pt").rename(tmp_path / "run-2.pt")
+    with pytest.raises(ValueError, match="has 5 files of weights, some of the same step; give"):
+        hs.directions(problem, "trajectory", thetas=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no file of weights; give the files"):
+        hs.directions(problem, "trajectory", thetas=tmp_path / "empty")
+
+
 def test_gradient_and_update_stand_side_by_side():
     model = network(6, 4, 3)
     problem, adam = problem_of(model), torch.optim.Adam(model.parameters(), lr=0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from hesscope.monitor.check import Check, Memory, NotFiniteError
 from hesscope.monitor.monitor import Found
 from hesscope.monitor.rows import ROWS, Row, chosen
 from hesscope.monitor.suspect import example_losses, loss_deviation, suspect
-from hesscope.problem.checkpoints import load_weights
+from hesscope.problem.checkpoints import load_weights, step_in_name
 from hesscope.problem.problem import Problem
 from hesscope.results.history import Event, History
 from hesscope.results.postmortem import Postmortem
@@ -140,13 +139,11 @@ def _step_of(saved: Saved, what: str) -> int:
     if isinstance(saved, Mapping):
         msg = f"{what}: state dicts do not tell their steps; give them as {{step: state dict}}."
         raise ValueError(msg)
-    path = Path(saved)
-    for name in (path.stem, path.parent.name):
-        numbers = re.findall(r"\d+", name)
-        if numbers:
-            return int(numbers[-1])
-    msg = f"{what}: {path} has no step in its name; give {{step: path}}."
-    raise ValueError(msg)
+    step = step_in_name(Path(saved))
+    if step is None:
+        msg = f"{what}: {saved} has no step in its name; give {{step: path}}."
+        raise ValueError(msg)
+    return step
 
 
 def _rows(
