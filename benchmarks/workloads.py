@@ -99,14 +99,19 @@ def mlp() -> nn.Module:
 def resnet20() -> nn.Module:
     """Three stages of three residual blocks (He et al. 2016, section 4.2), with projections."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = [_conv_norm(3, 16, 3, 1), nn.ReLU()]
-    width = 16
-    for channels in (16, 32, 64):
-        for block in range(3):
-            stride = 2 if block == 0 and channels > 16 else 1
+    return resnet(3, (16, 32, 64))
+
+
+def resnet(blocks: int, widths: tuple[int, ...]) -> nn.Module:
+    """A stage of so many residual blocks for each width, for images of 3 channels, 10 classes."""
+    width = widths[0]
+    layers: list[nn.Module] = [_conv_norm(3, width, 3, 1), nn.ReLU()]
+    for channels in widths:
+        for block in range(blocks):
+            stride = 2 if block == 0 and channels > widths[0] else 1
             layers.append(_Residual(width, channels, stride))
             width = channels
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
 
 
 class _Residual(nn.Module):

@@ -238,6 +238,10 @@ def test_a_slice_between_weights_or_through_them_is_drawn(train, capsys):
     assert main(["slice", *target, *path]) == 0
     assert "along trajectory 1 (" in capsys.readouterr().out
     assert "<svg" in (train.parent / "plane.svg").read_text()
+    assert main(["slice", *target, "--trajectory", ".", "--figure", "plane.html"]) == 0
+    assert '<canvas tabindex="0"' in (train.parent / "plane.html").read_text()
+    assert main(["slice", *target, *ends[:3], "--figure", "line.html"]) == 2
+    assert "is a page of a plane, and this is a line" in capsys.readouterr().err
     assert main(["slice", *target, "--figure", "plane.bmp"]) == 2
     assert "give a file that ends in .png, .svg, .pdf" in capsys.readouterr().err
 

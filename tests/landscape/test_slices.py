@@ -1,6 +1,7 @@
 """A slice shows the loss that the network has at every point, and says what it hides."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.landscape.kept import Kept
-from hesscope.landscape.many import Plane, _stacks_of, fastest, one_by_one, shared, shared_cut
+from hesscope.landscape.many import fastest
 from hesscope.landscape.perceptrons import losses_of, perceptron_in
+from hesscope.landscape.ways import Fold, Plane, one_by_one, shared, stacks_of
 from tests.oracles import data, hessian, network
 from tests.state import state_of
 
@@ -73,7 +75,8 @@ def test_every_way_gives_the_losses_of_the_network(name, batch_size):
     points = torch.randn(19, 2, dtype=torch.float64)
     points[3] = 0
     before = state_of(model)
-    ways = {"one": one_by_one, "shared": shared, "cut": shared_cut, "stacks": _stacks_of(8)}
+    ways = {"one": one_by_one, "shared": shared, "cut": partial(shared, size=32)}
+    ways |= {"stacks": stacks_of(8), "folded": partial(shared, size=77, fold=Fold(last=True))}
     mlp = perceptron_in(problem)
     if mlp is not None:
         ways["perceptron"] = lambda plane, c: losses_of(mlp, plane.origin, plane.vectors, c)
@@ -219,6 +222,35 @@ def test_a_trajectory_has_the_principal_directions_of_its_points():
     for axis, seen in zip(shown.axes, found.trajectory.T, strict=True):
         assert float(axis[0]) < min(0, float(seen.min()))
         assert float(axis[-1]) > max(0, float(seen.max()))
+
+
+def test_a_folder_of_checkpoints_is_a_trajectory_in_the_order_of_its_steps(tmp_path):
+    model = network(6, 4, 3)
+    problem = problem_of(model)
+    thetas = []
+    for i, step in enumerate((10, 2, 100)):
+        thetas.append(problem.theta + i)
+        moved = network(6, 4, 3)
+        hs.Problem(moved, F.cross_entropy, (X, Y)).write(thetas[-1])
+        torch.save(moved.state_dict(), tmp_path / f"step-{step}.pt")
+    (tmp_path / "checkpoint-20").mkdir()
+    torch.save(network(6, 4, 3).state_dict(), tmp_path / "checkpoint-20" / "model.pt")
+    torch.save({}, tmp_path / "checkpoint-20" / "optimizer.pt")
+    hs.save(hs.Estimate(1.0, 0.1, 3), tmp_path / "kept-3")
+    expected = hs.directions(
+        problem, "trajectory", thetas=[thetas[1], thetas[0], network(6, 4, 3), thetas[2]], num=1
+    )
+    found = hs.directions(problem, "trajectory", thetas=tmp_path, num=1)
+    assert torch.equal(found.trajectory, expected.trajectory)
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has 5 files of weights, of which last.pt has no step"):
+        hs.directions(problem, "trajectory", thetas=str(tmp_path))
+    (tmp_path / "last.pt").rename(tmp_path / "run-2.pt")
+    with pytest.raises(ValueError, match="has 5 files of weights, some of the same step; give"):
+        hs.directions(problem, "trajectory", thetas=str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no file of weights; give the files"):
+        hs.directions(problem, "trajectory", thetas=tmp_path / "empty")
 
 
 def test_gradient_and_update_stand_side_by_side():

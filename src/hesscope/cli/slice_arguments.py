@@ -16,7 +16,11 @@ def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--random", **axes, help="along random directions of length 1")
     what.add_argument("--gradient", action="store_true", help="along the gradient")
     what.add_argument(
-        "--trajectory", nargs="+", type=Path, metavar="W.pt", help="plane of these weights"
+        "--trajectory",
+        nargs="+",
+        type=Path,
+        metavar="W.pt",
+        help="plane of these weights, or a folder of them",
     )
     what.add_argument(
         "--between", nargs=2, type=Path, metavar=("A.pt", "B.pt"), help="from weights to weights"
@@ -26,5 +30,8 @@ def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--span", type=float, help="coordinates from -SPAN to SPAN (default 1)")
     parser.add_argument("--points", type=int, default=41, help="along each direction (default 41)")
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="keeps points to go on from")
-    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw it: png, svg or pdf")
+    parser.add_argument("--workers", type=int, metavar="N", help="split points over N processes")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE.png", help="png, svg, pdf; html to turn"
+    )
     parser.add_argument("--log", action="store_true", help="draw the loss on a logarithmic scale")

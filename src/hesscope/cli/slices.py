@@ -8,15 +8,20 @@ from typing import Any
 
 import hesscope as hs
 from hesscope import probes
-from hesscope.problem.checkpoints import read_weights
+from hesscope.problem.checkpoints import checkpoints_in, read_weights
+
+PAGE = ".html"
 
 
 def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
     """A slice along directions, or the line between two files of weights.
 
     Raises:
-        ValueError: if a path is asked for that has no ends.
+        ValueError: if a path is asked for that has no ends, or a page of what is no plane.
     """
+    page = options.figure is not None and options.figure.suffix == PAGE
+    if page and options.between is not None:
+        raise ValueError(_no_plane(options.figure))
     options.seed = probes.fresh_seed() if options.seed is None else options.seed
     if options.between is not None:
         a, b = (read_weights(problem.model, path) for path in options.between)
@@ -28,18 +33,26 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
         msg = "--path goes between two files of weights; add --between A.pt B.pt."
         raise ValueError(msg)
     span = 1.0 if options.span is None and not options.trajectory else options.span
+    directions = _directions(problem, options)
+    if page and len(directions) != 2:
+        raise ValueError(_no_plane(options.figure))
     return hs.loss_slice(
         problem,
-        _directions(problem, options),
+        directions,
         span,
         options.points,
         seed=options.seed,
         scratch=options.scratch,
+        workers=options.workers,
     )
 
 
 def draw(result: Any, path: Path, *, log: bool) -> Path:
-    """The figure of such a result, in a file."""
+    """The figure of such a result, in a file; a page with a surface to turn, if that is .html."""
+    if path.suffix == PAGE:
+        from hesscope.report import write_surface  # needs jinja2
+
+        return write_surface(path, "hesscope: the loss on a plane", result)
     if isinstance(result, hs.Slice):
         many = len(result.axes) == 2
         ax = hs.plots.contour(result, log=log) if many else hs.plots.line(result, log=log)
@@ -53,10 +66,15 @@ def draw(result: Any, path: Path, *, log: bool) -> Path:
     return path
 
 
+def _no_plane(path: Path) -> str:
+    return f"--figure {path} is a page of a plane, and this is a line; give .png, .svg or .pdf."
+
+
 def _directions(problem: hs.Problem, options: argparse.Namespace) -> hs.Directions:
     """The directions that were asked for."""
     if options.trajectory:
-        thetas = [read_weights(problem.model, path) for path in options.trajectory]
+        one = options.trajectory[0] if len(options.trajectory) == 1 else None
+        thetas = checkpoints_in(one) if one is not None and one.is_dir() else options.trajectory
         return hs.directions(problem, "trajectory", min(2, len(thetas)), thetas=thetas)
     if options.gradient:
         return hs.directions(problem, "gradient")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from hesscope import probes
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
 from hesscope.landscape.ends import EndLike, end_of
+from hesscope.problem.checkpoints import checkpoints_in
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.results.slices import Directions
@@ -35,7 +37,7 @@ def directions(
     seed: int = 0,
     pairs: Eigenpairs | None = None,
     optimizer: Optimizer | None = None,
-    thetas: Sequence[EndLike] | None = None,
+    thetas: Sequence[EndLike] | str | Path | None = None,
 ) -> Directions:
     """One or two directions at theta, with what a step of 1 along them means.
 
@@ -61,7 +63,8 @@ def directions(
         seed: of random directions.
         pairs: of `hs.eigsh`, which else is called.
         optimizer: for "update".
-        thetas: for "trajectory": vectors, networks, problems or state dicts, two at least.
+        thetas: for "trajectory": vectors, networks, problems, state dicts or files of weights, two
+            at least, or a folder of such files with the step in their names.
 
     Raises:
         ValueError: if the kind is unknown, or what it needs is not given or does not fit.
@@ -213,7 +216,11 @@ def _eigen(problem: Problem, num: int, pairs: Eigenpairs | None) -> Directions:
     return Directions(vectors, names, LENGTH, values, num_matvecs=spent)
 
 
-def _trajectory(problem: Problem, num: int, thetas: Sequence[EndLike] | None) -> Directions:
+def _trajectory(
+    problem: Problem, num: int, thetas: Sequence[EndLike] | str | Path | None
+) -> Directions:
+    if isinstance(thetas, (str, Path)):
+        thetas = checkpoints_in(thetas)
     if thetas is None or len(thetas) < 2:
         msg = "kind='trajectory' needs thetas: two points of training or more."
         raise ValueError(msg)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from hesscope.problem.adapters import unwrap
+from hesscope.problem.checkpoints import read_weights
 from hesscope.problem.parameters import finite_vector, flatten
 from hesscope.problem.problem import Problem
 
-EndLike = Tensor | Problem | nn.Module | Mapping[str, Tensor]
+EndLike = Tensor | Problem | nn.Module | Mapping[str, Tensor] | str | Path
 MASK, MASKED = "_mask", "_orig"  # of torch.nn.utils.prune: a buffer, and the parameter under it
 
 
@@ -36,13 +38,15 @@ class End:
 
 
 def end_of(problem: Problem, given: EndLike, name: str) -> End:
-    """What was given as an end of a line: a vector, a problem, a network or a state dict.
+    """What was given as an end of a line: a vector, problem, network, state dict or file of it.
 
     The vector `problem.theta` has the buffers of the problem; those of other vectors are unknown.
 
     Raises:
         ValueError: if it does not fit the problem, or is not finite.
     """
+    if isinstance(given, (str, Path)):
+        given = read_weights(problem.model, given)
     if isinstance(given, Tensor) or not isinstance(given, (Problem, nn.Module, Mapping)):
         theta = finite_vector(given, problem.n, problem.dtype, problem.device, name)
         own = bool(torch.equal(theta, problem.theta))

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hesscope.landscape.many import Plane
+from hesscope.landscape.ways import Plane
 
 EVERY = 5.0  # seconds between two savings, at least
 

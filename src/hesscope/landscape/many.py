@@ -1,101 +1,139 @@
-"""The loss at many points of a plane: the ways to get it, the fastest of which is raced for.
+"""The losses at the points of a grid by the fastest way, which is raced for, in several processes.
 
-One by one is always right and is the judge of the others. All the points on one batch share the
-surroundings of an evaluation and what `Shared` computes once for all; batches cut small stay in the
-processor's cache; and a stack of points goes through the model at once (torch.func.vmap), which
-pays where the work of one is too small to fill the machine.
+One by one is always right, and the judge of the other ways on a few of the points.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.landscape.perceptrons import losses_of, perceptron_in
-from hesscope.landscape.shared import Shared
-from hesscope.perceptron.mlp import MLP
+from hesscope.landscape.convolutions import DivergedError
+from hesscope.landscape.perceptrons import perceptron_in
+from hesscope.landscape.spread import Spread
+from hesscope.landscape.ways import (
+    Fold,
+    Plane,
+    Way,
+    as_perceptron,
+    one_by_one,
+    shared,
+    stacks_of,
+)
 from hesscope.problem.contents import tensors_in
-from hesscope.problem.evaluation import Evaluation
-from hesscope.problem.examples import num_examples, take
-from hesscope.problem.parameters import substituted
+from hesscope.problem.examples import num_examples
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives, progress
 from hesscope.system.memory import available_bytes
 
-ALONE = "one by one"
-GROUP = 128  # points between two reports and savings
-SMALL = 128  # examples to which batches are cut
-FEW, SAMPLE = 500, 4  # points below which no race pays, and that are run to choose
+ALONE, SHARED, FOLDED = "one by one", "shared work", "folded convolutions"
+PERCEPTRON, AT_A_TIME = "as a perceptron", " on {} examples at a time"
+GROUP, UNIT = 128, 32  # points between two reports and savings; that are a process's at a time
+CUTS = (32, 128)  # examples to which batches are cut
+FEW, SAMPLE = 500, 4  # points from which on so many are run to choose, and two below
+TRIED = 20  # one point of so many may go into choosing
+QUICK, LONG = 0.05, 0.05  # seconds of a run that is run again; of a point that needs no stack
 STACKS = (8, 64)  # points that go through the model at once
 SHARE = 4  # of the free memory, one part in so many may be taken by a stack
 
 
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """The points origin + Σ c_i vectors_i of a problem's parameter space."""
-
-    problem: Problem
-    origin: Tensor  # (n,)
-    vectors: Tensor  # (n, k)
-
-    def point(self, c: Tensor) -> Tensor:
-        """Theta (n,) at coordinates c (k,), exactly the origin at zero."""
-        return torch.addmv(self.origin, self.vectors, c.to(self.vectors))
-
-
-Way = Callable[[Plane, Tensor], Tensor]  # coordinates (m, k) -> losses (m,) float64
-
-
 def losses_on(
-    plane: Plane, coordinates: Tensor, label: str, done: Callable[[int, Tensor], None]
+    plane: Plane,
+    grid: Tensor,
+    missing: Tensor,
+    label: str,
+    done: Callable[[Tensor, Tensor], None],
+    way: Way | None = None,
+    workers: int | None = None,
 ) -> str:
-    """Measures the mean loss at each point (m, k), inf and NaN included; returns the way it did.
+    """Measures the mean loss at the missing points of a grid (m, k), inf and NaN included.
 
-    `done(start, losses)` gets every group of points that is finished, as float64.
+    `done(indices, losses)` gets every group of points that is finished, as float64. A way may be
+    given. With workers the way is the first that gives the same as one by one, not the fastest, and
+    groups are cut at the same places of the grid, so that every number of them gives the same bits.
+
+    Returns:
+        How it was done.
     """
-    m = len(coordinates)
-    way, name = fastest(plane, coordinates)
-    group = GROUP if plane.problem.batches.cached else m  # data that is read again is read once
-    for start in range(0, m, group):
-        done(start, way(plane, coordinates[start : start + group]))
-        progress.report(label, min(start + group, m), m)
-    return name
+    name = "one by one, with statistics of its own for each"
+    if way is None:
+        way, name = fastest(plane, grid[missing], timed=workers is None)
+    size = GROUP if workers is None else UNIT
+    if not plane.problem.batches.cached:  # data that is read again is read once
+        size = len(grid)
+    groups = [missing[missing // size == i] for i in (missing // size).unique().tolist()]
+    spread = Spread.of(plane, workers)
+    points = 0
+    for i, losses in spread.over(partial(_careful, way, plane), [grid[g] for g in groups]):
+        done(groups[i], losses)
+        points += len(losses)
+        progress.report(label, points, len(missing))
+    return name + spread.words
 
 
-def fastest(plane: Plane, coordinates: Tensor) -> tuple[Way, str]:
+def _careful(way: Way, plane: Plane, coordinates: Tensor) -> Tensor:
+    """What a way gives; one by one where the model goes another way through its layers there."""
+    try:
+        return way(plane, coordinates)
+    except DivergedError:
+        return one_by_one(plane, coordinates)
+
+
+def fastest(plane: Plane, coordinates: Tensor, *, timed: bool = True) -> tuple[Way, str]:
     """The fastest way that gives the losses that one by one gives, and its name.
 
     Measured and compared on a few of the points themselves: at the ends, where the loss is largest.
+    Not timed: the likeliest to be the fastest, which is the same every time.
     """
-    problem = plane.problem
-    alone = collectives.num_processes() == 1 and problem.point.half is None
-    if not alone or len(coordinates) < 2:
+    m, alone = len(coordinates), collectives.num_processes() == 1
+    if not alone or plane.problem.point.half is not None or m < 2:
         return one_by_one, ALONE
-    sample = coordinates[torch.linspace(0, len(coordinates) - 1, SAMPLE).long()]
-    mlp = perceptron_in(problem)
-    way: Way = shared if mlp is None else partial(_as_perceptron, mlp)
-    name = "shared work" if mlp is None else "as a perceptron"
-    if len(coordinates) < FEW:
-        fits = _Trial(plane, sample[[0, -1]]).fits(way)
-        return (way, name) if fits else (one_by_one, ALONE)
+    sample = coordinates[torch.linspace(0, m - 1, SAMPLE if m >= FEW else 2).long()]
     trial = _Trial(plane, sample)
-    trial.run(name, way)
+    left = max(len(sample), m // TRIED)
+    for name, way, num in _candidates(plane, trial):
+        left -= max(num, len(sample))
+        if left < 0:
+            break
+        trial.run(name, way, num)
+        if not timed and name in trial.ways:
+            return way, name
+    return trial.ways[trial.best], trial.description()
+
+
+def _candidates(plane: Plane, trial: _Trial) -> Iterator[tuple[str, Way, int]]:
+    """Ways to try, the likeliest first, with the points that each needs to show what it can."""
+    problem, mlp = plane.problem, perceptron_in(plane.problem)
     if mlp is not None:
-        return trial.ways[trial.best], trial.description()
-    if _is_cut(problem):
-        trial.run(f"shared work on {SMALL} examples at a time", shared_cut)
-    for num in STACKS:
+        yield PERCEPTRON, partial(as_perceptron, mlp), 1
+        if trial.best == PERCEPTRON:
+            return
+    cuts = [size for size in CUTS if _is_cut(problem, size)]
+    if _are_pictures(problem):
+        yield from _folded_ways(cuts, trial)
+    yield SHARED, shared, 1
+    for size in cuts[-1:]:
+        yield SHARED + AT_A_TIME.format(size), partial(shared, size=size), 1
+    for num in STACKS if mlp is None and trial.times[ALONE] < LONG else ():
         name = f"stacks of {num} points"
         if _fits(plane, num) and (num == min(STACKS) or trial.best.startswith("stacks")):
-            trial.run(name, _stacks_of(num), num)
-    return trial.ways[trial.best], trial.description()
+            yield name, stacks_of(num), num
+
+
+def _folded_ways(cuts: list[int], trial: _Trial) -> Iterator[tuple[str, Way, int]]:
+    """With convolutions folded, in batches of several sizes."""
+    last = True
+    for size in (*cuts, None):
+        name = FOLDED if size is None else FOLDED + AT_A_TIME.format(size)
+        yield name, partial(shared, size=size, fold=Fold(last=last)), 1
+        if last and name not in trial.times:  # views may count on the order of the entries
+            last = False
+            yield name, partial(shared, size=size, fold=Fold(last=last)), 1
 
 
 class _Trial:
@@ -105,6 +143,8 @@ class _Trial:
         self.plane, self.points = plane, points
         self.ways: dict[str, Way] = {ALONE: one_by_one}
         self.expected, seconds = self._timed(one_by_one, points)
+        if seconds < QUICK:
+            _, seconds = self._timed(one_by_one, points)
         self.times = {ALONE: seconds / len(points)}
 
     @property
@@ -121,111 +161,48 @@ class _Trial:
         """Whether a way gives the expected; what the user's code cannot do so, it need not."""
         try:
             found = way(self.plane, self.points.repeat(times, 1))
-        except (ValueError, RuntimeError, TypeError, AttributeError):
+        except (ValueError, RuntimeError, TypeError, AttributeError, DivergedError):
             return False
         tolerance = rounding.recomputed(self.plane.origin.dtype) / 20
         expected = self.expected.repeat(times)
         return torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True)
 
-    def run(self, name: str, way: Way, num: int = 2 * SAMPLE) -> None:
+    def run(self, name: str, way: Way, num: int = 1) -> None:
         """Takes the way into the race, with so many points at least, if it gives the expected."""
         times = -(-num // len(self.points))
-        if self.fits(way, times):
+        start = self._clock()
+        if not self.fits(way, times):
+            return
+        seconds = self._clock() - start
+        if seconds < QUICK:  # and the first run may have cost more than those to come
             _, seconds = self._timed(way, self.points.repeat(times, 1))
-            self.ways[name], self.times[name] = way, seconds / (times * len(self.points))
+        self.ways[name], self.times[name] = way, seconds / (times * len(self.points))
 
     def _timed(self, way: Way, points: Tensor) -> tuple[Tensor, float]:
-        """Losses, and seconds: of work on a CPU, which neighbours do not lengthen."""
-        on_cpu = self.plane.origin.device.type == "cpu"
-        clock = time.process_time if on_cpu else time.perf_counter
-        start = clock()
+        start = self._clock()
         found = way(self.plane, points)
-        return found, max(clock() - start, 1e-9)
+        return found, max(self._clock() - start, 1e-9)
+
+    def _clock(self) -> float:
+        """Seconds: of work on a CPU, which neighbours do not lengthen."""
+        on_cpu = self.plane.origin.device.type == "cpu"
+        return time.process_time() if on_cpu else time.perf_counter()
 
 
-def one_by_one(plane: Plane, coordinates: Tensor) -> Tensor:
-    """As `problem.loss_at` has it."""
-    losses = [plane.problem.loss_at(plane.point(c)) for c in coordinates]
-    return torch.tensor(losses, dtype=torch.float64)
-
-
-def shared(plane: Plane, coordinates: Tensor) -> Tensor:
-    """Each batch once for all points, with what they have in common computed once."""
-    problem = plane.problem.at(plane.origin)
-    total = torch.zeros(len(coordinates), dtype=torch.float64)
-    moved, pieces = coordinates.to(plane.vectors), _pieces(plane)
-    with problem.evaluation() as e:
-        for batch in e.batches:
-            common = Shared(tensors_in(batch.content))
-            with e.values(batch) as value:
-                found = []
-                for c, numbers in zip(moved, coordinates.tolist(), strict=True):
-                    torch._foreach_copy_(e.leaves, problem.layout.split(plane.point(c)))
-                    common.stands_at(e.leaves, pieces, numbers)
-                    with common if common.pays else nullcontext():
-                        found.append(value().reshape(()))
-            total += (batch.count / e.num_items) * torch.stack(found).double().cpu()
-    return total
-
-
-def _pieces(plane: Plane) -> list[tuple[Tensor, ...]]:
-    """The origin and the vectors of the plane in the shapes of the parameters."""
-    split = plane.problem.layout.split
-    return list(zip(split(plane.origin), *map(split, plane.vectors.T.contiguous()), strict=True))
-
-
-def shared_cut(plane: Plane, coordinates: Tensor) -> Tensor:
-    """The same with every batch cut into small ones, which is right if examples do not mix."""
-    contents = []
-    for batch in plane.problem.batches:
-        num = num_examples(batch.content)
-        contents += [take(batch.content, slice(i, i + SMALL)) for i in range(0, num, SMALL)]
-    return shared(replace(plane, problem=plane.problem.with_batches(contents)), coordinates)
-
-
-def _as_perceptron(mlp: MLP, plane: Plane, coordinates: Tensor) -> Tensor:
-    """In matrix products of our own."""
-    return losses_of(mlp, plane.origin, plane.vectors, coordinates)
-
-
-def _stacks_of(num: int) -> Way:
-    """So many points at once through the model, which is traced once for all (torch.func.vmap)."""
-
-    def stacked(plane: Plane, coordinates: Tensor) -> Tensor:
-        problem = plane.problem.at(plane.origin)
-        total = torch.zeros(len(coordinates), dtype=torch.float64)
-        with problem.evaluation() as e:
-            for batch in e.batches:
-                common = Shared(tensors_in(batch.content))
-                with e.values(batch) as value:
-                    one = partial(_loss_at, plane, e, common, value)
-                    parts = [torch.func.vmap(one)(c) for c in coordinates.split(num)]
-                total += (batch.count / e.num_items) * torch.cat(parts).double().cpu()
-        return total
-
-    return stacked
-
-
-def _loss_at(
-    plane: Plane, e: Evaluation, common: Shared, value: Callable[[], Tensor], c: Tensor
-) -> Tensor:
-    """The loss of one batch at coordinates c (k,), for a function transform to stack."""
-    c = c.to(plane.vectors)
-    leaves = e.point.layout.split(plane.origin + plane.vectors @ c)
-    named = dict(zip(e.point.layout.names, leaves, strict=True))
-    common.stands_at(leaves, _pieces(plane), c.unbind())
-    with substituted(e.model, named), common:
-        return value().reshape(())
-
-
-def _is_cut(problem: Problem) -> bool:
-    """Whether some batch is large, and its examples can be told apart."""
+def _is_cut(problem: Problem, size: int) -> bool:
+    """Whether some batch is larger, and its examples can be told apart."""
     if not problem.batches.cached:
         return False
     try:
-        return any(num_examples(batch.content) > 2 * SMALL for batch in problem.batches)
+        return any(num_examples(batch.content) > size for batch in problem.batches)
     except ValueError:
         return False
+
+
+def _are_pictures(problem: Problem) -> bool:
+    """Whether the data has channels of two or three dimensions."""
+    first = next(iter(problem.batches))
+    return any(t.ndim > 3 and t.is_floating_point() for t in tensors_in(first.content))
 
 
 def _fits(plane: Plane, num: int) -> bool:

@@ -8,15 +8,19 @@ at θ + Σ c_i d_i are Z_0 + Σ c_i Z_i, and cost no product with the data.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hesscope.perceptron.mlp import MLP, inputs_and_targets, recognise
+from hesscope.perceptron.mlp import MLP, Layer, inputs_and_targets, recognise
+from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 
-POINTS, EXAMPLES = 16, 256  # that go through the layers together
+EXAMPLES = 256  # that go through the layers together
+KEPT = 16  # times as many, of which the outputs of the first layer are kept
+ENTRIES = 1 << 17  # of the widest layer, for several points together: half a megabyte
 Score = Callable[[Tensor, Tensor], Tensor]  # outputs (K, C, E), targets -> (K,) sums
 
 
@@ -24,35 +28,48 @@ def losses_of(mlp: MLP, origin: Tensor, vectors: Tensor, coordinates: Tensor) ->
     """The mean loss at origin (n,) + vectors (n, k) @ c for each c of (m, k), float64."""
     problem = mlp.problem.at(origin)
     total = torch.zeros(len(coordinates), dtype=torch.float64)
-    moved = coordinates.to(vectors)
-    with problem.evaluation() as e:
-        layers = [_pieces(problem, mlp, i, origin, vectors) for i in range(len(mlp.layers))]
-        for batch in e.batches:
-            inputs, targets = inputs_and_targets(mlp, e, batch)
-            with torch.no_grad():
-                sums = _sums(problem, mlp, layers, inputs, targets, moved)
-            total += (batch.count / e.num_items / targets.numel()) * sums.double().cpu()
+    moved = F.pad(coordinates.to(vectors), (1, 0), value=1.0)
+    with problem.evaluation() as e, torch.no_grad():
+        layers = [_pieces(problem, layer, origin, vectors) for layer in mlp.layers]
+        for weight, inputs, targets in _together(mlp, e):
+            total += weight * _sums(problem, mlp, layers, inputs, targets, moved).double().cpu()
     return total
+
+
+def _together(mlp: MLP, e: Evaluation) -> list[tuple[float, Tensor, Tensor]]:
+    """(weight of an entry of the targets, inputs, targets), batches of one weight joined."""
+    joined: dict[float, list[tuple[Tensor, Tensor]]] = {}
+    for batch in e.batches:
+        inputs, targets = inputs_and_targets(mlp, e, batch)
+        weight = batch.count / e.num_items / targets.numel()
+        joined.setdefault(float(f"{weight:.12e}"), []).append((inputs.detach(), targets))
+    return [
+        (weight, torch.cat([x for x, _ in some]), torch.cat([t for _, t in some]))
+        for weight, some in joined.items()
+    ]
 
 
 def _sums(
     problem: Problem,
     mlp: MLP,
-    layers: list[list[tuple[Tensor, Tensor | None]]],
+    layers: list[list[Pieces]],
     inputs: Tensor,
     targets: Tensor,
     coordinates: Tensor,
 ) -> Tensor:
-    """(m,) the loss of one batch summed over its examples and outputs."""
+    """(m,) the loss of some examples summed over them and their outputs."""
     score, sums = score_of(problem, targets), torch.zeros_like(coordinates[:, 0])
     assert score is not None  # the perceptron was taken for it
-    for start in range(0, len(inputs), EXAMPLES):
-        some = slice(start, start + EXAMPLES)
-        first = [_product(W, inputs[some], b) for W, b in layers[0]]
-        num = max(1, POINTS * EXAMPLES // len(inputs[some]))  # small batches take more points
+    num = max(1, ENTRIES // (max(mlp.widths) * min(EXAMPLES, len(inputs))))
+    for start in range(0, len(inputs), KEPT * EXAMPLES):
+        some = slice(start, start + KEPT * EXAMPLES)
+        parts = list(zip(inputs[some].split(EXAMPLES), targets[some].split(EXAMPLES), strict=True))
+        first = [_first(layers[0], x) for x, _ in parts]
         for i in range(0, len(coordinates), num):
-            outputs = _through(mlp, layers, first, coordinates[i : i + num])
-            sums[i : i + num] += score(outputs, targets[some])
+            c = coordinates[i : i + num]
+            weights = [[piece.at(c) for piece in pieces] for pieces in layers[1:]]
+            for z, (_, t) in zip(first, parts, strict=True):
+                sums[i : i + num] += score(_through(mlp, weights, z.at(c)), t)
     return sums
 
 
@@ -89,56 +106,54 @@ def perceptron_in(problem: Problem) -> MLP | None:
     return mlp
 
 
-def _pieces(
-    problem: Problem, mlp: MLP, i: int, origin: Tensor, vectors: Tensor
-) -> list[tuple[Tensor, Tensor | None]]:
-    """(weights, bias) of a layer at the origin, then along each vector; zero where it is frozen."""
-    layer, places = mlp.layers[i], problem.layout.slices()
-    found = []
-    for j, v in enumerate([origin, *vectors.T]):
-        pair: list[Tensor | None] = []
-        for key in ("weight", "bias"):
-            own = getattr(layer.linear, key)
-            name = f"{layer.name}.{key}".lstrip(".")
-            if own is None:
-                pair.append(None)
-            elif name in places:
-                pair.append(v[places[name]].view(own.shape))
-            else:
-                pair.append(own.detach() if j == 0 else torch.zeros_like(own))
-        assert pair[0] is not None
-        found.append((pair[0], pair[1]))
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """A tensor that is linear in the coordinates: at the origin, then along each vector."""
+
+    rows: Tensor  # (1 + k, entries)
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, pieces: list[Tensor]) -> Pieces:
+        """These, the first at the origin."""
+        return cls(torch.stack(pieces).flatten(1), pieces[0].shape)
+
+    def at(self, c: Tensor) -> Tensor:
+        """(K, *shape) at coordinates c (K, 1 + k), which begin with 1."""
+        return torch.mm(c, self.rows).view(len(c), *self.shape)
+
+
+def _pieces(problem: Problem, layer: Layer, origin: Tensor, vectors: Tensor) -> list[Pieces]:
+    """Weights, and bias if there is one, of a layer; what is frozen does not change."""
+    places, found = problem.layout.slices(), []
+    for key in ("weight", "bias"):
+        own = getattr(layer.linear, key)
+        name = f"{layer.name}.{key}".lstrip(".")
+        if own is None:
+            continue
+        if name in places:
+            found.append(Pieces.of([v[places[name]].view(own.shape) for v in (origin, *vectors.T)]))
+        else:
+            found.append(Pieces.of([own, *[torch.zeros_like(own)] * vectors.shape[1]]))
     return found
 
 
-def _product(weight: Tensor, inputs: Tensor, bias: Tensor | None) -> Tensor:
-    """(units, examples)."""
-    z = weight @ inputs.T
-    return z if bias is None else z + bias[:, None]
+def _first(layer: list[Pieces], inputs: Tensor) -> Pieces:
+    """The outputs (units, E) of the first layer."""
+    weight, *biases = layer
+    z = weight.rows.view(-1, *weight.shape) @ inputs.T
+    for bias in biases:
+        z += bias.rows[:, :, None]
+    return Pieces.of(list(z))
 
 
-def _through(
-    mlp: MLP, layers: list[list[tuple[Tensor, Tensor | None]]], first: list[Tensor], c: Tensor
-) -> Tensor:
-    """The outputs (K, C, E) at K points, from the first layer's (units, E) and its changes."""
-    at_origin, changes = first[0], torch.stack(first[1:])
-    z = torch.addmm(at_origin.reshape(1, -1), c, changes.flatten(1))
-    z = z.view(len(c), *at_origin.shape)
-    for layer, pieces in zip(mlp.layers, layers[1:], strict=False):
-        a = layer.activation(z)
-        weight = _moved([W for W, _ in pieces], c)
-        biases = [b for _, b in pieces if b is not None]
-        if biases:
-            z = torch.baddbmm(_moved(biases, c)[:, :, None], weight, a)
-        else:
-            z = torch.bmm(weight, a)
+def _through(mlp: MLP, weights: list[list[Tensor]], z: Tensor) -> Tensor:
+    """The outputs (K, C, E) at K points, from those of the first layer (K, units, E)."""
+    for layer, (weight, *biases) in zip(mlp.layers, weights, strict=False):
+        z = torch.bmm(weight, layer.activation(z))
+        for bias in biases:
+            z += bias[:, :, None]
     return mlp.layers[-1].activation(z)
-
-
-def _moved(pieces: list[Tensor], c: Tensor) -> Tensor:
-    """(K, *shape): the first piece plus c times the others."""
-    moved = torch.addmm(pieces[0].reshape(1, -1), c, torch.stack(pieces[1:]).flatten(1))
-    return moved.view(len(c), *pieces[0].shape)
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

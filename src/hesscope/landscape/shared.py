@@ -21,7 +21,7 @@ FEW = 64  # classes or units up to which rows of their own are faster
 MANY = 128  # examples from which that is so
 SHORT = 30  # calls of a model so small that its softmax is worth an answer
 WIDE = 48  # inputs of a unit from which a product costs more than a sum of what is kept
-KEPT = 1 << 28  # bytes of outputs that are kept for one batch
+KEPT = 1 << 28  # bytes of outputs that are kept
 
 
 class Shared(TorchFunctionMode):
@@ -31,7 +31,7 @@ class Shared(TorchFunctionMode):
     """
 
     def __init__(self, data: Sequence[Tensor]) -> None:
-        """Data: the tensors of the batch, which no point changes."""
+        """Data: the tensors of the batches, which no point changes."""
         super().__init__()
         self._places: dict[int, int] = {}
         self._pieces: Sequence[Sequence[Tensor]] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from hesscope.estimators.functions import FEWEST, trace_function
 from hesscope.estimators.trace import trace
 from hesscope.landscape.directions import as_directions
 from hesscope.landscape.kept import Kept
-from hesscope.landscape.many import Plane, losses_on
-from hesscope.landscape.statistics import FIXED, NONE, RECOMPUTED, normalisations, with_statistics
+from hesscope.landscape.many import losses_on
+from hesscope.landscape.statistics import FIXED, NONE, RECOMPUTED, normalisations
+from hesscope.landscape.ways import Plane, with_own_statistics
 from hesscope.problem.problem import Problem
 from hesscope.results.estimate import Estimate
 from hesscope.results.slices import Directions, Slice
-from hesscope.system import progress
 
 Span = float | tuple[float, float] | Sequence[tuple[float, float]] | None
 AROUND = 0.2  # of a trajectory's extent, shown beyond its ends
@@ -37,6 +38,7 @@ def loss_slice(
     max_matvecs: int = 100,
     seed: int = 0,
     scratch: str | Path | None = None,
+    workers: int | None = None,
 ) -> Slice:
     """The mean loss at θ + Σ c_i d_i for c on a grid in one or two directions.
 
@@ -63,32 +65,40 @@ def loss_slice(
             at 0 slope and curvature, too.
         seed: of random directions and vectors.
         scratch: a folder in which finished points are kept, so that a killed call goes on.
+        workers: processes among which the points are split, each with one thread: for models too
+            small for threads to help. Every number of them, 1 included, gives the same bits; None
+            is this process with all its threads, and the fastest way. `facts["evaluated"]` says
+            where processes were of no use: on a GPU, where nothing can be forked, beside other
+            threads, or where data is read again and again.
 
     Returns:
         A `Slice`. Costs num_points losses, or their square, one gradient, a product for each
         direction, and `max_matvecs`.
 
     Raises:
-        ValueError: if directions, span or num_points do not fit.
+        ValueError: if directions, span, num_points or workers do not fit.
+        RuntimeError: if a worker ends early.
 
     >>> import torch, hesscope as hs
     >>> bowl = hs.Problem.from_function(lambda t: 3 * t[0] ** 2 + t[1] ** 2, torch.ones(2).double())
     >>> hs.loss_slice(bowl, hs.directions(bowl, "eigen", 1), num_points=5).second_differences
     tensor([6.], dtype=torch.float64)
     """
-    _check(num_points, statistics)
+    _check(num_points, statistics, workers)
     chosen = as_directions(problem, directions, seed)
     axes = _axes(span, chosen, num_points)
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     if problem.training or not normalisations(problem.model):
         statistics = NONE
-    losses, cost, way = _losses(problem, chosen, grid, statistics, scratch, "loss of a slice")
+    losses, cost, way = _losses(
+        problem, chosen, grid, statistics, scratch, "loss of a slice", workers
+    )
     shape = tuple(len(axis) for axis in axes)
     tested = None
     if test is not None:
         other = problem.on(problem.with_batches(test))
         tested, more, _ = _losses(
-            other, chosen, grid, statistics, scratch, "test loss of a slice", problem
+            other, chosen, grid, statistics, scratch, "test loss of a slice", workers, problem
         )
         cost, tested = cost + more, tested.view(shape)
     derived = _derived(problem, chosen, max_matvecs, seed)
@@ -105,7 +115,12 @@ def loss_slice(
     )
 
 
-def _check(num_points: int, statistics: str) -> None:
+def _check(num_points: int, statistics: str, workers: int | None) -> None:
+    if workers is not None and (
+        isinstance(workers, bool) or workers != int(workers) or workers < 1
+    ):
+        msg = f"workers={workers}; give a number of processes, 1 or more, or None."
+        raise ValueError(msg)
     if isinstance(num_points, bool) or not isinstance(num_points, int) or num_points < 3:
         msg = f"num_points={num_points}; give 3 or more along each direction."
         raise ValueError(msg)
@@ -159,29 +174,19 @@ def _losses(
     statistics: str,
     scratch: str | Path | None,
     label: str,
+    workers: int | None,
     gather: Problem | None = None,
 ) -> tuple[Tensor, int, str]:
     """The loss at each point of the grid, the cost in losses over all data, and how it was got."""
     plane = Plane(problem, problem.theta, chosen.vectors.to(problem.device, problem.dtype))
     kept = Kept(scratch, plane, grid, f"{label} {statistics}")
-    missing = kept.missing()
-    if statistics == RECOMPUTED:
-        for done, i in enumerate(missing.tolist()):
-            theta = plane.point(grid[i])
-            there = with_statistics((gather or problem).at(theta))
-            kept.add(missing[done : done + 1], torch.tensor([there.on(problem).loss_at(theta)]))
-            progress.report(label, done + 1, len(missing))
-        way = "one by one, with statistics of its own for each"
-    elif len(missing):
-
-        def take(start: int, losses: Tensor) -> None:
-            kept.add(missing[start : start + len(losses)], losses)
-
-        way = losses_on(plane, grid[missing], label, take)
-    else:
-        way = "all points were kept from an earlier call"
+    missing, own = kept.missing(), statistics == RECOMPUTED
+    name = "all points were kept from an earlier call"
+    if len(missing):
+        way = partial(with_own_statistics, gather or problem) if own else None
+        name = losses_on(plane, grid, missing, label, kept.add, way, workers)
     kept.finish()
-    return kept.losses, len(missing) * (2 if statistics == RECOMPUTED else 1), way
+    return kept.losses, len(missing) * (2 if own else 1), name
 
 
 def _derived(problem: Problem, chosen: Directions, max_matvecs: int, seed: int) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _parabolas(ax: Any, result: Slice, height: np.ndarray, log: bool) -> None:
         place = (t, np.zeros_like(t), z) if i == 0 else (np.zeros_like(t), t, z)
         label = "parabola of slope and curvature" if i == 0 else None
         ax.plot(*place, "--", color=NEGATIVE, linewidth=1.3, zorder=10, label=label)
-    ax.legend(fontsize=8, frameon=False, loc="lower left")
+    ax.legend(fontsize=8, frameon=False, loc="upper right")  # the names of axes are below
 
 
 def _mark(ax: Axes, result: Slice) -> None:
@@ -173,7 +173,7 @@ def _mark(ax: Axes, result: Slice) -> None:
             *path.T.numpy(), "-o", color="white", markersize=2.5, linewidth=1.0, label="training"
         )
     ax.plot([0], [0], "*", color=NEGATIVE, markersize=11, markeredgecolor="white", label="θ")
-    ax.legend(fontsize=8, loc="upper right", framealpha=0.85)
+    ax.legend(fontsize=8, loc="upper right", framealpha=0.85, facecolor=LINE, labelcolor="white")
 
 
 def _colours(slices: Sequence[Slice], log: bool) -> tuple[Normalize, np.ndarray]:

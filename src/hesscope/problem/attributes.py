@@ -28,17 +28,24 @@ class Attributes:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self.modules = tuple(modules)
         self._kept = [(vars(module), _plain(vars(module))) for module in self.modules]
+        self._ids = [_ids(now) for now, _ in self._kept]
+        self._contents = [
+            c for _, before in self._kept for _, c in before.values() if c is not None
+        ]
 
     def restore(self) -> None:
         """Puts back what has changed, and nothing else."""
-        for now, before in self._kept:
+        for content in self._contents:
+            content.restore()
+        for i, (now, before) in enumerate(self._kept):
+            if _ids(now) == self._ids[i]:  # the usual case, for hundreds of modules in every pass
+                continue
             for name in [n for n in now if n not in before and n not in ELSEWHERE]:
                 del now[name]
-            for name, (value, content) in before.items():
+            for name, (value, _) in before.items():
                 if now.get(name, now) is not value:
                     now[name] = value
-                if content is not None:
-                    content.restore()
+            self._ids[i] = _ids(now)
 
 
 class Structure:
@@ -59,6 +66,8 @@ class Structure:
     def restore(self) -> None:
         """Puts back what has changed, and nothing else."""
         for now, before in self._kept:
+            if not (now or before):  # the usual case, hundreds of times
+                continue
             if len(now) != len(before) or any(now.get(key) is not before[key] for key in before):
                 now.clear()
                 now.update(before)
@@ -153,6 +162,11 @@ def _plain(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         for name, value in attributes.items()
         if name not in ELSEWHERE
     }
+
+
+def _ids(attributes: dict[str, Any]) -> tuple[int, ...]:
+    """Which objects a module holds, in order; those that it held before live on, in `_kept`."""
+    return (*map(id, attributes), *map(id, attributes.values()))
 
 
 def _content(value: Any) -> _List | _Dict | _Content | None:

@@ -12,8 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hesscope.problem.adapters import unwrap
+from hesscope.problem.checkpoint_names import steps_of
 
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_OTHER_STATES = ("optim", "sched", "scaler", "rng", "random_state", "training_args")
+RECORD = "record.json"  # beside arrays that hesscope has saved
 _NESTED = ("state_dict", "model_state_dict", "model")
 
 
@@ -48,6 +52,36 @@ def read_weights(model: nn.Module, path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # tensors of a kind that the model's cannot take
         msg = f"{path} does not fit the model: {' '.join(str(error).split())}"
         raise ValueError(msg) from error
+
+
+def checkpoints_in(folder: str | Path) -> list[Path]:
+    """The files of weights in a folder of training and those right below it, by their steps.
+
+    The step is the number in a file's name that `steps_of` finds, or in that of a folder in this
+    one. States of optimisers and generators, and what hesscope itself has saved, are left out.
+
+    Raises:
+        ValueError: if there is none, if one tells no step, or if two tell the same.
+    """
+    folder = Path(folder)
+    files = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if _holds_weights(path)]
+    names = [path.relative_to(folder) for path in files]
+    steps = dict(zip(files, steps_of(names), strict=True))
+    unknown = [path for path, step in steps.items() if step is None]
+    if not files or unknown or len(set(steps.values())) < len(files):
+        cause = "holds no file of weights" if not files else f"has {len(files)} files of weights"
+        if unknown:
+            cause += f", of which {unknown[0].name} has no step in its name"
+        elif files:
+            cause += ", some of the same step"
+        msg = f"{folder} {cause}; give the files themselves in the order of training."
+        raise ValueError(msg)
+    return sorted(files, key=lambda path: steps[path] or 0)
+
+
+def _holds_weights(path: Path) -> bool:
+    other = path.stem.lower().startswith(_OTHER_STATES) or (path.parent / RECORD).exists()
+    return path.is_file() and path.suffix.lower() in _SUFFIXES and not other
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

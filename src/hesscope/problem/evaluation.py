@@ -96,8 +96,8 @@ class Evaluation:
         return loss
 
     @contextmanager
-    def values(self, batch: Batch) -> Iterator[Callable[[], Tensor]]:
-        """A function that gives the mean loss of one batch without its graph, time and again.
+    def values(self) -> Iterator[Callable[[Batch], Tensor]]:
+        """A function that gives the mean loss of a batch without its graph, time and again.
 
         For many points: the leaves may be written in place, or others substituted, between two
         calls. Each call meets the model, the batch, the buffers and the random seed as they are
@@ -107,7 +107,7 @@ class Evaluation:
         kept = [(tensor, tensor._version, tensor.clone()) for tensor in buffers.values()]
         structure = Structure(self._attributes.modules)
 
-        def value() -> Tensor:
+        def value(batch: Batch) -> Tensor:
             seed_generators(batch.index)
             try:
                 with self._handing.content(batch) as content:
