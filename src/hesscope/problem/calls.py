@@ -52,6 +52,11 @@ def _cure(point: Point, batch: Batch, words: str) -> str:
     if others and any(mark in words for mark in ("same dtype", "scalar type", "dtype mismatch")):
         name = str(point.dtype)
         return f". The data is in {', '.join(sorted(others))}: bring it to {name}, x.to({name})."
+    if "must be Tensor, not" in words:
+        return (
+            ". Say which part of what the model gives the loss compares: "
+            "forward=lambda model, inputs: model(inputs).logits."
+        )
     if "same device" in words:
         return (
             ". Batches are brought to the device of the parameters; what the model or the loss "
@@ -173,10 +178,13 @@ def check_scalar(loss: Any, index: int) -> None:
         ValueError: if it is none, or complex.
     """
     if not isinstance(loss, Tensor):
-        msg = (
-            f"the loss of batch {index} is a {type(loss).__name__}, not a tensor; return the "
-            "tensor itself, without .item() or float()."
-        )
+        cure = "return the tensor itself, without .item() or float()"
+        if loss is None:
+            cure = "models give no loss where the batch holds nothing to compare with (labels)"
+        elif getattr(loss, "loss", None) is not None:
+            cure = "return its .loss"
+        what = "None" if loss is None else f"a {type(loss).__name__}"
+        msg = f"the loss of batch {index} is {what}, not a tensor; {cure}."
         raise ValueError(msg)
     if loss.numel() != 1:
         msg = (

@@ -9,14 +9,28 @@ from typing import Any
 from torch import Tensor
 from torch._C._functorch import get_interpreter_stack
 
-from hesscope.problem.contents import copied, map_tensors, shared, tensors_in
+from hesscope.problem.contents import copied, describe, map_tensors, shared, tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.layouts import same
 
 
-def on_a_copy(count: Callable[[Any], float]) -> Callable[[Any], float]:
-    """The same count, of containers of its own: `unpack` may pop what it takes."""
-    return lambda content: count(map_tensors(content, shared))
+def on_a_copy(count: Callable[[Any], float], name: str) -> Callable[[Any], float]:
+    """The same count, of containers of its own: `unpack` may pop what it takes.
+
+    It raises ValueError where `count` is not made for what it is called with, which has this name.
+    """
+
+    def counted(content: Any) -> float:
+        try:
+            return count(map_tensors(content, shared))
+        except (TypeError, AttributeError, LookupError) as error:
+            msg = (
+                f"`count` fails on a {describe(content)}: {type(error).__name__}: {error}. It is "
+                f"called with the {name}: count=lambda {name}: ..."
+            )
+            raise ValueError(msg) from error
+
+    return counted
 
 
 class Handing:

@@ -229,7 +229,7 @@ class Problem:
                 data,
                 device=self.device,
                 dtype=self.dtype,
-                count_of=on_a_copy(counting.count_of),
+                count_of=on_a_copy(counting.count_of, self.counted.name),
                 whole=counting.whole,
                 **reading,
             )
