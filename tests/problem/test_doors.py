@@ -267,7 +267,7 @@ def test_bad_input_is_refused_in_a_full_sentence_and_the_model_is_unchanged(name
     assert before == (state_of(model) if whole else None)
 
 
-@pytest.mark.parametrize("num", [0, -1, 8])
+@pytest.mark.parametrize("num", [0, -1, 8, 2.5])
 def test_a_subsample_of_no_or_too_many_examples_is_refused(num):
     problem = hs.Problem(mlp(), F.cross_entropy, vectors())
     text = f"num={num}: the data holds 7 examples; draw between 1 and that many."
