@@ -14,8 +14,8 @@ from torch import Tensor
 def plain_parts(tensor: Tensor) -> list[Tensor]:
     """The strided tensors that it is made of.
 
-    >>> [part.tolist() for part in plain_parts(torch.eye(2).to_sparse_csr())]
-    [[0, 1, 2], [0, 1], [1.0, 1.0]]
+    >>> [part.tolist() for part in plain_parts(torch.eye(2).to_sparse())]
+    [[[0, 1], [0, 1]], [1.0, 1.0]]
     """
     if tensor.is_nested:
         return list(tensor.unbind())
