@@ -72,3 +72,9 @@ def test_a_step_below_the_rounding_of_the_gradient_states_what_it_costs(step):
     error = float((H @ v.float() - exact).norm() / exact.norm())
     assert error > 1e-3
     assert error <= H.facts()["relative_error"]
+
+
+@pytest.mark.parametrize("step", [0.0, -1e-3, float("nan")])
+def test_a_step_of_no_length_is_refused(step):
+    with pytest.raises(ValueError, match="must be positive"):
+        hs.CentralDifference(step)

@@ -274,3 +274,11 @@ def test_the_class_decomposition_adds_up_to_gauss_newton_with_smoothing_and_weig
     parts = hs.class_decomposition(problem)
     trace = float(hs.GaussNewton(problem).to_dense().trace())
     assert parts.trace == pytest.approx(trace, rel=1e-12)
+
+
+@pytest.mark.parametrize("samples", [0, -1, 2.5])
+def test_a_number_of_samples_that_is_none_is_refused(samples):
+    model, data = torch.nn.Linear(2, 3), (torch.eye(2), torch.tensor([0, 1]))
+    problem = hs.Problem(model, torch.nn.CrossEntropyLoss(), data)
+    with pytest.raises(ValueError, match=f"samples={samples}: draw at least one"):
+        hs.Fisher(problem, samples=samples)

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 import hesscope as hs
 from hesscope.diagnosis.step_size import step_size
@@ -165,3 +166,30 @@ def test_an_example_that_makes_the_noise_alone_is_named():
 def test_a_step_that_is_wrong_on_the_whole_data_is_that_first():
     verdict = step_size(along_the_gradient(0.9, 0.1125), batches(2.0))
     assert verdict.claim.startswith("too large: this step climbs")
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "cause"),
+    [
+        ({"maximize": True}, 0, "maximize=True asks for it"),
+        ({"momentum": 0.9}, 3, "it comes from earlier gradients, not"),
+        ({"weight_decay": 10.0}, 0, "it comes from weight decay, not"),
+        ({"momentum": 0.9, "weight_decay": 10.0}, 3, "earlier gradients or weight decay"),
+    ],
+)
+def test_a_step_uphill_is_put_down_to_what_may_turn_it(options, steps, cause):
+    """L = (w - 4)²/2: at w = 3 the gradient is -1, and decay pulls by 10 w the other way."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    problem = hs.Problem(
+        model,
+        lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2,
+        (torch.ones(8, 1).double(), torch.full((8, 1), 4.0).double()),
+    )
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, **options)
+    for _ in range(steps):  # up from far above the minimum, so that momentum points down
+        model.weight.grad = torch.full((1, 1), 100.0).double()
+        optimiser.step()
+    problem.write(torch.tensor([3.0]))
+    verdict = hs.diagnose(problem, optimiser, effort="quick").verdict("step size")
+    assert "points uphill" in verdict.claim
+    assert cause in verdict.claim

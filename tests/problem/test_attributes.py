@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.problem.attributes import modules_behind
+from hesscope.problem.behind import modules_in, reached_by
 
 INPUTS = torch.randn(12, 4, generator=torch.Generator().manual_seed(1)).double()
 LABELS = torch.arange(12) % 3
@@ -149,8 +149,8 @@ def test_modules_that_a_script_defines_at_its_top_are_left_as_they_were():
 def test_modules_are_found_once_behind_functions_within_functions():
     layer = nn.Linear(1, 1)
     inner = partial(lambda held, x: held(x), layer)
-    assert list(modules_behind(lambda x: inner(x))) == [layer]
-    assert list(modules_behind(lambda x: x)) == []
+    assert modules_in(reached_by(lambda x: inner(x))) == [layer]
+    assert modules_in(reached_by(lambda x: x)) == []
 
 
 class InstallsHooksOnce(nn.Module):

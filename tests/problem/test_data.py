@@ -268,3 +268,10 @@ def test_a_tuple_of_arrays_is_one_batch_unless_a_size_is_given():
     x, y = vectors()
     assert [b.count for b in batches_of((x, y))] == [NUM]
     assert [b.count for b in batches_of((x, y), batch_size=3)] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5])
+def test_a_batch_size_that_is_none_is_refused(size):
+    data = torch.ones(4, 2), torch.ones(4, 1)
+    with pytest.raises(ValueError, match=r"batch_size=.* whole number of examples, one or more"):
+        hs.Problem(nn.Linear(2, 1), nn.MSELoss(), data, batch_size=size)

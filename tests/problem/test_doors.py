@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,8 @@ DOORS = {
     "inputs of the wrong dtype": Door(
         "the model or the loss fails on batch 0 (tuple of float64 (6, 4), int64 (6,), 240 bytes) "
         "with parameters in torch.float32 on cpu: RuntimeError: mat1 and mat2 must have the same "
-        "dtype, but got Double and Float",
+        "dtype, but got Double and Float. The data is in float64: bring it to torch.float32, "
+        "x.to(torch.float32).",
         data=lambda: (torch.ones(6, 4).double(), pair()[1]),
     ),
     "labels out of range": Door(
@@ -265,7 +267,7 @@ def test_bad_input_is_refused_in_a_full_sentence_and_the_model_is_unchanged(name
     assert before == (state_of(model) if whole else None)
 
 
-@pytest.mark.parametrize("num", [0, -1, 8])
+@pytest.mark.parametrize("num", [0, -1, 8, 2.5])
 def test_a_subsample_of_no_or_too_many_examples_is_refused(num):
     problem = hs.Problem(mlp(), F.cross_entropy, vectors())
     text = f"num={num}: the data holds 7 examples; draw between 1 and that many."
@@ -301,3 +303,36 @@ def test_frozen_blocks_are_refused():
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         problem.block("1")
+
+
+@pytest.mark.parametrize(
+    ("closure", "cure"),
+    [
+        (lambda model, batch: None, "None, not a tensor; models give no loss where the batch"),
+        (lambda model, batch: SimpleNamespace(loss=model(batch["x"]).sum()), "return its .loss"),
+    ],
+)
+def test_a_closure_that_gives_no_loss_is_told_what_it_gives(closure, cure):
+    problem = hs.Problem.from_closure(nn.Linear(2, 1), closure, [{"x": torch.ones(3, 2)}])
+    with pytest.raises(ValueError, match=cure):
+        problem.loss()
+
+
+def test_a_count_of_targets_is_told_that_it_gets_the_batch():
+    with pytest.raises(ValueError, match=r"`count` fails on a dict .* called with the batch"):
+        hs.Problem.from_closure(
+            nn.Linear(2, 1),
+            lambda model, batch: model(batch["x"]).square().mean(),
+            [{"x": torch.ones(3, 2)}],
+            count=lambda targets: (targets != -100).sum(),
+        )
+
+
+def test_a_loss_of_a_part_of_the_output_is_told_to_take_it():
+    class Named(nn.Linear):
+        def forward(self, x):
+            return SimpleNamespace(logits=super().forward(x))
+
+    problem = hs.Problem(Named(2, 2), F.cross_entropy, (torch.ones(3, 2), torch.arange(3) % 2))
+    with pytest.raises(ValueError, match=r"forward=lambda model, inputs: model\(inputs\).logits"):
+        problem.loss()

@@ -76,6 +76,57 @@ def test_losses_of_vectors_are_recognised(kind):
         assert relative_error(hs.GaussNewton(problem).to_dense(), truth) < EXACT
 
 
+class Pixels(nn.Module):
+    """Labels pictures at half their size, and compares at full size, as SegFormer does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(2, 3, 2, stride=2).double()
+
+    def forward(self, x, labels):
+        logits = self.layer(x)
+        full = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+        return {"loss": F.cross_entropy(full, labels, ignore_index=255), "logits": logits}
+
+
+class Answers(nn.Module):
+    """Sums the logistic loss over the labels of an example, as ViLT does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3).double()
+
+    def forward(self, x, labels):
+        logits = self.layer(x)
+        loss = F.binary_cross_entropy_with_logits(logits, labels) * labels.shape[1]
+        return {"loss": loss, "logits": logits}
+
+
+def test_interpolated_logits_of_pixels_are_recognised():
+    x = torch.randn(5, 2, 6, 4, generator=torch.Generator().manual_seed(1)).double()
+    labels = (torch.arange(120) % 3).reshape(5, 6, 4)
+    labels[1, :, 0] = 255
+    model, whole = seeded(Pixels), {"x": x, "labels": labels}
+    problem = assert_split_alike(model, cut(whole, 3, 2), whole)
+    assert problem.num_items == 114
+    full = lambda m, x: F.interpolate(m(x), (6, 4), mode="bilinear", align_corners=False)  # noqa: E731
+    loss_fn = nn.CrossEntropyLoss(ignore_index=255)
+    by_hand = hs.Problem(model.layer, loss_fn, (x, labels), forward=full)
+    for operator in (hs.GaussNewton, hs.Fisher):
+        truth = operator(by_hand).to_dense()
+        assert relative_error(operator(problem).to_dense(), truth) < EXACT
+
+
+def test_a_logistic_loss_summed_over_labels_is_recognised():
+    x = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).double()
+    labels = F.one_hot(torch.arange(6) % 3).double()
+    model, whole = seeded(Answers), {"x": x, "labels": labels}
+    problem = assert_split_alike(model, cut(whole, 4, 2), whole)
+    loss_fn = F.binary_cross_entropy_with_logits
+    truth = 3 * hs.GaussNewton(hs.Problem(model.layer, loss_fn, (x, labels))).to_dense()
+    assert relative_error(hs.GaussNewton(problem).to_dense(), truth) < EXACT
+
+
 def test_a_loss_of_no_usual_form_is_counted_by_measurement():
     model, whole = seeded(Causal, smoothing=0.3), sentences()
     problem = assert_split_alike(model, cut(whole, 3, 2), whole)

@@ -4,9 +4,10 @@ Each function computes what torch's own of that name does, from operations that 
 differentiates rightly and as often as asked; None where the arguments are better left to torch.
 
 torch 2.13 has no right second derivative of `_weight_norm` (30 to 50 % off), none at all of
-`hardsigmoid` and of fused attention. The second derivatives of LayerNorm, InstanceNorm and of
-BatchNorm in training mode are right, but cannot be differentiated: they hold the statistics fixed,
-and third derivatives are 10 % to 30 times off, as are second derivatives of forward-mode ones.
+`hardsigmoid`, of fused attention and of embeddings with a sparse gradient. The second derivatives
+of LayerNorm, InstanceNorm and of BatchNorm in training mode are right, but cannot be
+differentiated: they hold the statistics fixed, and third derivatives are 10 % to 30 times off, as
+are second derivatives of forward-mode ones.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hesscope import rounding
 
 Some = Tensor | None
+EMBEDDING_SPARSE = 6  # the place of `sparse` among the arguments of F.embedding
 
 
 def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -45,6 +47,13 @@ def attention(*args: Any, **kwargs: Any) -> Some:
         return None
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+def embedding(*args: Any, sparse: bool = False, **kwargs: Any) -> Some:
+    """The rows of a weight, with a dense gradient: torch drops the graph of a sparse one."""
+    if len(args) > EMBEDDING_SPARSE:
+        args, sparse = args[:EMBEDDING_SPARSE], args[EMBEDDING_SPARSE]
+    return F.embedding(*args, **kwargs) if sparse else None
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -154,6 +163,7 @@ ELEMENTARY: dict[Any, Callable[..., Some]] = {
     torch._weight_norm: weight_norm,
     F.scaled_dot_product_attention: attention,
     F.hardsigmoid: hardsigmoid,
+    F.embedding: embedding,
 }
 
 NORMALISATIONS: dict[Any, Callable[..., Some]] = {

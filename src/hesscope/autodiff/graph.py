@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
@@ -20,6 +19,7 @@ from hesscope.autodiff.broken import (
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.layouts import plain_parts
 from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 
@@ -86,14 +86,7 @@ def _dense_parts(tensor: Tensor) -> list[Tensor]:
         tensor = get_unwrapped(tensor)
     if tensor._is_zerotensor():  # of forward mode: a zero without memory
         return []
-    if tensor.layout == torch.strided:
-        return [tensor]
-    if tensor.layout == torch.sparse_coo:
-        return [tensor._indices(), tensor._values()]
-    by_row = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
-    if by_row:
-        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
-    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
+    return plain_parts(tensor)
 
 
 def _saved(node: Any) -> Iterator[Tensor]:

@@ -8,11 +8,11 @@ from inspect import ismethod
 from typing import Any, Generic, TypeVar
 from weakref import WeakMethod
 
-import torch
 from torch import Tensor, nn
 
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
+from hesscope.problem.layouts import same
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
@@ -127,7 +127,7 @@ class KeptGraphs(Generic[Graph]):
         if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
             return False
         pairs = zip(watched, self._state, strict=True)
-        return all(torch.equal(tensor.detach(), old) for tensor, old in pairs)
+        return all(same(tensor, old) for tensor, old in pairs)
 
 
 def _parameter_versions(watched: list[Tensor]) -> list[int]:

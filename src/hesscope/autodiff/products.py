@@ -159,6 +159,16 @@ class CentralDifference:
 
     step: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses a step of no length.
+
+        Raises:
+            ValueError: if the step is not positive.
+        """
+        if self.step is not None and not self.step > 0:
+            msg = f"step={self.step} of a difference must be positive; None chooses it."
+            raise ValueError(msg)
+
 
 KRYLOV = 3  # vectors of a Krylov space in which finite differences estimate their error
 MARGIN = 2.0  # for the directions that are not tried: 1 % of products exceed it on small networks

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hesscope.checks.state import State
@@ -58,7 +59,11 @@ def _calls(modules: list[tuple[str, nn.Module]]) -> Iterator[list[Call]]:
 
         return note
 
-    handles = [module.register_forward_hook(noting(name)) for name, module in modules]
+    handles = [
+        module.register_forward_hook(noting(name))
+        for name, module in modules
+        if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+    ]
     try:
         yield calls
     finally:

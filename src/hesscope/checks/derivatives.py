@@ -20,6 +20,7 @@ from hesscope.checks.differences import (
 )
 from hesscope.checks.sample import Sample
 from hesscope.checks.state import State
+from hesscope.checks.suspects import shortened_rows, suspects
 from hesscope.results.check import Finding
 
 SCALES = (2.0, 4.0)  # of the parameters, at which derivatives are looked at once more
@@ -87,7 +88,7 @@ def hessian_is_symmetric(state: State) -> Finding | None:
 
 def gradient_matches_the_loss(state: State) -> Finding | None:
     """(L(θ + h d) - L(θ - h d)) / 2h against g'd, for the best of several steps h."""
-    return wrong_gradient(state, state.sample, "")
+    return shortened_rows(state) or wrong_gradient(state, state.sample, "")
 
 
 def hessian_matches_the_gradient(state: State) -> Finding | None:
@@ -138,13 +139,14 @@ def wrong_gradient(state: State, sample: Sample, where: str) -> Finding | None:
     if first_error(sample.with_floor) <= allowed:
         return _cancellation(state, sample, "its gradient")
     worst, largest = worst_tensor(sample)
+    known, cures = _known(state)
     return Finding(
         "gradient_is_not_the_derivative",
         f"{where}the loss changes differently than its gradient says (relative error {error:.1e}), "
         f"most for {worst} ({largest:.1e}): something in the path is detached (.detach(), .data, "
-        f".item(), torch.no_grad()), or a custom backward is wrong{_suspects(state)}.",
-        "look for the detached value in forward() and in hooks, or leave out these parameters with "
-        "`params`; a straight-through or surrogate gradient has no Hessian.",
+        f".item(), torch.no_grad()), or a custom backward is wrong{_suspects(state)}.{known}",
+        f"{cures}look for the detached value in forward() and in hooks, or leave out these "
+        "parameters with `params`; a straight-through or surrogate gradient has no Hessian.",
     )
 
 
@@ -195,15 +197,24 @@ def _cancellation(state: State, sample: Sample, what: str) -> Finding | None:
 
 def wrong_second_derivative(state: State, what: str) -> Finding:
     """The finding that the gradient is right and its derivative is not."""
+    known, cures = _known(state)
     return Finding(
         "wrong_second_derivative",
         f"{what} their size: the gradient is right, but its own derivative is not. A custom "
-        f"Function saves a detached intermediate{_suspects(state)}, or a kernel's second "
-        "derivative is zero or wrong.",
-        "write that backward from differentiable operations on its saved *inputs*; "
+        f"Function saves a detached intermediate{_suspects(state)}, a hook makes the gradient, a "
+        "value is detached on which the loss depends in second order only, or a kernel's second "
+        f"derivative is zero or wrong.{known}",
+        f"{cures}write that backward from differentiable operations on its saved *inputs*; "
         "torch.autograd.gradgradcheck finds it. Differences of the gradient are right: "
         "Hessian(problem, product='finite-difference').",
     )
+
+
+def _known(state: State) -> tuple[str, str]:
+    """What is seen of likely causes, and their cures, as sentences."""
+    found = suspects(state)
+    causes = "".join(f" Here {one.cause}." for one in found)
+    return causes, "".join(f"{one.cure}; " for one in found)
 
 
 def _suspects(state: State) -> str:

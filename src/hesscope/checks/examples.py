@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hesscope import probes
-from hesscope.problem.contents import map_tensors, tensors_in
+from hesscope.problem.contents import copied, map_tensors, tensors_in, wanted_as
 from hesscope.problem.data import Batch
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
@@ -88,7 +88,7 @@ def _highest(known: list[_Drawn], ranks: Tensor, batch: Batch, num: int) -> list
     values, places = ranks.topk(min(num, len(ranks)))
     least = known[-1].rank if len(known) == num else -1.0
     new = [
-        _Drawn(rank, batch.index, i, map_tensors(take(batch.content, slice(i, i + 1)), torch.clone))
+        _Drawn(rank, batch.index, i, map_tensors(take(batch.content, slice(i, i + 1)), copied))
         for rank, i in zip(values.tolist(), places.tolist(), strict=True)
         if rank > least
     ]
@@ -122,4 +122,4 @@ def _kind(example: Any) -> str:
 
 def _join(group: list[Any]) -> Any:
     rows: Iterator[Tensor] = map(torch.cat, zip(*map(tensors_in, group), strict=True))
-    return map_tensors(group[0], lambda _: next(rows))
+    return map_tensors(group[0], lambda tensor: wanted_as(tensor, next(rows).detach()))

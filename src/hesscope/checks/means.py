@@ -15,6 +15,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.items import Measured, fitting, measured
+from hesscope.problem.losses import options_of
 from hesscope.problem.problem import Problem
 from hesscope.problem.rules import (
     EXAMPLES,
@@ -181,10 +182,13 @@ def _why_not_a_mean(
 ) -> Finding | None:
     """Tried out in this order: a module that couples examples, a sum, another count."""
     one, two, cut = known[-1]
-    numbers = (
-        f"batch {batch.index} has loss {cut.whole:.6g}, its two parts average to "
-        f"{_expected(batch, one, two, cut):.6g}"
+    mean = _expected(batch, one, two, cut)
+    of_parts = (
+        "one of its two parts has none"
+        if math.isnan(mean)
+        else (f"its two parts average to {mean:.6g}")
     )
+    numbers = f"batch {batch.index} has loss {cut.whole:.6g}, {of_parts}"
     module = coupling_module(state, batch, one)
     if module is not None:
         return _couples(state, module, numbers)
@@ -211,9 +215,11 @@ def _why_not_a_mean(
 
 def _what_it_divides_by(state: State, batch: Batch, cuts: list[Measured]) -> list[Rule]:
     """The counts under which the loss is a mean on all cuts, also where targets are masked."""
-    counted, weight = state.problem.counted, getattr(state.problem.loss_fn, "weight", None)
+    counted, options = state.problem.counted, options_of(state.problem.loss_fn)
     cuts = cuts + [m for m in _measured(state, batch) if m.masked]
-    return fitting(all_rules_for(counted, batch.content, weight), counted, cuts)
+    ignored = options.get("ignore_index", IGNORED)
+    rules = all_rules_for(counted, batch.content, options.get("weight"), ignored)
+    return fitting(rules, counted, cuts)
 
 
 def _couples(state: State, call: Call, numbers: str) -> Finding | None:

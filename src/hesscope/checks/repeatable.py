@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from hesscope.checks.draws import what_draws
 from hesscope.checks.state import State
 from hesscope.problem.evaluation import Evaluation
 from hesscope.results.check import Finding
@@ -64,15 +65,23 @@ def _why_random(state: State, numbers: str) -> Finding:
     if by_mode and problem.training:
         return Finding(
             "random_loss",
-            f"{numbers}: in training mode the model draws random numbers, in evaluation mode not.",
+            f"{numbers}: in training mode the model draws random numbers{_where(state)}, in "
+            "evaluation mode not.",
             "measure in evaluation mode: leave out training=True.",
         )
     return Finding(
         "random_loss",
-        f"{numbers}, in evaluation mode, too: the model or the loss draws random numbers, such as "
-        "F.dropout without training=self.training or added noise.",
-        "pass training=self.training to F.dropout, or switch the noise off while measuring.",
+        f"{numbers}, in evaluation mode, too: the model or the loss draws random numbers"
+        f"{_where(state)}, such as masks, noise, or F.dropout without training=self.training.",
+        "pass training=self.training to F.dropout, switch the noise off while measuring, or hand "
+        "the random numbers over with the batch, if the model takes them (noise=...).",
     )
+
+
+def _where(state: State) -> str:
+    """The operations that draw, in brackets."""
+    found = what_draws(state)
+    return f" ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})" if found else ""
 
 
 def _is_settled(state: State, e: Evaluation) -> bool:

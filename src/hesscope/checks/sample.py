@@ -121,11 +121,29 @@ def small_problem(problem: Problem) -> Sample:
         OutOfMemoryError: if memory runs out, which says nothing about the model.
     """
     try:
-        return _sampled(problem, few_examples(problem))
+        return _sampled(problem, _accepted(problem, few_examples(problem)))
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError):  # a batch is more than its examples: a graph, one system
         return _sampled(problem, whole_batches(problem))
+
+
+def _accepted(problem: Problem, contents: list[Any]) -> list[Any]:
+    """Those that the model takes and has a finite loss of; whole batches where there are none.
+
+    A text of 3 words, cut out of a batch as long as 7, is no batch for a model that packs its
+    sequences. A forward pass each.
+    """
+    few = problem.with_batches(contents)
+    found = []
+    with few.evaluation() as e:
+        for batch in few.batches:
+            try:
+                finite = bool(e.loss(batch).isfinite())
+            except ValueError:  # what the user's code raises
+                finite = False
+            found += [batch.content] if finite else []
+    return found or whole_batches(problem)
 
 
 def _sampled(problem: Problem, contents: list[Any]) -> Sample:

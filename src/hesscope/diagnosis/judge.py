@@ -81,6 +81,7 @@ def _noise(look: Measurements) -> Verdict:
         look["num_examples"],
         look.asked.get("batch_size"),
         look.get("sampling_error"),
+        look.get("unit", "examples"),
     )
 
 

@@ -22,6 +22,7 @@ def noise(
     num_examples: float,
     batch_size: int | None = None,
     sampling: SamplingError | None = None,
+    unit: str = "examples",
 ) -> Verdict:
     """The verdict "noise" from the gradient of N examples and its standard error over draws.
 
@@ -31,6 +32,8 @@ def noise(
     and signal are alike, in one of b the signal is √(b/B) of the noise. Far below B, b steps of one
     example are as good as one step of b; far above, a larger batch hardly helps. All of these count
     examples as batches are drawn, sequences for a language model, whatever the loss averages over.
+    Where batches cannot be cut into examples, `unit` says what N counts instead, and `batch_size`,
+    in examples, says nothing about it.
 
     NaN as `gradient_noise` says that it is not known. `sampling` adds the error of λmax that the
     finite data leaves and what λmax would read on a batch of the user's size (its first
@@ -43,14 +46,17 @@ def noise(
     >>> noise(1.0, 0.1, 1000, batch_size=1).evidence["critical_batch_size"]  # 1000 · 0.01 / 0.99
     10.1010...
     """
-    claim, confidence, advice = _judge(gradient_norm, gradient_noise, num_examples, batch_size)
+    batch_size = batch_size if unit == "examples" else None
+    claim, confidence, advice = _judge(
+        gradient_norm, gradient_noise, num_examples, batch_size, unit
+    )
     batch = critical_batch_size(gradient_norm, gradient_noise, num_examples)
     evidence = [
         ("gradient_norm", "gradient norm", gradient_norm),
         ("gradient_noise", "its noise over the data", gradient_noise),
-        ("critical_batch_size", "critical batch size in examples", batch),
+        ("critical_batch_size", f"critical batch size in {unit}", batch),
     ]
-    assumptions = ["examples are independent draws", "the whole of θ, in plain Euclidean length"]
+    assumptions = [f"{unit} are independent draws", "the whole of θ, in plain Euclidean length"]
     if sampling is not None and len(sampling):
         evidence += _errors_of_sharpness(sampling, batch_size)
         claim += _sharpness(sampling, batch_size)
@@ -80,7 +86,7 @@ def critical_batch_size(gradient_norm: float, gradient_noise: float, num_example
 
 
 def _judge(
-    norm: float, error: float, num_examples: float, batch_size: int | None
+    norm: float, error: float, num: float, batch_size: int | None, unit: str
 ) -> tuple[str, Confidence, str]:
     if math.isnan(error):
         return (
@@ -90,26 +96,27 @@ def _judge(
             "several batches",
         )
     if error == 0:
-        return "none: all examples have the same gradient", "measured", ""
+        return f"none: all {unit} have the same gradient", "measured", ""
     if norm <= error:
         return (
-            f"the choice of examples explains the gradient: {norm / error:.2g} times its noise "
-            f"on all {num_examples:g} examples",
+            f"the choice of {unit} explains the gradient: {norm / error:.2g} times its noise "
+            f"on all {num:g} {unit}",
             "measured",
-            "further descent fits these examples, not what they were drawn from: more data, or "
+            f"further descent fits these {unit}, not what they were drawn from: more data, or "
             "stop here; if the loss is still high, look at the other verdicts",
         )
     if norm <= VISIBLE * error:
         return (
-            f"undecided: on all {num_examples:g} examples the gradient is {norm / error:.2g} times "
+            f"undecided: on all {num:g} {unit} the gradient is {norm / error:.2g} times "
             "its noise, too near to tell signal from luck",
             "undecided",
-            "more examples decide",
+            f"more {unit} decide",
         )
-    B = critical_batch_size(norm, error, num_examples)
-    claim = f"the gradient is {norm / error:.2g} times its noise on all {num_examples:g} examples"
+    B = critical_batch_size(norm, error, num)
+    claim = f"the gradient is {norm / error:.2g} times its noise on all {num:g} {unit}"
     if batch_size is None:
-        return f"{claim}; in a batch of about {B:.2g} examples they would be alike", "measured", ""
+        alike = f"in {'a batch of ' if unit != 'batches' else ''}about {B:.2g} {unit}"
+        return f"{claim}; {alike} they would be alike", "measured", ""
     return _batch(claim, batch_size, B)
 
 

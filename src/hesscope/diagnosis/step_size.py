@@ -209,12 +209,11 @@ def _fixed_length(step: Step, ratio: float) -> tuple[str, str, bool]:
 
 def _climbing(step: Step) -> tuple[str, str, bool]:
     if step.slope > 0:
-        return (
-            "this step climbs because it points uphill: it comes from earlier gradients, not "
-            "from this one",
-            "less momentum, or a warm-up; a smaller lr alone only climbs more slowly",
-            True,
-        )
+        why = step.uphill or "it comes from earlier gradients, not from this one"
+        advice = "less momentum or weight decay, or a warm-up; a smaller lr climbs more slowly"
+        if "maximize" in why:
+            advice = "leave out maximize, or give the problem that is to be minimised"
+        return f"this step climbs because it points uphill: {why}", advice, True
     if math.isinf(step.change):
         return "too large: after this step the loss is not finite", _smaller(step), True
     if step.predicted > 0:

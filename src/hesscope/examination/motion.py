@@ -27,7 +27,7 @@ from hesscope.results.landscape import Escape
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
 from hesscope.steps.kinds import ball_of, has_started, is_adaptive
-from hesscope.steps.stability import threshold, why_unknown
+from hesscope.steps.stability import threshold, why_unknown, why_uphill
 from hesscope.steps.update import update
 
 BALL = (
@@ -79,7 +79,8 @@ def step(look: Look) -> Step:
     )
     if q.optimizer is None:
         return replace(found, lr=q.lr)
-    return replace(found, **_bears(look, q.optimizer, bounds.lambda_max))
+    uphill = why_uphill(q.optimizer) if found.slope > 0 else ""
+    return replace(found, uphill=uphill, **_bears(look, q.optimizer, bounds.lambda_max))
 
 
 def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hesscope.examination.question import Question
 from hesscope.problem.problem import Problem
 from hesscope.results.measurements import Measurements
 from hesscope.sampling.error import DEPTH
-from hesscope.sampling.parts import examples_of
+from hesscope.sampling.parts import num_units, unit_of
 from hesscope.sampling.stability import cost_of as cost_of_stability
 from hesscope.system import interrupts, progress
 
@@ -159,7 +159,8 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("outliers", spectral.outliers),
     Quantity("layers", network.layers, lambda _: Cost(gradients=network.LAYERS)),
     Quantity("feature_ratio", network.feature_ratio, lambda _: Cost(gradients=network.FEATURES)),
-    of_problem("num_examples", examples_of, gradients=0.0),
+    of_problem("num_examples", num_units, gradients=0.0),
+    of_problem("unit", unit_of, gradients=0.0),
     of_problem("constant_loss", constant_loss, gradients=1.0),
     of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hesscope.problem.contents import describe
+from hesscope.problem.contents import describe, tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.point import Point
 
@@ -33,8 +33,36 @@ def call(function: Callable[[nn.Module, Any], Any], point: Point, batch: Batch) 
         msg = (
             f"the model or the loss fails on batch {batch.index} ({describe(batch.content)}) "
             f"with parameters in {point.dtype} on {point.device}: {type(error).__name__}: {error}"
+            f"{_cure(point, batch, str(error))}"
         )
         raise ValueError(msg) from error
+
+
+def wants_gradients(error: ValueError) -> bool:
+    """Whether the user's code has failed for it differentiates by what requires no gradient."""
+    return "does not require grad" in str(error.__cause__)
+
+
+def _cure(point: Point, batch: Batch, words: str) -> str:
+    """What helps against the usual misfits of dtypes and devices, where torch complains of one."""
+    tensors = tensors_in(batch.content)
+    others = {str(t.dtype)[6:] for t in tensors if t.is_floating_point()} - {str(point.dtype)[6:]}
+    if "expected target dtype" in words:
+        return ". Class labels are whole numbers in int64: targets.long()."
+    if others and any(mark in words for mark in ("same dtype", "scalar type", "dtype mismatch")):
+        name = str(point.dtype)
+        return f". The data is in {', '.join(sorted(others))}: bring it to {name}, x.to({name})."
+    if "must be Tensor, not" in words:
+        return (
+            ". Say which part of what the model gives the loss compares: "
+            "forward=lambda model, inputs: model(inputs).logits."
+        )
+    if "same device" in words:
+        return (
+            ". Batches are brought to the device of the parameters; what the model or the loss "
+            "makes itself (torch.zeros(...)) wants device=x.device."
+        )
+    return ""
 
 
 def versions_of(tensors: Sequence[Tensor]) -> list[int]:
@@ -78,7 +106,10 @@ def explained() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if "modified by an inplace operation" not in str(error):
-            raise
+            if type(error) not in (RuntimeError, NotImplementedError):
+                raise
+            msg = f"torch cannot differentiate the loss: {error}"
+            raise type(error)(msg) from error
         msg = (
             "the model or the loss writes in place into a tensor that its own gradient needs. The "
             "usual cause is a cache of states or keys, which some models keep in evaluation mode: "
@@ -95,8 +126,11 @@ def check_outputs(outputs: Any) -> None:
         ValueError: if they are no floating tensor with a row per example.
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.ndim < 1:
+        what = str(outputs.dtype) if isinstance(outputs, Tensor) else type(outputs).__name__
+        if isinstance(outputs, Tensor) and outputs.is_complex():
+            what += " (torch.view_as_real makes it real)"
         msg = (
-            f"the model's output is a {type(outputs).__name__}, not a floating tensor with "
+            f"the model's output is a {what}, not a floating tensor with "
             "one row per example; say which part of it the loss uses: "
             "forward=lambda model, inputs: model(inputs).logits."
         )
@@ -144,10 +178,13 @@ def check_scalar(loss: Any, index: int) -> None:
         ValueError: if it is none, or complex.
     """
     if not isinstance(loss, Tensor):
-        msg = (
-            f"the loss of batch {index} is a {type(loss).__name__}, not a tensor; return the "
-            "tensor itself, without .item() or float()."
-        )
+        cure = "return the tensor itself, without .item() or float()"
+        if loss is None:
+            cure = "models give no loss where the batch holds nothing to compare with (labels)"
+        elif getattr(loss, "loss", None) is not None:
+            cure = "return its .loss"
+        what = "None" if loss is None else f"a {type(loss).__name__}"
+        msg = f"the loss of batch {index} is {what}, not a tensor; {cure}."
         raise ValueError(msg)
     if loss.numel() != 1:
         msg = (

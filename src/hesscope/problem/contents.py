@@ -18,14 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import get_interpreter_stack
 from torch.utils.data import DataLoader, Dataset
 
+from hesscope.problem.layouts import num_rows, plain_parts
 from hesscope.system.memory import human
 
 Change = Callable[[Tensor], Tensor]
 
 DEPTH = 12  # of objects within objects that are searched for tensors
-_CLOSED = (
+CLOSED = (
     str, bytes, int, float, complex, type(None), type, types.ModuleType, types.FunctionType,
     types.BuiltinFunctionType, types.MethodType, weakref.ref, torch.dtype, torch.device,
     torch.Generator, torch.Size, nn.Module, Dataset, DataLoader,
@@ -53,7 +55,7 @@ def map_tensors(content: Any, change: Change, dtype: torch.dtype | None = None) 
         return type(content)(*(map_tensors(item, change, dtype) for item in content))
     if isinstance(content, types.MappingProxyType):
         return types.MappingProxyType(map_tensors(dict(content), change, dtype))
-    if isinstance(content, (*_CLOSED, np.ndarray)):
+    if isinstance(content, (*CLOSED, np.ndarray)):
         return content
     return _copied(content, change, dtype)
 
@@ -107,13 +109,13 @@ def _search(
         return True
     if id(thing) in open_ones:  # a circle: copied with what it belongs to
         return True
-    if depth == 0 or isinstance(thing, _CLOSED) or id(thing) in instead:
+    if depth == 0 or isinstance(thing, CLOSED) or id(thing) in instead:
         instead.setdefault(id(thing), thing)
         return False
     open_ones.add(id(thing))
     inside = [_search(part, change, dtype, instead, open_ones, depth - 1) for part in _parts(thing)]
     open_ones.remove(id(thing))
-    if not any(inside):
+    if not any(inside) and type(thing) not in (list, dict, set, deque):  # these may be written to
         instead[id(thing)] = thing
     return any(inside)
 
@@ -159,31 +161,64 @@ def to_device(content: Any, device: torch.device, dtype: torch.dtype) -> Any:
     An object in which no tensor is seen is moved by its own method `to`, if it has one.
     """
     with torch.inference_mode(mode=False), torch.no_grad():
-        moved = map_tensors(content, lambda tensor: _ordinary(tensor).to(device), dtype)
-        if moved is content and not isinstance(content, _CLOSED):
+        moved = map_tensors(content, lambda tensor: _ordinary(tensor, device), dtype)
+        if moved is content and not isinstance(content, CLOSED):
             method = getattr(content, "to", None)
             moved = method(device) if callable(method) and not tensors_in(content) else content
     return content if moved is None else moved
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
-    """The tensor without its graph; a copy if inference mode, which bars autograd, made it."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
+def _ordinary(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor without its graph; a copy if inference mode, which bars autograd, made it.
+
+    One that its owner wants derivatives for (collocation points) goes on to require them.
+    """
+    wanted = tensor.requires_grad and tensor.is_leaf
+    plain = tensor.clone() if tensor.is_inference() else tensor.detach()
+    return plain.to(device).detach().requires_grad_(wanted)
+
+
+def wanted_as(other: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor, requiring gradients if the other does; inside torch.func nobody can ask that."""
+    asked = other.requires_grad and not get_interpreter_stack()
+    return tensor.requires_grad_() if asked else tensor
+
+
+def shared(tensor: Tensor) -> Tensor:
+    """A tensor in the same memory, without a graph, that requires gradients if the other does."""
+    return wanted_as(tensor, tensor.detach())
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A tensor in memory of its own, without a graph, that requires gradients as the other does."""
+    return wanted_as(tensor, tensor.detach().clone())
 
 
 def fingerprint(content: Any) -> int:
     """A 32-bit checksum of all tensors of a batch."""
     code = 0
     for tensor in tensors_in(content):
-        plain = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
-        code = zlib.crc32(repr((tuple(tensor.shape), tensor.dtype)).encode(), code)
-        if plain.numel():
-            code = zlib.crc32(plain.view(torch.uint8).numpy().data, code)
+        code = zlib.crc32(repr((_shape(tensor), tensor.dtype)).encode(), code)
+        for part in plain_parts(tensor.detach()):
+            code = _checksum(part, code)
     return code
+
+
+def _checksum(tensor: Tensor, code: int) -> int:
+    entries = tensor.cpu().resolve_conj().resolve_neg().reshape(-1)
+    plain = entries.clone(memory_format=torch.contiguous_format)
+    return zlib.crc32(plain.view(torch.uint8).numpy().data, code) if plain.numel() else code
+
+
+def _shape(tensor: Tensor) -> tuple[Any, ...]:
+    """Its sizes; of a nested tensor, which has none, those of its parts."""
+    if tensor.is_nested:
+        return num_rows(tensor), *(tuple(part.shape) for part in plain_parts(tensor))
+    return tuple(tensor.shape)
 
 
 def describe(content: Any, limit: int = 4) -> str:
     """The shapes and dtypes of a batch in a few words, for messages."""
-    parts = [f"{str(t.dtype)[6:]} {tuple(t.shape)}" for t in tensors_in(content)[:limit]]
+    parts = [f"{str(t.dtype)[6:]} {_shape(t)}" for t in tensors_in(content)[:limit]]
     size = sum(t.element_size() * t.numel() for t in tensors_in(content))
     return f"{type(content).__name__} of {', '.join(parts) or 'no tensors'}, {human(size)}"

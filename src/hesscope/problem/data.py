@@ -159,8 +159,11 @@ def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
     """What can be iterated again and again for batches.
 
     Raises:
-        ValueError: if it can be read only once, or is no data at all.
+        ValueError: if it can be read only once, or is no data at all, or batch_size no size.
     """
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        msg = f"batch_size={batch_size!r}; a batch holds a whole number of examples, one or more."
+        raise ValueError(msg)
     if isinstance(data, (Tensor, np.ndarray)):
         msg = (
             f"data is one array of shape {tuple(data.shape)}; give (inputs, targets), a DataLoader "

@@ -20,6 +20,7 @@ from hesscope.problem.calls import (
     explained,
     refuse_written,
     versions_of,
+    wants_gradients,
 )
 from hesscope.problem.contents import map_tensors
 from hesscope.problem.data import Batch, Batches, seed_generators
@@ -156,13 +157,14 @@ class Evaluation:
             RuntimeError: if torch cannot differentiate the loss.
         """
         with explained():
-            return torch.autograd.grad(
+            found = torch.autograd.grad(
                 loss,
                 self.leaves,
                 create_graph=create_graph,
                 allow_unused=True,
                 materialize_grads=True,
             )
+        return tuple(g.to_dense() if g.is_sparse else g for g in found)
 
     def gradient(self, batch: Batch) -> Tensor:
         """The gradient of the mean loss of one batch, (n,).
@@ -188,7 +190,8 @@ class Evaluation:
         """The user's code on one batch, with copies of the buffers and its own random seed.
 
         Afterwards the modules' plain attributes are what they were, so that every evaluation meets
-        the same model.
+        the same model. A loss that fails for it takes derivatives by its inputs, which training
+        loops ask for beforehand, gets inputs that require them, from then on.
 
         Raises:
             RuntimeError: if the evaluation is over.
@@ -203,6 +206,15 @@ class Evaluation:
         seed_generators(batch.index if seed is None else seed)
         if self._change is not None:
             batch = replace(batch, content=map_tensors(batch.content, self._change))
+        try:
+            return self._called(function, batch)
+        except ValueError as error:
+            if self._handing.differentiates or not wants_gradients(error):
+                raise
+        self._handing.differentiates = True
+        return self._run(function, batch, seed)
+
+    def _called(self, function: Callable[[nn.Module, Any], Any], batch: Batch) -> Any:
         buffers = {name: tensor.clone() for name, tensor in self.model.named_buffers()}
         structure, versions = Structure(self._attributes.modules), versions_of(self.leaves)
         try:
@@ -225,6 +237,7 @@ def evaluating(
     num_items: float,
     handing: Handing,
     others: Sequence[nn.Module],
+    held: Sequence[Any],
     *,
     training: bool,
     rounded: bool = False,
@@ -238,7 +251,7 @@ def evaluating(
         LOCK,
         interrupts.deferred(),
         Turn(point.model) as turn,
-        untouched(point.model, others, training=training, turn=turn) as attributes,
+        untouched(point.model, others, held, training=training, turn=turn) as attributes,
         twice_differentiable(point.model, point.device),
     ):
         leaves, seen = point.entered(rounded=rounded)

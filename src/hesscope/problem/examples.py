@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from hesscope.problem.contents import map_tensors, tensors_in
+from hesscope.problem.contents import map_tensors, tensors_in, wanted_as
+from hesscope.problem.layouts import num_rows, rows
 
 
 def num_examples(content: Any) -> int:
@@ -68,7 +69,7 @@ def _agreed(sizes: Iterator[int]) -> int | None:
 def _sizes(content: Any, *, by_lists: bool, depth: int = 0) -> Iterator[int]:
     """The number of examples in each part of a batch; -1 where there are none to be told apart."""
     if isinstance(content, Tensor):
-        yield len(content) if content.ndim else -1
+        yield num_rows(content)
     elif is_batch_of_graphs(content):
         yield int(content.num_graphs)
     elif hasattr(content, "edge_index"):  # one graph: its nodes are not independent
@@ -79,7 +80,7 @@ def _sizes(content: Any, *, by_lists: bool, depth: int = 0) -> Iterator[int]:
         for part in parts:
             yield from _sizes(part, by_lists=by_lists, depth=depth + 1)
     else:
-        yield from (len(tensor) if tensor.ndim else -1 for tensor in tensors_in(content))
+        yield from map(num_rows, tensors_in(content))
 
 
 def _taken(content: Any, index: slice | Tensor, size: int, by_lists: bool, *, top: bool) -> Any:
@@ -92,7 +93,11 @@ def _taken(content: Any, index: slice | Tensor, size: int, by_lists: bool, *, to
         return type(content)(_taken(part, index, size, by_lists, top=False) for part in content)
     if type(content) is dict:
         return {k: _taken(part, index, size, by_lists, top=False) for k, part in content.items()}
-    return map_tensors(content, lambda tensor: tensor[index])
+    return map_tensors(content, lambda tensor: _rows(tensor, index))
+
+
+def _rows(tensor: Tensor, index: slice | Tensor) -> Tensor:
+    return wanted_as(tensor, rows(tensor.detach(), index))
 
 
 def _entries(entries: Any, index: slice | Tensor) -> Any:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
+from hesscope import rounding
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.items import MOST_BATCHES, fitting, measured, telling
@@ -91,10 +93,10 @@ def _rule(problem: Problem, e: Evaluation, batches: list[Batch], *, several: boo
         why = "is measured by each process for itself, and they have to count alike"
     elif fit:
         why = f"is a mean over any of: {'; '.join(rule.words for rule in fit)}, as far as measured"
+    elif random := _draws(e, batches[0]):
+        why = random
     elif losses:
-        why = (
-            f"is no mean over any of: {'; '.join(rule.words for rule in rules)} (it may be random)"
-        )
+        why = f"is no mean over any of: {'; '.join(rule.words for rule in rules)}"
     msg = (
         f"{type(problem.model).__name__} computes its own loss, and there are "
         "several batches to be weighed by what it averages over, but the loss of "
@@ -103,6 +105,18 @@ def _rule(problem: Problem, e: Evaluation, batches: list[Batch], *, several: boo
         "that cannot be cut, such as that of a contrastive loss."
     )
     raise ValueError(msg)
+
+
+def _draws(e: Evaluation, batch: Batch) -> str:
+    """That a loss is random, in words; nothing where it is not."""
+    one, other = (float(e.loss(batch, seed=seed).detach()) for seed in (1, 2))
+    if abs(one - other) <= rounding.half_the_digits(torch.float32) * max(abs(one), abs(other)):
+        return ""
+    return (
+        f"is another one under each random seed ({one:.6g}, {other:.6g}): the model draws random "
+        "numbers in evaluation mode, such as masks or noise (hand them over with the batch, if it "
+        "takes them), so that nothing can be measured"
+    )
 
 
 def _agree(problem: Problem, rules: list[Rule]) -> bool:

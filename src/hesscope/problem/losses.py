@@ -368,6 +368,18 @@ def _name_and_options(loss_fn: LossFunction) -> tuple[str, dict[str, Any]]:
     return (name, options) if getattr(F, name, None) is function else ("", {})
 
 
+def options_of(loss_fn: Any) -> dict[str, Any]:
+    """The options of a loss: attributes of a module, keywords of a partial.
+
+    >>> options_of(nn.CrossEntropyLoss(ignore_index=255))["ignore_index"]
+    255
+    """
+    if isinstance(loss_fn, functools.partial):
+        return dict(loss_fn.keywords)
+    names = ("weight", "ignore_index") if isinstance(loss_fn, nn.Module) else ()
+    return {name: getattr(loss_fn, name) for name in names if hasattr(loss_fn, name)}
+
+
 def known_loss(problem: Problem, operator: str) -> OutputLoss:
     """The problem's loss as a function of the outputs.
 

@@ -88,6 +88,18 @@ def _next_word(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
     return words and (words[0][:, :, :-1], words[1][:, 1:])
 
 
+def _each_pixel(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
+    if logits.ndim != 4 or labels.ndim != 3 or labels.is_floating_point():
+        return None
+    pictures = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    return _classes(pictures, labels)
+
+
+def _binary_by_example(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The logistic loss, summed over the labels of an example, mean over examples."""
+    return F.binary_cross_entropy_with_logits(outputs, targets) * targets.shape[1]
+
+
 def _values(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor] | None:
     if logits.ndim == labels.ndim + 1 and logits.shape[-1] == 1:
         logits = logits.squeeze(-1)
@@ -105,6 +117,7 @@ FORMS = (
             ("", f"labels other than {ignored}", _classes),
             (" of words", f"labels other than {ignored}", _each_word),
             (" of the next words", f"labels other than {ignored}, without each first", _next_word),
+            (" of pixels, logits interpolated", f"labels other than {ignored}", _each_pixel),
         )
     ),
     Form("mse_loss of logits and labels", "examples", F.mse_loss, _values),
@@ -112,6 +125,12 @@ FORMS = (
         "binary_cross_entropy_with_logits of logits and labels",
         "examples",
         F.binary_cross_entropy_with_logits,
+        _values,
+    ),
+    Form(
+        "binary_cross_entropy_with_logits of logits and labels, summed over labels",
+        "examples",
+        _binary_by_example,
         _values,
     ),
 )

@@ -64,8 +64,9 @@ class Layout:
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """The entries of all tensors in one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    """The entries of all tensors in one vector; sparse ones are made dense."""
+    dense = (tensor.to_dense() if tensor.is_sparse else tensor for tensor in tensors)
+    return torch.cat([tensor.reshape(-1) for tensor in dense])
 
 
 def finite_vector(
@@ -103,7 +104,7 @@ def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tenso
     Raises:
         ValueError: if nothing trainable is selected; the message names the reason.
     """
-    _refuse_unusable(named)
+    _refuse_without_values(named)
     trainable = {name: tensor for name, tensor in named.items() if tensor.requires_grad}
     if not trainable:
         raise ValueError(_why_nothing_is_trainable(named))
@@ -120,6 +121,7 @@ def select(named: Mapping[str, Tensor], selection: Selection) -> dict[str, Tenso
             "`model.named_parameters()` lists all of them."
         )
         raise ValueError(msg)
+    _refuse_complex(chosen, len(trainable))
     _refuse_mixed(chosen)
     return chosen
 
@@ -205,23 +207,54 @@ def _refuse_mixed(chosen: Mapping[str, Tensor]) -> None:
         raise ValueError(msg)
 
 
-def _refuse_unusable(named: Mapping[str, Tensor]) -> None:
-    """Refuses parameters that no derivative can be taken of.
+def refuse_compiled(model: nn.Module, names: Sequence[str]) -> None:
+    """Refuses parameters that live in compiled code, where no others can stand in their place.
 
     Raises:
-        ValueError: if one has no values, is complex, or was made in inference mode.
+        ValueError: if one of these names is that of a parameter of a TorchScript module.
+    """
+    for path, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            continue
+        inside = [name for name in names if not path or name.startswith(f"{path}.")]
+        if inside:
+            msg = (
+                f"parameter {inside[0]} belongs to {path or 'a model'} in TorchScript "
+                "(torch.jit.script or trace), whose code uses its own parameters and no others. "
+                "Measure the Python model that it was compiled from, with these weights "
+                "(model.load_state_dict(scripted.state_dict())), or leave its parameters out with "
+                "`params`."
+            )
+            raise ValueError(msg)
+
+
+def _refuse_complex(chosen: Mapping[str, Tensor], num: int) -> None:
+    """Refuses complex parameters in theta; others may be.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for name, tensor in chosen.items():
+        if tensor.is_complex():
+            msg = (
+                f"parameter {name} is complex ({tensor.dtype}); hesscope needs real parameters. "
+                "Store real and imaginary part as two real tensors (torch.view_as_real)."
+            )
+            msg += " Or leave it out with `params`." if num > 1 else ""
+            raise ValueError(msg)
+
+
+def _refuse_without_values(named: Mapping[str, Tensor]) -> None:
+    """Refuses parameters of which no derivative can be taken.
+
+    Raises:
+        ValueError: if one has no values, or was made in inference mode.
     """
     for name, tensor in named.items():
         if isinstance(tensor, nn.parameter.UninitializedParameter) or tensor.is_meta:
             msg = (
                 f"parameter {name} has no values yet (a lazy module, or the meta device). Call the "
                 "model once on a batch, or load its weights."
-            )
-            raise ValueError(msg)
-        if tensor.requires_grad and tensor.is_complex():
-            msg = (
-                f"parameter {name} is complex ({tensor.dtype}); hesscope needs real parameters. "
-                "Store real and imaginary part as two real tensors (torch.view_as_real)."
             )
             raise ValueError(msg)
         if tensor.is_inference():

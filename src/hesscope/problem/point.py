@@ -56,12 +56,13 @@ class Point:
     def entered(self, *, rounded: bool = False) -> tuple[list[Tensor], dict[str, Tensor]]:
         """The leaves that are differentiated, and what the model sees in the place of its tensors.
 
-        Gradients are asked for of the leaves and of no other parameter of the model. What the model
-        holds in half precision it sees in float32, or, if `rounded`, as it holds it.
+        Gradients are asked for of the leaves. Parameters outside of theta go on to require them if
+        they did: the loss may look there, or differentiate them itself. What the model holds in
+        half precision it sees in float32, or, if `rounded`, as it holds it.
         """
         own, inside = dict(self.model.named_parameters()), set(self.layout.names)
-        for name, parameter in own.items():
-            wanted = name in inside and name not in self.substitutes
+        for name in self.layout.names:
+            parameter, wanted = own[name], name not in self.substitutes
             if parameter.requires_grad is not wanted:
                 parameter.requires_grad_(wanted)
         if self.half is None:
@@ -69,7 +70,8 @@ class Point:
         seen = dict(self.substitutes)
         for name, tensor in [*own.items(), *self.model.named_buffers()]:
             if tensor.dtype in HALF and name not in seen:
-                seen[name] = tensor.detach().float().requires_grad_(name in inside)
+                wanted = name in inside or tensor.requires_grad
+                seen[name] = tensor.detach().float().requires_grad_(wanted)
         leaves = [seen.get(name, own[name]) for name in self.layout.names]
         if rounded:  # the derivative passes through the rounding
             tensors = {**own, **dict(self.model.named_buffers())}
@@ -138,9 +140,12 @@ class Point:
         """The same point in float64: copies of all parameters and buffers."""
         own = [*self.model.named_parameters(), *self.model.named_buffers()]
         with torch.inference_mode(mode=False):
-            tensors = {n: double(self.substitutes.get(n, t)).clone() for n, t in own}
-            for name in self.layout.names:
-                tensors[name].requires_grad_()
+            seen = {name: self.substitutes.get(name, tensor) for name, tensor in own}
+            inside = set(self.layout.names)
+            tensors = {
+                name: double(tensor).clone().requires_grad_(name in inside or tensor.requires_grad)
+                for name, tensor in seen.items()
+            }
         return replace(self, dtype=torch.float64, substitutes=tensors, half=None)
 
     def write(self, theta: Tensor) -> None:
@@ -164,7 +169,9 @@ class Point:
 
 
 def double(tensor: Tensor) -> Tensor:
-    """The tensor without its graph, in float64 if it is a floating one."""
+    """The tensor without its graph, in float64 or complex128 if it is a floating one."""
+    if tensor.is_complex():
+        return tensor.detach().to(torch.complex128)
     return tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
 
 

@@ -141,13 +141,16 @@ class Lifted(Noting):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+_TENSORS = ("FloatTensor", "HalfTensor", "BFloat16Tensor")  # names of types, of old
 _CASTS = {"float", "half", "bfloat16"}
 _AS_IT_IS = {"__get__", "__set__", "view", "is_floating_point", "register_hook", "grad"}
 
 
 def _wide(value: Any) -> Any:
     is_dtype = isinstance(value, torch.dtype) and value.is_floating_point
-    return torch.float64 if is_dtype else value
+    is_name = isinstance(value, str) and value.endswith(_TENSORS)
+    is_class = getattr(value, "__name__", "") in _TENSORS and not isinstance(value, Tensor)
+    return torch.float64 if is_dtype or is_name or is_class else value
 
 
 def _mixed(values: list[Any]) -> bool:

@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem import adapters
-from hesscope.problem.attributes import modules_behind
-from hesscope.problem.contents import map_tensors
+from hesscope.problem.attributes import can_change
+from hesscope.problem.behind import modules_in, reached_by
+from hesscope.problem.contents import map_tensors, wanted_as
 from hesscope.problem.data import DEFAULT_CACHE, Batches
 from hesscope.problem.evaluation import Closure, Evaluation, Predict, evaluating
 from hesscope.problem.examples import num_examples
-from hesscope.problem.handing import Handing
+from hesscope.problem.handing import Handing, on_a_copy
 from hesscope.problem.inference import inferred
 from hesscope.problem.items import Count, Counting
 from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
-from hesscope.problem.parameters import Layout, Selection, exactly
+from hesscope.problem.parameters import Layout, Selection, exactly, refuse_compiled
 from hesscope.problem.point import Point, double
 from hesscope.problem.precision import Computed
 from hesscope.problem.rules import WHOLE_BATCH, Counted
@@ -215,10 +216,11 @@ class Problem:
         inner, self.unwrapped = adapters.unwrap(model)
         with LOCK:  # else another thread's copy in float64 may stand in the model just now
             self.point = Point.of(inner, params)
+        refuse_compiled(inner, self.point.layout.names)
         self.training, self._closure = training, closure
-        own = set(inner.modules())
-        behind = dict.fromkeys(modules_behind(closure))
-        self._others = tuple(module for module in behind if module not in own)
+        own, behind = set(inner.modules()), reached_by(closure)
+        self._others = tuple(module for module in modules_in(behind) if module not in own)
+        self._held = tuple(thing for thing in behind if can_change(thing))
         self._handing = Handing()
         self.inferred = ()
         self.why_no_outputs = "it was made from a closure or a function"
@@ -227,7 +229,7 @@ class Problem:
                 data,
                 device=self.device,
                 dtype=self.dtype,
-                count_of=counting.count_of,
+                count_of=on_a_copy(counting.count_of, self.counted.name),
                 whole=counting.whole,
                 **reading,
             )
@@ -360,7 +362,7 @@ class Problem:
             other._closure = lambda model, content: loss_fn(*predict(model, content))
         if contents is None:
             return other
-        return other.with_batches([map_tensors(content, double) for content in contents])
+        return other.with_batches([map_tensors(content, _in_double) for content in contents])
 
     def _standing_at(self, point: Point) -> Problem:
         other = copy.copy(self)
@@ -489,6 +491,7 @@ class Problem:
             self._num_items,
             self._handing,
             self._others,
+            self._held,
             training=self.training,
             rounded=rounded,
         )
@@ -521,3 +524,7 @@ class Problem:
             f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )
+
+
+def _in_double(tensor: Tensor) -> Tensor:
+    return wanted_as(tensor, double(tensor))

@@ -44,13 +44,16 @@ def rules_for(counted: Counted, content: Any) -> list[Rule]:
     return [*_of_labels(_labels_in(counted, content)), EXAMPLES]
 
 
-def all_rules_for(counted: Counted, content: Any, weight: Any) -> list[Rule]:
+def all_rules_for(
+    counted: Counted, content: Any, weight: Any, ignored: int = IGNORED
+) -> list[Rule]:
     """Those, and masks, lengths and class weights, if there are any; the last tensor first."""
     found: list[Rule] = []
     for place in reversed(list(_whole_numbers(counted.of(content), counted.name, ()))):
         if isinstance(weight, Tensor):
-            found.append(_of_weights(weight, place))
-        found += _of_labels([place])
+            found.append(_of_weights(weight, place, ignored))
+        for index in dict.fromkeys((IGNORED, ignored)):
+            found += _of_labels([place], index)
         for form, count in _OTHER_FORMS:
             found += [_of_form(form, count, place, shift) for shift in _shifts(place)]
     return [*found, EXAMPLES]
@@ -77,16 +80,15 @@ def _shifts(place: _Place) -> tuple[bool, ...]:
     return (False, True) if place.tensor.ndim > 1 else (False,)
 
 
-def _of_labels(places: Iterable[_Place]) -> Iterator[Rule]:
+def _of_labels(places: Iterable[_Place], ignored: int = IGNORED) -> Iterator[Rule]:
+    def are_targets(tensor: Tensor) -> Tensor:
+        return (tensor != ignored).sum()
+
     for place in places:
         for shift in _shifts(place):
-            rule = _of_form(f"({{}} != {IGNORED}).sum()", _are_targets, place, shift)
+            rule = _of_form(f"({{}} != {ignored}).sum()", are_targets, place, shift)
             without = ", without the first of each" if shift else ""
-            yield replace(rule, words=f"{place.code} other than {IGNORED}{without}")
-
-
-def _are_targets(tensor: Tensor) -> Tensor:
-    return (tensor != IGNORED).sum()
+            yield replace(rule, words=f"{place.code} other than {ignored}{without}")
 
 
 _OTHER_FORMS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
@@ -105,12 +107,14 @@ def _of_form(form: str, count: Callable[[Tensor], Tensor], place: _Place, shift:
     return Rule(code, code, of)
 
 
-def _of_weights(weight: Tensor, place: _Place) -> Rule:
+def _of_weights(weight: Tensor, place: _Place, ignored: int) -> Rule:
     def of(argument: Any) -> float:
         labels = place.within(argument)
-        return float(weight.double().to(labels.device)[labels[labels != IGNORED]].sum())
+        return float(weight.double().to(labels.device)[labels[labels != ignored]].sum())
 
-    code = f"loss_fn.weight[{place.code}].sum()"
+    some = bool((place.tensor == ignored).any())
+    labels = f"{place.code}[{place.code} != {ignored}]" if some else place.code
+    code = f"loss_fn.weight[{labels}].sum()"
     return Rule(code, code, of, weighs=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def drawn(batches: Batches, num: int, seed: int) -> list[Any]:
             batch cannot be told apart.
     """
     sizes = [1 if batches.whole else num_examples(batch.content) for batch in batches]
-    if not 1 <= num <= sum(sizes):
+    if not isinstance(num, Integral) or not 1 <= num <= sum(sizes):
         msg = f"num={num}: the data holds {sum(sizes)} examples; draw between 1 and that many."
         raise ValueError(msg)
     generator = torch.Generator().manual_seed(probes.key(seed, "subsample"))

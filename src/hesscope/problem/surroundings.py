@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesscope.problem.attributes import Attributes
 from hesscope.problem.data import preserved_rng
+from hesscope.problem.layouts import same
 from hesscope.problem.turns import LOCK, Turn
 from hesscope.system import interrupts
 
@@ -76,6 +78,7 @@ def _cudnn_off() -> Iterator[None]:
 def untouched(
     model: nn.Module,
     others: Sequence[nn.Module] = (),
+    held: Sequence[Any] = (),
     *,
     training: bool,
     turn: Turn | None = None,
@@ -84,14 +87,15 @@ def untouched(
 
     Restored bit for bit, also when an exception passes: parameters, buffers, `.grad`, training
     flags, plain attributes and the random number generators. Other modules that the loss runs keep
-    their mode inside, and get back buffers, flags and attributes. `.grad` is not even read where
+    their mode inside, and get back buffers, flags and attributes; what else it holds, its content.
+    `.grad` is not even read where
     there are other threads: one of them may be in a backward pass, which runs without Python's
     lock, and torch then counts references wrong. Yields the attributes, for whoever runs the model
     several times.
     """
     alone = turn is None or turn.alone
     modules = [*model.modules(), *others]
-    attributes = Attributes(modules)
+    attributes = Attributes(modules, held)
     flags = [(module, module.training) for module in modules]
     parameters = [
         (p, p.detach().clone(), p.grad if alone else None, p.requires_grad)
@@ -127,11 +131,7 @@ def untouched(
 
 def _restore(tensor: Tensor, value: Tensor) -> None:
     """Writes `value` back only where something has changed, so that kept graphs stay valid."""
-    same = torch.equal(tensor.detach(), value) or (
-        tensor.is_floating_point()
-        and bool(((tensor.detach() == value) | (tensor.detach().isnan() & value.isnan())).all())
-    )
-    if not same:
+    if not same(tensor, value):
         with torch.no_grad():
             tensor.copy_(value)
 
@@ -145,7 +145,11 @@ def calls_of(model: nn.Module) -> Iterator[list[str]]:
         calls.append(type(module).__name__)
 
     with interrupts.deferred():
-        handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+        handles = [
+            module.register_forward_pre_hook(note)
+            for module in model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)  # which takes no hooks
+        ]
         try:
             yield calls
         finally:

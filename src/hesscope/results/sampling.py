@@ -85,6 +85,7 @@ class SamplingError(Result):
     num_matvecs: int
     shares: Shares | None = None
     notes: tuple[str, ...] = ()
+    unit: str = "examples"  # what `num_examples` counts: also items, or batches never cut
 
     def __len__(self) -> int:
         return len(self.eigenvalues)
@@ -173,7 +174,7 @@ class SamplingError(Result):
 
     def __str__(self) -> str:
         lines = [
-            f"data error of {len(self)} eigenvalues, {self.num_examples:g} examples in "
+            f"data error of {len(self)} eigenvalues, {self.num_examples:g} {self.unit} in "
             f"{self.num_parts} parts, {self.num_matvecs} matvecs",
             f"{'':>3}  {'on this data':<24}{'bias':>10}  {'in the population (95 %)':<26}"
             f"{'for ± 5 %':>10}  mixing",

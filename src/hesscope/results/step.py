@@ -34,6 +34,7 @@ class Step(Result):
     fixed_length: bool = False  # steps do not shrink with the gradient; the limit is that of now
     running_statistics: bool = False  # normalises as in evaluation, unlike in training
     source: str = ""
+    uphill: str = ""  # why a step that climbs to first order does
     unknown: str = ""  # why `factor` is NaN, in words that follow "what repeated steps can bear"
 
     @property

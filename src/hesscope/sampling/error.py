@@ -13,7 +13,14 @@ from hesscope.curvature.hessian import Hessian
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import SamplingError
 from hesscope.results.spectrum import Eigenpairs
-from hesscope.sampling.parts import examples_in, parts_of, products_of, random_sign
+from hesscope.sampling.parts import (
+    Unit,
+    num_units,
+    parts_of,
+    products_of,
+    random_sign,
+    unit_of,
+)
 from hesscope.sampling.shares import curvature_shares
 from hesscope.system import collectives, progress
 
@@ -86,6 +93,7 @@ def sampling_error(
         num_matvecs=(1 + depth) * len(pairs),
         shares=curvature_shares(problem, V) if shares else None,
         notes=_notes(m),
+        unit=m.unit,
     )
 
 
@@ -99,6 +107,7 @@ class _Moments:
     combination: Tensor  # (n, k) random combination of those columns, with that covariance
     num_parts: int
     num_examples: float
+    unit: Unit
     serial: float  # correlation of v'H_b v for the first v between neighbouring parts
 
 
@@ -106,7 +115,7 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
     k = V.shape[1]
     first, cross, second = torch.zeros(3, k, k, dtype=torch.float64, device=V.device).unbind()
     rest, combination = torch.zeros_like(first[0]), torch.zeros_like(V)
-    weights, num_parts, num_examples = 0.0, 0.0, 0.0
+    weights, num_parts = 0.0, 0.0
     along: list[float] = []
     with problem.evaluation() as e:
         for part in parts_of(problem, e):
@@ -119,7 +128,6 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
             C = C.double()
             first, cross, second = first + w * C, cross + w**2 * C, second + w**2 * C**2
             weights, num_parts = weights + w**2, num_parts + 1
-            num_examples += examples_in(part)
             along.append(float(C[0, 0]))
             progress.report("data error: parts", int(num_parts))
     mean, cross, second, rest = map(collectives.sum_over_processes, (first, cross, second, rest))
@@ -132,7 +140,8 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
         rest=bessel * rest,
         combination=collectives.sum_over_processes(combination),
         num_parts=int(num_parts),
-        num_examples=collectives.sum_of_number(num_examples),
+        num_examples=num_units(problem),
+        unit=unit_of(problem),
         serial=_serial_correlation(along),
     )
 

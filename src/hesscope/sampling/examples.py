@@ -12,7 +12,7 @@ from hesscope.curvature.gauss_newton import GaussNewton
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
-from hesscope.sampling.parts import examples_in
+from hesscope.sampling.parts import examples_in, unit_of
 from hesscope.system import collectives
 from hesscope.system.memory import available_bytes, human
 
@@ -152,3 +152,11 @@ def _refuse_coupled(problem: Problem) -> None:
                 "is no curvature of a single one; look at the model in evaluation mode."
             )
             raise ValueError(msg)
+    unit = unit_of(problem)
+    if unit != "examples":
+        msg = (
+            f"the data is made of {unit}: the loss of a batch is not the mean of those of its "
+            "examples, so that there is no curvature of a single one. Sequences with time first "
+            "want the examples on the first axis (batch_first=True)."
+        )
+        raise ValueError(msg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,14 +42,55 @@ def parts_of(problem: Problem, e: Evaluation) -> Iterator[Batch]:
     (32, [2.0, 3.0])
     """
     pieces = -(-PARTS // len(problem.batches))
-    cuts = pieces > 1 and _adds_up(problem, e)
+    cuts = pieces > 1 and unit_in(problem, e) == "examples"
     for batch in problem.batches:
         yield from _cut(problem, batch, pieces) if cuts else [batch]
 
 
-def _adds_up(problem: Problem, e: Evaluation) -> bool:
-    """Whether the loss of the first batch is the mean of those of two parts; two forward passes."""
+Unit = Literal["examples", "items", "batches"]
+
+
+def unit_of(problem: Problem) -> Unit:
+    """What the data is made of, as one draw is independent of the next; three forward passes.
+
+    Examples; items, as `count` counts them, where examples cannot be told apart; batches, where
+    each is one item (count=1), or the loss of the first is not the mean of those of its parts: it
+    couples its examples, or they do not lie on the first axis.
+
+    >>> import torch, hesscope as hs
+    >>> data = [(torch.ones(4, 1), torch.zeros(4, 1))]
+    >>> unit_of(hs.Problem(torch.nn.Linear(1, 1), torch.nn.MSELoss(), data, count=1))
+    'batches'
+    """
+    with problem.evaluation() as e:
+        return unit_in(problem, e)
+
+
+def unit_in(problem: Problem, e: Evaluation) -> Unit:
+    """The same, in an evaluation that is under way."""
     batch = next(iter(problem.batches))
+    if batch.whole:
+        return "batches"
+    try:
+        size = num_examples(batch.content)
+    except ValueError:  # they cannot be told apart
+        return "items"
+    return "examples" if size == 1 or _adds_up(problem, e, batch) else "batches"
+
+
+def num_units(problem: Problem) -> float:
+    """How many of these the data holds, in all processes together."""
+    unit = unit_of(problem)
+    sizes = {
+        "examples": examples_in,
+        "items": lambda batch: batch.count,
+        "batches": lambda _: 1.0,
+    }
+    return collectives.sum_of_number(sum(map(sizes[unit], problem.batches)))
+
+
+def _adds_up(problem: Problem, e: Evaluation, batch: Batch) -> bool:
+    """Whether the loss of a batch is the mean of those of two parts; three forward passes."""
     halves = list(_cut(problem, batch, 2))
     counts = [half.count for half in halves]
     if len(halves) < 2 or abs(sum(counts) - batch.count) > 1e-5 * batch.count:

@@ -107,6 +107,25 @@ def why_unknown(optimizer: Optimizer) -> str:
     return ""
 
 
+def why_uphill(optimizer: Optimizer) -> str:
+    """What may turn a step against its own gradient: the sign, what came before, weight decay.
+
+    >>> import torch
+    >>> w = [torch.nn.Parameter(torch.zeros(2))]
+    >>> why_uphill(torch.optim.SGD(w, lr=0.1, maximize=True))
+    'maximize=True asks for it'
+    """
+    optimizer = unwrapped(optimizer)
+    groups = _groups(optimizer)
+    if any(group.get("maximize") for group in groups):
+        return "maximize=True asks for it"
+    causes = ["earlier gradients"] if optimizer.state else []
+    if any(group.get("weight_decay") for group in groups):
+        causes.append("weight decay")
+    what = " or ".join(causes) or f"the rule of {type(optimizer).__name__}"
+    return f"it comes from {what}, not from this gradient"
+
+
 def _of_no_kind(optimizer: Optimizer) -> str:
     name, parent = type(optimizer).__name__, parent_of(optimizer)
     if parent is not None:
