@@ -3,13 +3,16 @@
     python benchmarks/monitor.py follow [--steps 600]   # λmax at each check, beside the truth
     python benchmarks/monitor.py overhead [--seconds 20]  # the share of the time that checks take
     python benchmarks/monitor.py edge [--seeds 3] [--steps 8000] [--rates .1 .2 .3 .4]
+    python benchmarks/monitor.py muon [--seeds 2]
 
 `follow`: the products of λmax itself, besides those along gradient and step that it makes use of.
 An MLP on the digits with momentum, the same with Adam, and a GPT-2 of two layers with AdamW; the
 truth is `hs.eigsh` from a random start at tol 1e-6. `overhead`: models with steps of about 1 ms and
 1 s. `edge`: Cohen et al. 2021, full-batch gradient descent on a tanh MLP 49-20-20-10
 with MSE on 1,000 images pooled to 7x7 (those of the paper of Sagun et al. in papers/data): η λmax
-should settle at 2.
+should settle at 2. `muon`: a tanh network 49-20-10 on 200 of these images, full batch: the harmonic
+mean of lr over its limit for the ball of its steps, and the mean of d·Hd/2 over that of -g·d along
+the steps themselves, which is 1 where the loss rests.
 """
 
 from __future__ import annotations
@@ -192,13 +195,52 @@ def edge(options: argparse.Namespace) -> None:
         options.json.write_text(json.dumps(found, indent=1))
 
 
+def muon(options: argparse.Namespace) -> None:
+    """Where Muon hovers: by the sharpest member of its ball, and along its own steps."""
+    from sagun import data
+    from sagun.settings import Digits
+
+    X, y = data.digits(options.data or data.DEFAULT, Digits(pool=4, examples=1000))
+    inputs = X.float()[:200]
+    inputs = (inputs - inputs.mean()) / inputs.std()
+    targets = one_hot(y.long(), 10).float()[:200]
+    keys = ["loss", "stability", "update_curvature", "update_norm", "predicted_change"]
+    for momentum in (0.0, 0.95):
+        for lr in (0.02, 0.05):
+            for seed in range(options.seeds):
+                torch.manual_seed(seed)
+                model = nn.Sequential(
+                    nn.Linear(49, 20, bias=False), nn.Tanh(), nn.Linear(20, 10, bias=False)
+                )
+                optimizer = torch.optim.Muon(
+                    model.parameters(), lr=lr, momentum=momentum, weight_decay=0.0
+                )
+                problem = hs.Problem(model, _half_squares, (inputs, targets))
+                monitor = hs.Monitor(problem, optimizer, every=7, quantities=keys)
+                for _ in range(900):  # 7 is odd: both phases of an oscillation are seen
+                    optimizer.zero_grad()
+                    _half_squares(model(inputs), targets).backward()
+                    optimizer.step()
+                monitor.close()
+                late = monitor.history[600:]
+                over = late["sharpness_over_limit"].values
+                bend = late["update_curvature"].values * late["update_norm"].values ** 2 / 2
+                slope = bend - late["predicted_change"].values
+                print(
+                    f"momentum {momentum} lr {lr} seed {seed}: lr over its limit, harmonic mean "
+                    f"{float(1 / (1 / over).mean()):.3f}; along its steps "
+                    f"{float(bend.mean() / slope.mean()):.3f}; loss {late['loss'].last:.3g}",
+                    flush=True,
+                )
+
+
 def _half_squares(outputs: Tensor, targets: Tensor) -> Tensor:
     """Half the squared distance of an example, in the mean, as in the paper."""
     return (outputs - targets).square().sum(1).mean() / 2
 
 
 def main() -> None:
-    """Reads the command line and runs one of the three."""
+    """Reads the command line and runs one of the four."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("follow", help=follow.__doc__)
@@ -216,6 +258,10 @@ def main() -> None:
     one.add_argument("--data", type=Path)
     one.add_argument("--json", type=Path)
     one.set_defaults(run=edge)
+    one = commands.add_parser("muon", help=muon.__doc__)
+    one.add_argument("--seeds", type=int, default=2)
+    one.add_argument("--data", type=Path)
+    one.set_defaults(run=muon)
     options = parser.parse_args()
     options.run(options)
 

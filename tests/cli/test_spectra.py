@@ -68,6 +68,8 @@ def test_a_series_is_told_saved_and_goes_on(
     ax = hs.plots.eigenvalues_over_checkpoints(history)
     assert len(ax.lines) == 2
     assert [text.get_text()[:2] for text in ax.texts] == ["0.", "0."]
+    with pytest.raises(ValueError, match="no spectra of checkpoints"):
+        hs.plots.eigenvalues_over_checkpoints(hs.History.of({"loss": {0: 1.0}}))
 
 
 @pytest.mark.parametrize(

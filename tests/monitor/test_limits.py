@@ -120,6 +120,22 @@ def test_steps_of_a_ball_have_a_limit_of_their_own() -> None:
     assert bool(g.any())
 
 
+def test_in_one_dimension_steps_of_fixed_length_hover_at_their_limit() -> None:
+    """x goes to and fro between a and a - lr: 2/(1/r₁ + 1/r₂) = 1 for both phases, whatever a."""
+    model = nn.Linear(1, 1, bias=False).double()
+    data = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
+    optimizer = torch.optim.Muon(model.parameters(), lr=0.03, momentum=0.0, weight_decay=0.0)
+    problem = hs.Problem(model, nn.MSELoss(), data)
+    with hs.Monitor(problem, optimizer, every=1, quantities=["stability"]) as monitor:
+        for _ in range(100):
+            optimizer.zero_grad()
+            mse_loss(model(data[0]), data[1]).backward()
+            optimizer.step()
+    over = monitor.history["sharpness_over_limit"].values[-10:]
+    assert float((1 / over).mean()) == pytest.approx(1.0, abs=0.02)
+    assert float(over.max()) > 1.05  # each phase by itself tells something else
+
+
 def test_the_step_lies_in_the_outliers_where_the_gradient_does() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -18,8 +18,8 @@ def add_postmortem_arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="+",
         metavar="CKPTS TARGET",
-        help="files, patterns or folders of checkpoints, the step being the last number of each "
-        "name, and then the target; or nothing but the folder of a run (Monitor's to=)",
+        help="files, patterns or folders of checkpoints, with the step in each name "
+        "and then the target; or nothing but the folder of a run (Monitor's to=)",
     )
     parser.add_argument(
         "--optimizer",

@@ -131,13 +131,14 @@ def _on_a_ball(look: Look, optimizer: Optimizer) -> dict[str, Any]:
         look.problem,
         optimizer,
         look.of(gradient),
+        look.of(direction).d,
         max_matvecs=max(look.question.spending.preconditioned, 4),
     )
     look.spend(found.num_matvecs)
     return {
         "lr": max(float(group["lr"]) for group in optimizer.param_groups),
         "factor": 2 * found.dual_norm,
-        "sharpness": found.sharpness,
+        "sharpness": found.length * found.sharpness,
         "formula": "2 g·d/max d·Hd",
         "optimizer": type(optimizer).__name__,
         "fixed_length": True,

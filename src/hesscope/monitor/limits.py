@@ -73,7 +73,8 @@ def on_a_ball(look: Check) -> dict[str, float]:
     d runs over the ball of its steps. `step_sharpness` is lr max d·Hd / g·d(g), of which the limit
     is 2; the gradient is that of the probe data.
     """
-    found = ball_sharpness(look.problem, look.optimizer, look.of(gradients.gradient))
+    g, d = look.of(gradients.gradient), look.of(next_step)
+    found = ball_sharpness(look.problem, look.optimizer, g, d)
     look.spend(found.num_matvecs)
     rate = max(float(group["lr"]) for group in look.optimizer.param_groups)
     over = rate / found.lr_limit if found.lr_limit > 0 else math.inf

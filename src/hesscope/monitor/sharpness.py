@@ -28,8 +28,8 @@ WIDTH = 0.02  # of the value: a certificate ends where nothing is left further a
 PRODUCTS = 12  # of a look without a certificate, at most
 CERTIFIED_PRODUCTS = 60  # of one with
 PERIOD = 10  # looks from one certificate to the next
-PAUSE = 4  # looks that are at least between two, however much has changed
-MOVED, TURNED = 0.1, 0.9  # a change of the value, and an overlap, that ask for a certificate
+PAUSE = 4  # looks that are at least between two, however much has turned
+TURNED = 0.9  # an overlap with the last vector below which a certificate is asked for
 
 Products = Sequence[tuple[Tensor, Tensor]]  # vectors v and Av, (n,) each
 
@@ -106,7 +106,7 @@ class Tracker:
         for v, product in known:
             space.add(v.to(A.dtype), product.to(A.dtype) / unit)
         found = _followed(space, last, SETTLED)
-        if _is_due(found, last):
+        if _is_due(found):
             found = self._proven(A, _followed(space, last, PROVEN))
         return _in_units(found, unit)
 
@@ -204,8 +204,6 @@ def _in_units(top: Top, unit: float) -> Top:
     )
 
 
-def _is_due(found: Top, last: Top) -> bool:
+def _is_due(found: Top) -> bool:
     """Whether it is time for a proof that nothing lies above what is followed."""
-    changed = abs(found.value - last.value) > MOVED * abs(last.value)
-    turned = not found.overlap >= TURNED
-    return found.age >= PERIOD or (found.age > PAUSE and (changed or turned))
+    return found.age >= PERIOD or (found.age > PAUSE and not found.overlap >= TURNED)

@@ -122,7 +122,8 @@ def listed(history: History) -> str:
     k = len(next(iter(spectra.values())).eigenvalues)
     spent = sum(one.num_matvecs for one in spectra.values())
     certified = sum(one.certificate.complete for one in spectra.values())
-    lines = [f"{len(spectra)} checkpoints, {k} eigenvalues each, {spent} matvecs"]
+    several = "s" if len(spectra) > 1 else ""
+    lines = [f"{len(spectra)} checkpoint{several}, {k} eigenvalues each, {spent} matvecs"]
     width = max(len(str(step)) for step in spectra)
     lines += [f"  {step:>{width}}  {one}" for step, one in spectra.items()]
     lines.append(f"  nothing was skipped among these at {certified} of {len(spectra)}, certified")
