@@ -154,3 +154,16 @@ def test_what_the_loss_divides_by_is_named_where_measurement_finds_it():
         "not_a_mean",
         "count=lambda targets: (targets != -100).sum().",
     )
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_loss_that_singles_an_example_out_is_not_taken_for_time_first(columns):
+    """One column is no second axis along which anything was averaged."""
+    torch.manual_seed(0)
+    problem = hs.Problem.from_closure(
+        nn.Linear(columns, 1).double(),
+        lambda model, batch: model(batch[0]).square().mean() + model(batch[0])[0].sin().mean(),
+        [(torch.randn(12, columns).double(),)],
+    )
+    notes = [note.name for note in hs.check_problem(problem).findings]
+    assert notes == ["not_a_mean"]

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from hesscope.checks.coupling import Call, coupling_module
 from hesscope.checks.differences import direction
 from hesscope.checks.repeatable import close
@@ -138,8 +140,10 @@ def _expected(batch: Batch, one: Batch, two: Batch, cut: Measured) -> float:
 def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
     """Whether the loss is a mean over cuts along the second axis: sequences with time first."""
     tensors = tensors_in(batch.content)
+    if any(tensor.is_nested or tensor.layout != torch.strided for tensor in tensors):
+        return False
     sizes = {tensor.shape[1] if tensor.ndim > 1 else -1 for tensor in tensors}
-    if len(sizes) != 1 or -1 in sizes:
+    if len(sizes) != 1 or min(sizes) < 2:
         return False
     (size,) = sizes
     for cut in sorted({1, size // 2} & set(range(1, size))):
@@ -158,7 +162,7 @@ def _examples_lie_on_axis_1(state: State, batch: Batch, whole: float) -> bool:
         "(noise over the data, data error bars, subsample) treats a batch as one.",
         "for these, put the examples first (batch_first=True), or give 32 batches or more.",
     )
-    return size > 1
+    return True
 
 
 def _along_axis_1(batch: Batch, places: slice) -> Any:

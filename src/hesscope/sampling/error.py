@@ -19,7 +19,7 @@ from hesscope.sampling.parts import (
     parts_of,
     products_of,
     random_sign,
-    unit_of,
+    unit_in,
 )
 from hesscope.sampling.shares import curvature_shares
 from hesscope.system import collectives, progress
@@ -118,6 +118,7 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
     weights, num_parts = 0.0, 0.0
     along: list[float] = []
     with problem.evaluation() as e:
+        unit = unit_in(problem, e)
         for part in parts_of(problem, e):
             w = part.count / e.num_items
             D = products_of(e, part, V) - V * values.to(V.dtype)
@@ -140,8 +141,8 @@ def _measure(problem: Problem, V: Tensor, values: Tensor, seed: int) -> _Moments
         rest=bessel * rest,
         combination=collectives.sum_over_processes(combination),
         num_parts=int(num_parts),
-        num_examples=num_units(problem),
-        unit=unit_of(problem),
+        num_examples=num_units(problem, unit),
+        unit=unit,
         serial=_serial_correlation(along),
     )
 

@@ -78,9 +78,9 @@ def unit_in(problem: Problem, e: Evaluation) -> Unit:
     return "examples" if size == 1 or _adds_up(problem, e, batch) else "batches"
 
 
-def num_units(problem: Problem) -> float:
+def num_units(problem: Problem, unit: Unit | None = None) -> float:
     """How many of these the data holds, in all processes together."""
-    unit = unit_of(problem)
+    unit = unit or unit_of(problem)
     sizes = {
         "examples": examples_in,
         "items": lambda batch: batch.count,
