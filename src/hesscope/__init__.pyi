@@ -3,6 +3,7 @@
 
 from hesscope import ensemble as ensemble
 from hesscope import monitor as monitor
+from hesscope import optim as optim
 from hesscope import plots as plots
 from hesscope import rmt as rmt
 from hesscope.anatomy.classes import class_decomposition as class_decomposition

@@ -1,0 +1,6 @@
+"""Optimisers that use what the landscape says, each a `torch.optim.Optimizer` and one paper."""
+
+from hesscope.optim.asam import ASAM as ASAM
+from hesscope.optim.entropy_sgd import EntropySGD as EntropySGD
+from hesscope.optim.perturbed_sgd import PerturbedSGD as PerturbedSGD
+from hesscope.optim.sam import SAM as SAM

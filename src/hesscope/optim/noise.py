@@ -1,0 +1,42 @@
+"""Noise of a step that depends on the seed and the number of the step, and on nothing before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hesscope import probes
+
+
+def normal(parameters: Sequence[Tensor], seed: int, purpose: str, step: int) -> list[Tensor]:
+    """Independent standard normal entries in the shapes of the parameters, drawn on their devices.
+
+    The same for a resumed run on the same kind of device; in float32, or float64 where they are.
+
+    >>> theta = torch.zeros(2, 3)
+    >>> torch.equal(normal([theta], 0, "doc", 5)[0], normal([theta], 0, "doc", 5)[0])
+    True
+    """
+    at = probes.key(seed, purpose, step)
+    generators: dict[torch.device, torch.Generator] = {}
+    drawn = []
+    for p in parameters:
+        if p.device not in generators:
+            generators[p.device] = torch.Generator(p.device).manual_seed(at)
+        dtype = p.dtype if p.dtype == torch.float64 else torch.float32
+        drawn.append(
+            torch.randn(p.shape, generator=generators[p.device], dtype=dtype, device=p.device)
+        )
+    return drawn
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """The Euclidean norm of all entries together, in float32 at least."""
+    kinds = [torch.float64 if t.dtype == torch.float64 else torch.float32 for t in tensors]
+    pairs = zip(tensors, kinds, strict=True)
+    sizes = [torch.linalg.vector_norm(t, dtype=kind).double() for t, kind in pairs]
+    return float(
+        torch.linalg.vector_norm(torch.stack([size.to(sizes[0].device) for size in sizes]))
+    )
