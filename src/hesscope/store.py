@@ -25,6 +25,7 @@ from hesscope.results import record
 from hesscope.results.history import Event, History, Series
 from hesscope.results.plain import as_plain
 from hesscope.results.result import Result
+from hesscope.system.contexts import public
 from hesscope.system.locks import Locked
 
 FILE, RESULTS = "run.sqlite", "results"
@@ -193,6 +194,7 @@ def read(folder: str | Path, *, results: bool = True) -> History:
     return History(series, events, facts, loaded)
 
 
+@public
 def load(folder: str | Path) -> Any:
     """Reads what a folder holds: a result that `hs.save` wrote, or the `History` of a run.
 

@@ -63,7 +63,9 @@ class Fisher(OutputMetricOperator):
     ) -> None:
         super().__init__(problem, memory=memory)
         if not isinstance(self.loss, (CrossEntropy, SquaredError, BinaryCrossEntropy)):
-            self.loss.sampled_gradient(torch.empty(0), torch.Generator())  # says why
+            self.loss.sampled_gradient(
+                torch.empty(0, dtype=torch.float64), torch.Generator()
+            )  # says why
         if samples is not None and samples < 1:
             msg = f"samples={samples}: draw at least one, or None for the exact expectation."
             raise ValueError(msg)

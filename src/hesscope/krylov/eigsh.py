@@ -14,12 +14,14 @@ from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
 from hesscope.operator import OperatorLike, SymmetricOperator, at_order_one, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes
 
 USUAL = 6  # pairs
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
 
+@public
 def eigsh(
     A: OperatorLike,
     k: int | None = None,
@@ -96,7 +98,7 @@ def eigsh(
         found = search(request)
         proof, pairs = verified(request, found), refined(request, found)
         if pairs.stopped == "interrupted":
-            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=4)
+            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=6)
         return result(request, found, proof, pairs)
 
     return at_order_one(A, answer)

@@ -78,7 +78,9 @@ def fastest(plane: Plane, coordinates: Tensor) -> tuple[Way, str]:
     alone = collectives.num_processes() == 1 and problem.point.half is None
     if not alone or len(coordinates) < 2:
         return one_by_one, ALONE
-    sample = coordinates[torch.linspace(0, len(coordinates) - 1, SAMPLE).long()]
+    sample = coordinates[
+        torch.linspace(0, len(coordinates) - 1, SAMPLE, dtype=torch.float64).long()
+    ]
     mlp = perceptron_in(problem)
     way: Way = shared if mlp is None else partial(_as_perceptron, mlp)
     name = "shared work" if mlp is None else "as a perceptron"

@@ -21,11 +21,13 @@ from hesscope.problem.problem import Problem
 from hesscope.results.estimate import Estimate
 from hesscope.results.slices import Directions, Slice
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 Span = float | tuple[float, float] | Sequence[tuple[float, float]] | None
 AROUND = 0.2  # of a trajectory's extent, shown beyond its ends
 
 
+@public
 def loss_slice(
     problem: Problem,
     directions: Any = "filter",
@@ -169,7 +171,8 @@ def _losses(
         for done, i in enumerate(missing.tolist()):
             theta = plane.point(grid[i])
             there = with_statistics((gather or problem).at(theta))
-            kept.add(missing[done : done + 1], torch.tensor([there.on(problem).loss_at(theta)]))
+            loss = torch.tensor([there.on(problem).loss_at(theta)], dtype=torch.float64)
+            kept.add(missing[done : done + 1], loss)
             progress.report(label, done + 1, len(missing))
         way = "one by one, with statistics of its own for each"
     elif len(missing):

@@ -27,6 +27,7 @@ from hesscope.results.history import Event, History
 from hesscope.results.postmortem import Postmortem
 from hesscope.results.result import Result
 from hesscope.steps.state import load_optimizer, optimizer_from_state
+from hesscope.system.contexts import public
 from hesscope.system.progress import report
 
 Saved = str | Path | Mapping[str, Any]
@@ -48,6 +49,7 @@ class PastCheck(Check):
         return found
 
 
+@public
 def postmortem(
     problem: Problem | History | str | Path,
     checkpoints: Checkpoints | None = None,

@@ -158,7 +158,7 @@ def to_device(content: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
     An object in which no tensor is seen is moved by its own method `to`, if it has one.
     """
-    with torch.inference_mode(mode=False), torch.no_grad():
+    with torch.no_grad():
         moved = map_tensors(content, lambda tensor: _ordinary(tensor).to(device), dtype)
         if moved is content and not isinstance(content, _CLOSED):
             method = getattr(content, "to", None)

@@ -27,8 +27,10 @@ from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import switched
 from hesscope.problem.turns import LOCK
 from hesscope.system import collectives
+from hesscope.system.contexts import public_methods
 
 
+@public_methods
 class Problem:
     """The mean loss L(theta) of a model over data, with theta the trainable parameters.
 

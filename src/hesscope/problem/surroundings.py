@@ -14,6 +14,7 @@ from hesscope.problem.attributes import Attributes
 from hesscope.problem.data import preserved_rng
 from hesscope.problem.turns import LOCK, Turn
 from hesscope.system import interrupts
+from hesscope.system.contexts import derivatives_on
 
 ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
 
@@ -28,15 +29,12 @@ def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[Non
     """
     with LOCK, interrupts.deferred(), Turn(model), ExitStack() as stack:
         fast_path = torch.backends.mha.get_fastpath_enabled()
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.enable_grad())
+        derivatives_on(stack, device.type)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if _needs_cudnn_off(model, device):
             stack.enter_context(_cudnn_off())
         if _compiler_is_loaded():  # a compiled layer, loss or forward inside the model
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
