@@ -15,22 +15,27 @@ EXAMPLES = 128  # drawn from all batches; all of them where there are no more
 
 
 def error_of_product(
-    problem: Problem, make: Callable[[Problem], SymmetricOperator], v: Tensor
+    problem: Problem,
+    make: Callable[[Problem], SymmetricOperator],
+    v: Tensor,
+    scale: Tensor | None = None,
 ) -> float:
     """‖(A - A₆₄) v‖ on at most 128 examples, with A₆₄ the operator of the problem in float64.
 
-    The parameters are the same bit for bit, so this is what the arithmetic of the products does.
+    With a scale, the diagonal of D, ‖D (A - A₆₄) D v‖. The parameters are the same bit for bit, so
+    this is what the arithmetic of the products does.
     Zero for a problem in float64, and where none can be made of it: then nothing is known.
     """
     if problem.dtype == torch.float64 or problem.point.half is not None:
         return 0.0
+    v = v if scale is None else scale * v
     try:
         few = _few(problem)
         exact = make(few.in_double([batch.content for batch in few.batches]))
         difference = (make(few) @ v).double() - exact @ v.double()
     except (ValueError, RuntimeError):  # the model, its loss or the device has no float64
         return 0.0
-    error = norm(exact, difference)
+    error = norm(exact, difference if scale is None else scale.double() * difference)
     return error if error < float("inf") else 0.0
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hesscope.curvature.double import error_of_product
 from hesscope.curvature.hessian import Hessian
 from hesscope.curvature.shared import SharedOperator
 from hesscope.problem.parameters import flatten
@@ -70,6 +71,10 @@ class PreconditionedHessian(SharedOperator):
         scale = self.preconditioner().rsqrt()[:, None]
         return scale * (self.hessian @ (scale * V))
 
+    def measured_noise(self, v: Tensor) -> float:
+        """‖P^-1/2 (H - H₆₄) P^-1/2 v‖ on at most 128 examples, where P may be small."""
+        return error_of_product(self.problem, Hessian, v, self.preconditioner().rsqrt())
+
     def facts(self) -> dict[str, Any]:
         """The facts of the Hessian, and the optimiser."""
         optimizer = type(self.optimizer).__name__
@@ -130,6 +135,10 @@ class StepHessian(SharedOperator):
         """lr^1/2 P^-1/2 (H + weight_decay I) P^-1/2 lr^1/2 V."""
         scale, shift = self.scale_and_shift()
         return scale[:, None] * (self.hessian @ (scale[:, None] * V)) + shift[:, None] * V
+
+    def measured_noise(self, v: Tensor) -> float:
+        """What H - H₆₄ leaves in a product, on at most 128 examples."""
+        return error_of_product(self.problem, Hessian, v, self.scale_and_shift()[0])
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """The diagonals of D and E, (n,) both, in D H D + E, which this operator is."""

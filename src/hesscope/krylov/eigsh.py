@@ -41,7 +41,9 @@ def eigsh(
     `verify`, the pairs are locked and a fresh random start in their complement must certify that
     nothing beyond the k-th is left there; further copies of a multiple eigenvalue show up in this
     round and are added. Without, the first run's own certificate excludes skipped values, up to
-    copies. Residuals come from fresh products, never below rounding noise.
+    copies. Residuals come from fresh products, never below rounding noise. Products that are not
+    symmetric to rounding are those of a matrix whose symmetric part (A + Aᵀ)/2 is looked at: eight
+    more of them measure how far it is away, which is part of residuals and certificate.
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
