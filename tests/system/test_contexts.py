@@ -91,6 +91,12 @@ CONTEXTS = {
 }
 
 
+REFUSED = [  # by torch
+    ("saved tensors packed", "Hessian, forward mode @ v"),
+    ("saved tensors packed", "spectrum of Hessian, forward mode"),
+]
+
+
 def _kept(tensor):
     return tensor
 
@@ -122,6 +128,10 @@ def test_a_public_call_gives_what_it_gives_outside(context, name, stage, outside
     if name not in outside:  # and so whatever the call begins with
         outside[name] = CALLS[name](stage)
     with CONTEXTS[context]():
+        if (context, name) in REFUSED:
+            with pytest.raises(RuntimeError, match=r"don't yet support saved tensor hooks"):
+                CALLS[name](stage)
+            return
         found = CALLS[name](stage)
     assert differences(found, outside[name]) == []
 

@@ -132,6 +132,8 @@ def _entered(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with interrupts.deferred(), ExitStack() as stack:
             _thread.users = _Users(torch.empty(0).device, dict(np.geterr()))
             derivatives_on(stack, *_autocast_kinds())
+            if torch.is_anomaly_enabled():  # its look for NaN fails on gradients in batches
+                stack.enter_context(torch.autograd.set_detect_anomaly(True, check_nan=False))
             stack.enter_context(np.errstate(**ERRORS))
             stack.enter_context(_default(CPU))
             return interrupts.interruptible(function, *args, **kwargs)
@@ -149,6 +151,7 @@ def _plain() -> bool:
     return (
         torch.is_grad_enabled()
         and not torch.is_inference_mode_enabled()
+        and not torch.is_anomaly_enabled()
         and not _autocast_kinds()
         and torch.empty(0).device == CPU
         and np.geterr() == ERRORS
