@@ -223,6 +223,7 @@ def _opened(folder: Path) -> sqlite3.Connection:
         ValueError: if it is no run, or one of a newer schema.
     """
     with _told(folder, "write to"):
+        new = not holds_run(folder)
         db = sqlite3.connect(folder / FILE, timeout=PATIENCE, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -234,6 +235,8 @@ def _opened(folder: Path) -> sqlite3.Connection:
                 _tell(db, {"format": FORMAT, "schema": SCHEMA, "provenance": record.provenance()})
         except BaseException:
             db.close()
+            for end in ("", "-wal", "-shm") if new else ():  # half a run is none
+                (folder / f"{FILE}{end}").unlink(missing_ok=True)
             raise
     return db
 

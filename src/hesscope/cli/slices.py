@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
 import hesscope as hs
 from hesscope import probes
 from hesscope.problem.checkpoints import read_weights
+from hesscope.system import files
 
 
 def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
@@ -39,7 +41,11 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
 
 
 def draw(result: Any, path: Path, *, log: bool) -> Path:
-    """The figure of such a result, in a file."""
+    """The figure of such a result, in a file; one that is there stays until this one is whole.
+
+    Raises:
+        RuntimeError: if it cannot be written.
+    """
     if isinstance(result, hs.Slice):
         many = len(result.axes) == 2
         ax = hs.plots.contour(result, log=log) if many else hs.plots.line(result, log=log)
@@ -49,7 +55,14 @@ def draw(result: Any, path: Path, *, log: bool) -> Path:
         if log:
             ax.set_yscale("log")
     figure: Any = ax.figure
-    figure.savefig(path, dpi=150)
+    form = path.suffix.removeprefix(".")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=form)
+    try:
+        files.replace(path, lambda file: file.write(drawn.getbuffer()))
+    except OSError as error:
+        msg = f"cannot write the figure to {path}: {error.strerror}. Choose another place."
+        raise RuntimeError(msg) from error
     return path
 
 
