@@ -20,6 +20,7 @@ from hesscope.operator import column_products, in_units, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
+OUT_OF_MEMORY = "out of memory"
 CROWD = 8  # eigenvalues within a third of the outermost: asking for pairs is the wrong question
 
 
@@ -49,7 +50,7 @@ def refined(request: Request, found: Found) -> Refined:
     X = torch.stack([found.locked[int(i)] for i in chosen], 1)
     unknown = skew_of(request, found, X, None, 0)
     own = Refined(X, found.values[chosen], found.estimates[chosen], False, spent, stopped, unknown)
-    if stopped == "interrupted" or spent + len(chosen) > request.budget:
+    if stopped in ("interrupted", OUT_OF_MEMORY) or spent + len(chosen) > request.budget:
         return own
 
     def told(num: int) -> None:
@@ -142,8 +143,8 @@ def _notes(
 ) -> list[str]:
     notes = []
     if not pairs.fresh:
-        interrupted = pairs.stopped == "interrupted"
-        reason = "interrupted" if interrupted else "max_matvecs is too small"
+        early = pairs.stopped in ("interrupted", OUT_OF_MEMORY)
+        reason = pairs.stopped if early else "max_matvecs is too small"
         notes.append(f"{reason}: residuals are the recurrence's own estimates")
     if len(converged) < request.wanted.k:
         notes.append(f"only {len(converged)} of {request.wanted.k} pairs were found")
