@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch import Tensor, nn
 # Parameters, buffers, modes, hooks, and the weights of recurrent layers have their own keepers.
 ELSEWHERE = frozenset(vars(nn.Module())) | {"_flat_weights"}
 DEPTH = 4  # of functions within functions that are searched for modules
+
+
+T = TypeVar("T")
 
 
 class Attributes:
@@ -64,15 +67,27 @@ class Structure:
                 now.update(before)
 
 
-def modules_behind(function: Any, depth: int = DEPTH) -> Iterator[nn.Module]:
-    """The modules that a function reaches: closure, defaults, globals, a partial, a method's self.
+def modules_beside(function: Any, model: nn.Module) -> tuple[nn.Module, ...]:
+    """The modules behind a function that are none of the model's own."""
+    own = set(model.modules())
+    return tuple(module for module in dict.fromkeys(modules_behind(function)) if module not in own)
+
+
+def modules_behind(function: Any) -> Iterator[nn.Module]:
+    """The modules that a function reaches, and those inside of them.
 
     >>> layer = nn.Linear(1, 1)
     >>> next(modules_behind(lambda x: layer(x))) is layer
     True
     """
-    if isinstance(function, nn.Module):
-        yield from function.modules()
+    for module in things_behind(function, nn.Module):
+        yield from module.modules()
+
+
+def things_behind(function: Any, kind: type[T], depth: int = DEPTH) -> Iterator[T]:
+    """What a function reaches: by closure, defaults, globals, a partial, a method's self."""
+    if isinstance(function, kind):
+        yield function
         return
     if depth == 0:
         return
@@ -86,22 +101,22 @@ def modules_behind(function: Any, depth: int = DEPTH) -> Iterator[nn.Module]:
         cells = getattr(function, "__closure__", None) or ()
         held = [cell.cell_contents for cell in cells if _is_filled(cell)]
         held += getattr(function, "__defaults__", None) or ()
-        held += _globals_of(function)
+        held += _globals_of(function, kind)
         held += [getattr(function, "__self__", None), getattr(function, "__wrapped__", None)]
     for item in held:
         if item is not None and not isinstance(item, (str, bytes, Tensor)):
-            yield from modules_behind(item, depth - 1)
+            yield from things_behind(item, kind, depth - 1)
 
 
-def _globals_of(function: Any) -> list[Any]:
-    """The modules, and the functions of the same file, that a function names."""
+def _globals_of(function: Any, kind: type) -> list[Any]:
+    """The things of a kind, and the functions of the same file, that a function names."""
     names = getattr(getattr(function, "__code__", None), "co_names", ())
     around = getattr(function, "__globals__", {})
     named = [around[name] for name in names if name in around]
     return [
         item
         for item in named
-        if isinstance(item, nn.Module) or getattr(item, "__globals__", None) is around
+        if isinstance(item, kind) or getattr(item, "__globals__", None) is around
     ]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem import adapters
-from hesscope.problem.attributes import modules_behind
+from hesscope.problem.attributes import modules_beside
 from hesscope.problem.contents import map_tensors
 from hesscope.problem.data import DEFAULT_CACHE, Batches
 from hesscope.problem.evaluation import Closure, Evaluation, Predict, Rounded, evaluating
@@ -24,7 +24,7 @@ from hesscope.problem.own_loss import all_of_it, one_or_more, own_loss
 from hesscope.problem.parameters import Layout, Selection, exactly
 from hesscope.problem.point import Point, double
 from hesscope.problem.subsets import drawn
-from hesscope.problem.surroundings import switched
+from hesscope.problem.surroundings import rounded_products, switched
 from hesscope.problem.turns import LOCK
 from hesscope.system import collectives
 from hesscope.system.contexts import public_methods
@@ -72,6 +72,7 @@ class Problem:
     (1, tensor([10.], dtype=torch.float64))
     """
 
+    others: tuple[nn.Module, ...]  # that the loss runs besides the model, in the mode they are in
     inferred: tuple[str, ...]  # in words: of a model that computes its own loss
     why_no_outputs: str
     counted: Counted  # what `count` is called with
@@ -216,9 +217,7 @@ class Problem:
         with LOCK:  # else another thread's copy in float64 may stand in the model just now
             self.point = Point.of(inner, params)
         self.training, self._closure = training, closure
-        own = set(inner.modules())
-        behind = dict.fromkeys(modules_behind(closure))
-        self._others = tuple(module for module in behind if module not in own)
+        self.others = modules_beside(closure, inner)
         self._handing = Handing()
         self.inferred = ()
         self.why_no_outputs = "it was made from a closure or a function"
@@ -258,9 +257,9 @@ class Problem:
         return self.point.model
 
     @property
-    def others(self) -> tuple[nn.Module, ...]:
-        """Modules that the loss runs besides the model, in the mode that they are in."""
-        return self._others
+    def closure(self) -> Closure:
+        """(model, batch) -> mean loss, as it is computed."""
+        return self._closure
 
     @property
     def layout(self) -> Layout:
@@ -494,7 +493,7 @@ class Problem:
             self.batches,
             self._num_items,
             self._handing,
-            self._others,
+            self.others,
             training=self.training,
             rounded=rounded,
         )
@@ -513,6 +512,7 @@ class Problem:
             "device": str(self.device),
             "mode": "model.train()" if self.training else "model.eval()",
             "switched": switched(self.model, self.device),
+            **rounded_products(self.dtype, self.device),
             "unwrapped": list(self.unwrapped),
             "frozen": len(self.frozen),
             **({"inferred": list(self.inferred)} if self.inferred else {}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,22 @@ def switched(model: nn.Module, device: torch.device) -> list[str]:
     cudnn = ["cuDNN RNN off"] if _needs_cudnn_off(model, device) else []
     compiler = ["torch.compile off"] if _compiler_is_loaded() else []
     return [*ALWAYS_SWITCHED, *cudnn, *compiler]
+
+
+def rounded_products(dtype: torch.dtype, device: torch.device) -> dict[str, list[str]]:
+    """The fact that torch may round the factors of float32 products to TF32 or bfloat16, if so."""
+    if dtype != torch.float32:
+        return {}
+    places: dict[str, Any] = {"mkldnn.matmul": torch.backends.mkldnn}
+    if device.type == "cuda":
+        places = {"cuda.matmul": torch.backends.cuda, "cudnn.conv": torch.backends.cudnn}
+    found = []
+    for name, home in places.items():
+        setting = getattr(home, name.rpartition(".")[2], None)
+        precision = getattr(setting, "fp32_precision", "none")  # of torch 2.9 and later
+        if precision not in ("none", "ieee"):
+            found.append(f"{name}: {precision}")
+    return {"float32 products": found} if found else {}
 
 
 def _needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:
