@@ -1,4 +1,4 @@
-"""The page of what can go wrong: docs/faults.md from faults.toml (`python -m tests.fault_table`)."""
+"""The page of what can go wrong: docs/faults.md of faults.toml (`python -m tests.fault_table`)."""
 
 from __future__ import annotations
 
