@@ -64,8 +64,9 @@ class Layout:
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
-    """The entries of all tensors in one vector."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    """The entries of all tensors in one vector; gradients of embeddings may be sparse."""
+    dense = (tensor.to_dense() if tensor.is_sparse else tensor for tensor in tensors)
+    return torch.cat([tensor.reshape(-1) for tensor in dense])
 
 
 def finite_vector(
