@@ -260,6 +260,13 @@ def own_shuffle(**options: Any) -> hs.Problem:
     return on_data(data, **options)
 
 
+def scaled() -> hs.Problem:
+    """The loss that a loop in mixed precision calls backward of."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    data = vectors()
+    return hs.Problem(mlp(), lambda out, y: scaler.scale(cross_entropy(out, y)), data)
+
+
 FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
     "dropout in training mode": ("dropout", lambda: classifier(
         nn.Sequential(nn.Linear(4, 5), nn.Dropout(), nn.Linear(5, 3)), training=True)),
@@ -274,6 +281,7 @@ FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
         nn.CrossEntropyLoss(reduction="sum"))),
     "sum over batches": ("sum_reduction", lambda: planted_loss(
         nn.CrossEntropyLoss(reduction="sum"), batch_size=4)),
+    "loss scaled for mixed precision": ("scaled_loss", scaled),
     "ignored labels counted": ("ignored_targets", padded),
     "ignored labels counted in batches": ("ignored_targets", lambda: padded(batch_size=4)),
     "padding counted, its index unknown": ("not_a_mean", lambda: hs.Problem(
@@ -298,6 +306,9 @@ FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
     "gradient scaled by frequency": ("scaled_gradient", lambda: classifier_of_texts(
         nn.Embedding(7, 4, scale_grad_by_freq=True))),
     "values of a sparse tensor": ("sparse_values", lambda: around(through_a_sparse_matrix)),
+    "embedding with sparse gradients": ("sparse_values", lambda: hs.Problem(
+        nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.Flatten(), nn.Linear(12, 3)),
+        cross_entropy, (torch.randint(0, 7, (20, 3)), torch.arange(20) % 3))),
     "forward mode through solve": ("forward_mode_inside", lambda: classifier(
         Pushed(through_solve))),
     "second derivatives through LayerNorm": ("wrong_third_derivative", second_derivatives_in_loss),

@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests import fault_table
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -54,3 +56,11 @@ def test_the_rooms_stand_in_the_order_of_the_contract():
     assert sorted(rooms) == sorted(name for level in levels for name in level.split(" | "))
     where = {name: i for i, level in enumerate(levels) for name in level.split(" | ")}
     assert [where[room] for room in rooms] == sorted(where.values())
+
+
+def test_the_page_of_faults_is_that_of_its_source_and_its_tests_exist():
+    assert [number for number, *_ in fault_table.rows()] == list(range(1, 113))
+    assert fault_table.missing() == []
+    assert fault_table.PAGE.read_text("utf-8") == fault_table.page()
+    untested = {number for number, _, _, tests in fault_table.rows() if not tests}
+    assert untested == {72, 73, 74, 76}  # of the work on many processes

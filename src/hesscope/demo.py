@@ -34,7 +34,7 @@ def digits() -> tuple[Tensor, Tensor]:
         msg = "the demonstration needs scikit-learn: pip install 'hesscope[demo]'."
         raise RuntimeError(msg) from error
     data = load_digits()
-    return torch.tensor(data.data / 16.0), torch.tensor(data.target)
+    return torch.from_numpy(data.data / 16.0), torch.from_numpy(data.target)
 
 
 def trained_network(inputs: Tensor, labels: Tensor) -> nn.Module:

@@ -25,6 +25,7 @@ from hesscope.results.history import Event, History, Series
 from hesscope.results.plain import as_plain
 from hesscope.results.result import Result
 from hesscope.system.closing import Closing
+from hesscope.system.contexts import public
 from hesscope.system.locks import Locked
 
 FILE, RESULTS = "run.sqlite", "results"
@@ -193,6 +194,7 @@ def read(folder: str | Path, *, results: bool = True) -> History:
     return History(series, events, facts, loaded)
 
 
+@public
 def load(folder: str | Path) -> Any:
     """Reads what a folder holds: a result that `hs.save` wrote, or the `History` of a run.
 
@@ -221,6 +223,7 @@ def _opened(folder: Path) -> sqlite3.Connection:
         ValueError: if it is no run, or one of a newer schema.
     """
     with _told(folder, "write to"):
+        new = not holds_run(folder)
         db = sqlite3.connect(folder / FILE, timeout=PATIENCE, check_same_thread=False)
         try:
             db.execute("PRAGMA journal_mode = WAL")
@@ -232,6 +235,8 @@ def _opened(folder: Path) -> sqlite3.Connection:
                 _tell(db, {"format": FORMAT, "schema": SCHEMA, "provenance": record.provenance()})
         except BaseException:
             db.close()
+            for end in ("", "-wal", "-shm") if new else ():  # half a run is none
+                (folder / f"{FILE}{end}").unlink(missing_ok=True)
             raise
     return db
 

@@ -338,3 +338,15 @@ def test_a_checkpointed_network_has_the_same_hessian(memory):
     H = hs.Hessian(hs.Problem(Checkpointed(model), F.cross_entropy, data), memory=memory)
     for _ in range(2):
         assert relative(H @ v, expected) <= EXACT
+
+
+def test_checkpointing_says_that_it_saves_nothing():
+    data = torch.randn(5, 2, 6, 6, dtype=torch.float64), torch.arange(5) % 3
+    H, plain = (
+        hs.Hessian(hs.Problem(model, F.cross_entropy, data))
+        for model in (Checkpointed(classifier()), classifier())
+    )
+    for A in (H, plain):
+        A @ torch.ones(A.n, dtype=torch.float64)
+    assert H.facts()["checkpointing"].startswith("saves no memory here")
+    assert "checkpointing" not in plain.facts()

@@ -102,6 +102,24 @@ def test_parameters_on_a_kink_are_a_note_and_no_fault():
     assert {finding.name for finding in check.findings} == {"on_a_kink", "zero_gradient"}
 
 
+@pytest.mark.parametrize("step", [torch.round, lambda x: F.one_hot(x.argmax(1), 4).to(x)])
+def test_steps_in_the_path_are_noted(step):
+    class Stepping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.last(step(self.first(x)))
+
+    notes = {
+        f.name: f
+        for f in hs.check_problem(hs.Problem(Stepping(), F.cross_entropy, vectors(9))).findings
+    }
+    assert notes.keys() & {"zero_gradient", "unused_parameters"}
+    assert "first.weight" in next(iter(notes.values())).cause
+
+
 def test_low_precision_is_a_note():
     model = mlp().bfloat16()
     x, y = vectors(12)

@@ -77,6 +77,13 @@ def test_forward_over_reverse_fails_aloud_where_torch_has_no_rule(name):
         hs.Hessian(problem, "forward-over-reverse") @ probe(problem.n, 1)
 
 
+def test_what_torch_says_in_forward_mode_is_explained():
+    model, data = torch.nn.Linear(2, 2), (torch.ones(3, 2), torch.ones(3, 2))
+    problem = hs.Problem(model, torch.nn.functional.mse_loss, data)
+    with pytest.raises(RuntimeError, match=r"use the default product, .* torch says: ZeroTensors"):
+        hs.Hessian(problem, "forward-over-reverse") @ torch.ones(6)
+
+
 @pytest.mark.parametrize("name", SMOOTH)
 def test_finite_differences_keep_to_their_stated_error(name):
     problem = smooth(name).problem()

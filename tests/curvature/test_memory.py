@@ -1,6 +1,8 @@
 """No model waits for the garbage collector: what looked at it lets it go."""
 
 import gc
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 import hesscope as hs
+from tests.public_calls import CALLS, RESULTS, Stage
 
 LOOKS = {
     "check": hs.check_problem,
@@ -36,3 +39,47 @@ def test_a_model_is_gone_with_its_last_name(look):
         assert result is not None
     finally:
         gc.enable()
+
+
+SLOW = {"basin", "batch_stability", "diagnose, an lr", "sharpness"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in CALLS
+        if name not in RESULTS
+    ],
+)
+def test_no_public_call_leaves_a_model_to_the_garbage_collector(name):
+    CALLS[name](Stage())  # whatever the first call imports
+    stage = Stage()
+    alive = weakref.ref(stage.model)
+    gc.collect()
+    gc.disable()
+    try:
+        CALLS[name](stage)
+        del stage
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+FIRST = """
+import gc, torch, weakref, hesscope as hs
+
+def call():
+    model = torch.nn.Linear(2, 2)
+    data = torch.ones(3, 2), torch.tensor([0, 1, 1])
+    problem = hs.Problem(model, torch.nn.functional.cross_entropy, data)
+    hs.Hessian(problem, "forward-over-reverse") @ torch.ones(6)
+    return weakref.ref(model)
+
+gc.disable()
+assert call()() is None
+"""
+
+
+def test_the_first_product_in_forward_mode_does_not_either():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FIRST], check=True)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope.curvature.preconditioned import StepHessian
 from hesscope.estimators.survey import survey
 
 
@@ -109,3 +110,32 @@ def test_a_model_without_float64_is_measured_as_it_is():
     pairs = hs.eigsh(hs.Hessian(problem), 1)
     assert float(pairs.eigenvalues[0]) == pytest.approx(12.0, rel=1e-6)
     assert pairs.notes == ()
+
+
+@pytest.mark.parametrize("margin", [1, 10, 16, 18])
+@pytest.mark.parametrize("kind", ["Adam", "SGD"])
+def test_intervals_of_what_an_optimiser_sees_hold_where_digits_cancel(kind, margin):
+    problem, _ = confident(margin)
+    parameters = list(problem.model.parameters())
+    if kind == "Adam":
+        optimizer = torch.optim.Adam(parameters, lr=0.5)
+        state = {"step": torch.tensor(9.0), "exp_avg": torch.zeros(1, 2)}
+        optimizer.state[parameters[0]] = {**state, "exp_avg_sq": torch.tensor([[1e-6, 4e-10]])}
+        operators = [hs.PreconditionedHessian(problem, optimizer), StepHessian(problem, optimizer)]
+        rates = [1.0, 0.5]
+        P = operators[0].preconditioner().double()
+    else:
+        optimizer = torch.optim.SGD(parameters, lr=0.5)
+        operators, rates, P = [StepHessian(problem, optimizer)], [0.5], torch.ones(2).double()
+    x = torch.tensor([[1.0, 0.2], [-1.0, 0.1], [1.0, -0.3], [-1.0, -0.2]], dtype=torch.float64)
+    z = margin * x[:, 0].abs()
+    H = (x.T * (torch.sigmoid(-z) * torch.sigmoid(z))) @ x / 4
+    for A, rate in zip(operators, rates, strict=True):
+        exact = torch.linalg.eigvalsh(rate * H / P.sqrt() / P.sqrt()[:, None])
+        pairs = hs.eigsh(A, 2)
+        for value, error in zip(pairs.eigenvalues, pairs.residuals, strict=True):
+            assert float((exact - value).abs().min()) <= float(error)
+        assert pairs.certificate.lower <= float(exact[0])
+        assert pairs.certificate.upper >= float(exact[-1])
+        assert float(exact.sum()) in hs.trace(A).interval(0.999)
+        assert any("digits cancel" in note for note in pairs.notes) == (margin > 1)

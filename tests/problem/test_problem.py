@@ -376,6 +376,19 @@ def test_ddp_in_one_process_changes_nothing():
 # What is said about it
 
 
+def test_rounded_float32_products_are_recorded():
+    problem = smooth("mlp").problem()
+    small = hs.Problem(torch.nn.Linear(4, 3), F.cross_entropy, vectors())
+    assert "float32 products" not in small.facts()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert small.facts()["float32 products"] == ["mkldnn.matmul: tf32"]
+        assert hs.eigsh(hs.Hessian(small), 1).facts["float32 products"]
+        assert "float32 products" not in problem.facts()  # in float64
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_facts_and_repr_describe_the_problem():
     problem = smooth("frozen").problem(batch_size=3)
     facts = problem.facts()

@@ -20,8 +20,10 @@ from hesscope.problem.problem import Problem
 from hesscope.results.decomposition import ClassDecomposition
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 
+@public
 def class_decomposition(
     problem: Problem, vectors: Tensor | Eigenpairs | None = None
 ) -> ClassDecomposition:
@@ -116,7 +118,7 @@ def _vectors(problem: Problem, loss: CrossEntropy) -> Iterator[tuple[Tensor, Ten
 
 
 def _group_means(problem: Problem, loss: CrossEntropy) -> _Groups:
-    weights = sums = torch.empty(0)
+    weights = sums = torch.empty(0, dtype=torch.float64)
     for label, w, rows in _vectors(problem, loss):
         if not len(weights):
             num = len(w)

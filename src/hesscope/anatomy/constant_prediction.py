@@ -62,8 +62,7 @@ def constant_loss(problem: Problem) -> float | None:
         parts = zip(shapes, targets, weights, strict=True)
         return torch.stack([w * loss_fn(c.expand(shape), t) for shape, t, w in parts]).sum()
 
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        return _lowest(loss_at, mean)
+    return _lowest(loss_at, mean)
 
 
 def _lowest(loss_at: Callable[[Tensor], Tensor], start: Tensor) -> float | None:

@@ -11,8 +11,10 @@ from hesscope.problem.layers import layer_slices
 from hesscope.problem.problem import Problem
 from hesscope.results.decomposition import Decomposition
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.system.contexts import public
 
 
+@public
 def decompose(
     problem: Problem, vectors: Tensor | Eigenpairs, *, per_layer: bool = False
 ) -> Decomposition:

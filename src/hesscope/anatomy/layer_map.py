@@ -14,10 +14,12 @@ from hesscope.problem.layers import layer_slices
 from hesscope.problem.problem import Problem
 from hesscope.results.layers import LayerMap
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 EXACT_UP_TO = 4_000  # parameters: below, the whole Hessian is assembled (0.13 GB in float64)
 
 
+@public
 def layer_map(
     problem: Problem, *, num_probes: int = 16, exact: bool | None = None, seed: int = 0
 ) -> LayerMap:

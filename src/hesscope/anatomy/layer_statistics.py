@@ -87,7 +87,8 @@ def _forward(e: Evaluation, activity: Activity) -> tuple[str, ...]:
     for batch in e.batches:
         activity.begin()
         reached = variables_behind(e.finite_loss(batch))
-        used += torch.tensor([float(id(leaf) in reached) for leaf in e.leaves]).to(used)
+        counts = [float(id(leaf) in reached) for leaf in e.leaves]
+        used += torch.tensor(counts, dtype=used.dtype, device=used.device)
     used = collectives.sum_over_processes(used)
     return tuple(name for name, u in zip(e.point.layout.names, used, strict=True) if not u)
 

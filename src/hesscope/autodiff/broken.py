@@ -62,7 +62,7 @@ BY_NODE = {
         "sparse_values",
         "it builds a sparse tensor from values that are differentiated, and torch drops the graph "
         "of their gradient without an error",
-        "use a dense matrix, or index_add of the weighted rows",
+        "use a dense matrix (nn.Embedding: sparse=False), or index_add of the weighted rows",
     ),
 }
 

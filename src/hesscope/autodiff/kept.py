@@ -16,7 +16,7 @@ from hesscope.problem.layouts import same
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
-from hesscope.system.memory import available_bytes
+from hesscope.system.memory import available_bytes, is_out_of_memory
 
 KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
 
@@ -89,7 +89,9 @@ class KeptGraphs(Generic[Graph]):
     def facts(self) -> dict[str, Any]:
         """Whether the graphs are kept, and their size."""
         mode = {True: "graph kept", False: "graph rebuilt", None: "not used yet"}[self.keep]
-        return {"graph": mode, "graph_bytes": self.graph_bytes}
+        again = "saves no memory here, and runs the model again for every product"
+        said = {"checkpointing": again} if self._recomputes else {}
+        return {"graph": mode, "graph_bytes": self.graph_bytes, **said}
 
     def _surroundings(self) -> AbstractContextManager[Any]:
         """All that a forward pass needs, but only where a kept graph runs the model again."""
@@ -99,7 +101,12 @@ class KeptGraphs(Generic[Graph]):
         return twice_differentiable(point.model, point.device)
 
     def _build_all(self) -> None:
-        """Builds the graph of each batch; gives up keeping them when they would not fit."""
+        """Builds the graph of each batch; gives up keeping them when they would not fit.
+
+        Raises:
+            MemoryError: if there is no room for one alone.
+            RuntimeError: likewise, or if one cannot be built.
+        """
         self._kept, self._state, self.graph_bytes = [], [], 0
         batches = self.problem.batches
         self.keep = batches.cached
@@ -107,7 +114,13 @@ class KeptGraphs(Generic[Graph]):
         budget = budget if self.memory is None else self.memory
         with self.problem.evaluation() as e:
             for batch in batches:
-                graph = self.build(e, batch)
+                try:
+                    graph = self.build(e, batch)
+                except (RuntimeError, MemoryError) as error:
+                    if not self._kept or not is_out_of_memory(error):
+                        raise
+                    self._kept, self.keep = [], False  # one at a time, there may be room
+                    return
                 self.graph_bytes += self.size_of(graph)
                 expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
                 if not batches.cached or expected > budget:

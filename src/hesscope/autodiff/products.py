@@ -9,8 +9,12 @@ silently wrong through LayerNorm and BatchNorm in torch 2.13.
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,6 +26,7 @@ from hesscope.autodiff.graph import differentiably, kept_bytes, refuse_broken
 from hesscope.autodiff.kept import KeptGraphs
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.autodiff.padding import padding_held
+from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten, substituted
@@ -100,6 +105,7 @@ class ForwardOverReverse(Engine):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
+        _load_function_transforms()
         self._same_loss = False
 
     def products(self, V: Tensor) -> Tensor:
@@ -118,7 +124,8 @@ class ForwardOverReverse(Engine):
 
         gradient = torch.func.grad_and_value(loss, argnums=tuple(range(len(points))))
         tangents = tuple(self.problem.layout.split(v.contiguous()))
-        with fast_second_derivatives(forward_over_reverse=True) as mode, padding_held():
+        quick = fast_second_derivatives(forward_over_reverse=True)
+        with quick as mode, padding_held(), _explained():
             (_, value), (product, _) = torch.func.jvp(gradient, points, tangents)[:2]
         if mode.wrong is not None:
             raise UntrustworthyError(mode.wrong)
@@ -141,6 +148,45 @@ class ForwardOverReverse(Engine):
                 "mode). Use the default product='reverse-over-reverse'."
             )
             raise RuntimeError(msg)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what torch's errors in forward mode mean.
+
+    Raises:
+        RuntimeError: in place of them.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, (UntrustworthyError, NonFiniteLossError, torch.OutOfMemoryError)):
+            raise
+        msg = (
+            "torch cannot take this derivative in forward mode; use the default product, "
+            f"'reverse-over-reverse'. torch says: {error}"
+        )
+        raise RuntimeError(msg) from error
+
+
+@cache
+def _load_function_transforms() -> None:
+    """Lets torch import what their first use imports, in a thread of its own.
+
+    That import keeps the frames of its callers, and all models in them, until the garbage collector
+    comes.
+    """
+    one = torch.ones(1, dtype=torch.float64)
+
+    def square(t: Tensor) -> Tensor:
+        return t.square().sum()
+
+    def first_use() -> None:
+        torch.func.jvp(torch.func.grad(square), (one,), (one,))
+
+    thread = threading.Thread(target=first_use)
+    thread.start()
+    thread.join()
 
 
 @dataclass(frozen=True)

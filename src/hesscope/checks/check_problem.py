@@ -30,8 +30,10 @@ from hesscope.checks.whole import (
 )
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Check, Finding
+from hesscope.system.contexts import public
 
 
+@public
 def check_problem(problem: Problem) -> Check:
     """Says whether second derivatives of this problem can be trusted; never raises for the model.
 

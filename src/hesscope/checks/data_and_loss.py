@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hesscope.autodiff.graph import broken_nodes
+from hesscope.checks.scaled import scaled_loss
 from hesscope.checks.state import State
 from hesscope.checks.surroundings import what_it_would_need
 from hesscope.problem.calls import NonFiniteLossError, explained
@@ -153,7 +154,7 @@ def loss_is_finite(state: State) -> Finding | None:
         )
     state.gradient = gradient
     _note_unused(state, gradient)
-    return None
+    return scaled_loss(state)
 
 
 def _gradient(state: State) -> Tensor:

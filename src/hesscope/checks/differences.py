@@ -87,7 +87,7 @@ def second_error(sample: Sample, known: Mapping[int, Tensor] | None = None) -> t
     The difference comes along. Products that are known, by the seeds of the directions, are taken
     as they are; others cost up to two matvecs.
     """
-    best = float("inf"), torch.zeros(0)
+    best = float("inf"), torch.zeros(0, dtype=torch.float64)
     for seed in (0, 1):
         d = direction(sample.problem, seed)
         product = known[seed] if known else sample.products(d[:, None])[:, 0]

@@ -74,7 +74,9 @@ def _drawn(batches: Iterable[Batch], num: int) -> list[Any]:
     random: list[_Drawn] = []
     for batch in batches:
         size = num_examples(batch.content)
-        random = _highest(random, torch.rand(size, generator=generator), batch, num)
+        random = _highest(
+            random, torch.rand(size, generator=generator, dtype=torch.float32), batch, num
+        )
         extreme = _highest(extreme, _largest_entries(batch.content, size), batch, num // 4)
     kept = {(one.batch, one.place): one for one in extreme}
     for one in random:
@@ -97,7 +99,7 @@ def _highest(known: list[_Drawn], ranks: Tensor, batch: Batch, num: int) -> list
 
 def _largest_entries(content: Any, size: int) -> Tensor:
     """The largest absolute entry of each example among its floating tensors."""
-    largest = torch.zeros(size)
+    largest = torch.zeros(size, dtype=torch.float32)
     for tensor in tensors_in(content):
         if tensor.is_floating_point() and tensor.numel():
             entries = tensor.detach().reshape(size, -1).abs().amax(1)
@@ -117,7 +119,7 @@ def _joined(examples: list[Any], size: int) -> list[Any]:
 def _kind(example: Any) -> str:
     """What two examples must share to be joined: shapes, dtypes, and whatever is no tensor."""
     shapes = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors_in(example)]
-    return f"{shapes} {map_tensors(example, lambda _: torch.empty(0))!r}"
+    return f"{shapes} {map_tensors(example, lambda _: torch.empty(0, dtype=torch.float32))!r}"
 
 
 def _join(group: list[Any]) -> Any:

@@ -14,9 +14,11 @@ from hesscope.problem.problem import Problem
 def what_it_would_need(state: State) -> str | None:
     """What would let a failing loss run, tried out on the first batch; None if neither does.
 
-    Costs up to two forward passes.
+    Costs up to three forward passes.
     """
     problem, batch = state.problem, state.first_batch()
+    if _runs(problem, batch):  # what fails is its gradient
+        return None
     other = copy.copy(problem)
     other.training = not problem.training
     if _runs(other, batch):

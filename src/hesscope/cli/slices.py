@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 from pathlib import Path
 from typing import Any
 
 import hesscope as hs
 from hesscope import probes
 from hesscope.problem.checkpoints import checkpoints_in, read_weights
+from hesscope.system import files
 
 PAGE = ".html"
 
@@ -48,7 +50,13 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
 
 
 def draw(result: Any, path: Path, *, log: bool) -> Path:
-    """The figure of such a result, in a file; a page with a surface to turn, if that is .html."""
+    """The figure of such a result, in a file; a page with a surface to turn, if that is .html.
+
+    A file that is there stays until this one is whole.
+
+    Raises:
+        RuntimeError: if it cannot be written.
+    """
     if path.suffix == PAGE:
         from hesscope.report import write_surface  # needs jinja2
 
@@ -62,7 +70,14 @@ def draw(result: Any, path: Path, *, log: bool) -> Path:
         if log:
             ax.set_yscale("log")
     figure: Any = ax.figure
-    figure.savefig(path, dpi=150)
+    form = path.suffix.removeprefix(".")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=form)
+    try:
+        files.replace(path, lambda file: file.write(drawn.getbuffer()))
+    except OSError as error:
+        msg = f"cannot write the figure to {path}: {error.strerror}. Choose another place."
+        raise RuntimeError(msg) from error
     return path
 
 

@@ -57,4 +57,5 @@ def _columns(known: Series, width: int, span: tuple[int, int]) -> Tensor:
     for i in range(1, end):
         if heights[i] == -torch.inf:
             heights[i] = heights[i - 1]
-    return torch.tensor([torch.nan if x == -torch.inf else x for x in heights]).double()
+    kept = [torch.nan if x == -torch.inf else x for x in heights]
+    return torch.tensor(kept, dtype=torch.float64)

@@ -20,16 +20,21 @@ EXAMPLES = 128  # drawn from all batches; all of them where there are no more
 
 
 def error_of_product(
-    problem: Problem, make: Callable[[Problem], SymmetricOperator], v: Tensor
+    problem: Problem,
+    make: Callable[[Problem], SymmetricOperator],
+    v: Tensor,
+    around: Callable[[Tensor], Tensor] | None = None,
 ) -> float:
     """‖(A - A₆₄) v‖ on at most 128 examples, with A₆₄ the operator of the problem in float64.
 
     The parameters are the same bit for bit, so this is what the arithmetic of the products does;
     casts inside the model are to float64, too, unless that changes the loss by more than rounding.
+    With a symmetric matrix D that stands around A, a function of a vector, ‖D (A - A₆₄) D v‖.
     Zero for a problem in float64, and where none can be made of it: then nothing is known.
     """
     if problem.weakest == torch.float64 or problem.point.half is not None:
         return 0.0
+    v = v if around is None else around(v)
     try:
         few = _few(problem)
         double = few.in_double([batch.content for batch in few.batches])
@@ -39,7 +44,7 @@ def error_of_product(
         difference = (make(few) @ v).double() - product
     except (ValueError, RuntimeError):  # the model, its loss or the device has no float64
         return 0.0
-    error = norm(exact, difference)
+    error = norm(exact, difference if around is None else around(difference))
     return error if error < float("inf") else 0.0
 
 

@@ -63,7 +63,8 @@ class Fisher(OutputMetricOperator):
     ) -> None:
         super().__init__(problem, memory=memory)
         if not isinstance(self.loss, (CrossEntropy, SquaredError, BinaryCrossEntropy)):
-            self.loss.sampled_gradient(torch.empty(0), torch.Generator())  # says why
+            none = torch.empty(0, dtype=torch.float64)
+            self.loss.sampled_gradient(none, torch.Generator())  # says why
         if samples is not None and (not isinstance(samples, int) or samples < 1):
             msg = f"samples={samples}: draw at least one, or None for the exact expectation."
             raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,8 +14,10 @@ from hesscope.operator import SpectralForm
 from hesscope.perceptron.assembly import dense_hessian
 from hesscope.perceptron.mlp import MLP, recognise
 from hesscope.perceptron.reductions import reduce, reduced_hessian
+from hesscope.problem.halves import in_halves
 from hesscope.problem.problem import Problem
 from hesscope.problem.turns import LOCK
+from hesscope.system.memory import is_out_of_memory
 
 
 class Hessian(SharedOperator):
@@ -50,12 +53,31 @@ class Hessian(SharedOperator):
         memory: int | None = None,
     ) -> None:
         super().__init__(problem)
-        self.engine = make_engine(problem, product, memory)
+        self._engine = partial(make_engine, product=product, memory=memory)
+        self.engine, self.halvings = self._engine(problem), 0
         self._any_engine = product == "auto"
 
     def matmat(self, V: Tensor) -> Tensor:
-        """H V for V of shape (n, k); the gradient graph is built once for all columns."""
-        return self.engine.products(V)
+        """H V for V of shape (n, k); the gradient graph is built once for all columns.
+
+        Where memory runs out, batches are halved, if the loss allows it, and it is tried again.
+
+        Raises:
+            RuntimeError: if a product cannot be had, or memory does not suffice for any batch.
+        """
+        while True:
+            try:
+                return self.engine.products(V)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve()  # outside: the error holds what did not fit
+
+    def _halve(self) -> None:
+        problem = self.engine.problem
+        self.engine = self._engine(problem)  # without the graphs that were kept
+        self.engine = self._engine(in_halves(problem))
+        self.halvings += 1
 
     def measured_noise(self, v: Tensor) -> float:
         """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
@@ -91,4 +113,5 @@ class Hessian(SharedOperator):
 
     def facts(self) -> dict[str, Any]:
         """The facts of the operator, the problem and the engine."""
-        return {**super().facts(), **self.problem.facts(), **self.engine.facts()}
+        halved = {"batches halved": self.halvings} if self.halvings else {}
+        return {**super().facts(), **self.problem.facts(), **self.engine.facts(), **halved}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from hesscope.curvature.double import error_of_product
 from hesscope.curvature.hessian import Hessian
 from hesscope.curvature.shared import SharedOperator
 from hesscope.problem.parameters import flatten
@@ -90,6 +91,16 @@ class PreconditionedHessian(SharedOperator):
             rows.append(piece)
         return torch.cat(rows)
 
+    def measured_noise(self, v: Tensor) -> float:
+        """‖P^-1/2 (H - H₆₄) P^-1/2 v‖ on at most 128 examples, where P may be small."""
+        return error_of_product(self.problem, Hessian, v, self._around)
+
+    def _around(self, v: Tensor) -> Tensor:
+        """P^-1/2 v."""
+        if self.kind.root is not None:
+            return self.root(v.to(self.dtype)[:, None])[:, 0]
+        return self.preconditioner().rsqrt() * v
+
     def facts(self) -> dict[str, Any]:
         """The facts of the Hessian, and the optimiser."""
         optimizer = type(self.optimizer).__name__
@@ -166,6 +177,15 @@ class StepHessian(SharedOperator):
             return root * self.preconditioned.root(self.hessian @ U + decay[:, None] * U)
         scale, shift = self.scale_and_shift()
         return scale[:, None] * (self.hessian @ (scale[:, None] * V)) + shift[:, None] * V
+
+    def measured_noise(self, v: Tensor) -> float:
+        """What H - H₆₄ leaves in a product, on at most 128 examples."""
+        return error_of_product(self.problem, Hessian, v, self._around)
+
+    def _around(self, v: Tensor) -> Tensor:
+        """lr^1/2 P^-1/2 v."""
+        lr, _ = self._per_parameter()
+        return lr.sqrt() * self.preconditioned._around(v)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """The diagonals of D and E, (n,) both, in D H D + E, which this operator is.

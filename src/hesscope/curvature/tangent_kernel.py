@@ -15,6 +15,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.spectrum import Spectrum
+from hesscope.system.contexts import public
 
 
 class TangentKernel(SymmetricOperator):
@@ -64,6 +65,7 @@ class TangentKernel(SymmetricOperator):
         return torch.cat([J.forward(pieces).reshape(-1) for _, J in self.graphs.each()])
 
 
+@public
 def gram_spectrum(problem: Problem) -> Spectrum:
     """The exact spectrum of Gauss-Newton, from the Gram matrix of its M square-root columns.
 

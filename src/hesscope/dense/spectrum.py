@@ -26,6 +26,7 @@ from hesscope.operator import (
 )
 from hesscope.results.spectrum import Spectrum
 from hesscope.system import progress
+from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes, human
 
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
@@ -36,6 +37,7 @@ DECADES = 280  # sums of powers further from 1 may leave the range of float64
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
 
 
+@public
 def spectrum(
     A: OperatorLike,
     *,
@@ -180,7 +182,7 @@ def _assembled(form: SpectralForm) -> Work:
     Raises:
         RuntimeError: if the matrix is not finite.
     """
-    matrix = form.assemble().contiguous() if form.size else torch.zeros(0, 0)
+    matrix = form.assemble().contiguous() if form.size else torch.zeros(0, 0, dtype=torch.float64)
     if not all(bool(rows.isfinite().all()) for rows in matrix.split(BLOCK)):
         msg = "the matrix has entries that are NaN or infinite; hs.check_problem names the cause."
         raise RuntimeError(msg)

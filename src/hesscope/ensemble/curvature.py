@@ -29,10 +29,12 @@ from torch import Tensor
 from hesscope.ensemble.networks import Ensemble, num_parameters
 from hesscope.ensemble.objective import Objective, objective
 from hesscope.ensemble.passes import Forward, backward, forward, in_chunks
+from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes, human
 from hesscope.system.progress import report
 
 
+@public
 def hessians(
     e: Ensemble,
     inputs: Tensor,
@@ -71,6 +73,7 @@ def hessians(
     return out
 
 
+@public
 def spectra(
     e: Ensemble,
     inputs: Tensor,

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.derivatives.activations import ACTIVATIONS
+from hesscope.system.contexts import public, public_methods
 
 _STREAM = 1 << 63  # keeps the streams of initial points apart from those of hesscope.probes
 
 
+@public_methods
 @dataclass(frozen=True)
 class Ensemble:
     """Networks Linear, φ, Linear, φ, ..., Linear of the same widths, one row of θ for each.
@@ -73,6 +75,7 @@ class Ensemble:
         return nn.Sequential(*modules[:-1])
 
 
+@public
 def initialise(
     layers: Sequence[int],
     num: int,

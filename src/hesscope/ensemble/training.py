@@ -12,6 +12,7 @@ from torch import Tensor
 from hesscope.ensemble.networks import Ensemble
 from hesscope.ensemble.objective import Objective, objective
 from hesscope.ensemble.passes import backward, dead, forward, gradient, in_chunks
+from hesscope.system.contexts import public
 from hesscope.system.progress import report
 
 
@@ -34,6 +35,7 @@ class Trained:
         )
 
 
+@public
 def losses(e: Ensemble, inputs: Tensor, targets: Tensor, *, loss: str = "cross_entropy") -> Tensor:
     """The mean loss over the examples of every network, (num,).
 
@@ -55,6 +57,7 @@ def losses(e: Ensemble, inputs: Tensor, targets: Tensor, *, loss: str = "cross_e
     return torch.cat([o.loss.value(forward(part, o.x).z[-1], o.t) for _, part, o in parts])
 
 
+@public
 def gradients(
     e: Ensemble, inputs: Tensor, targets: Tensor, *, loss: str = "cross_entropy"
 ) -> Tensor:
@@ -78,6 +81,7 @@ def gradients(
     return out
 
 
+@public
 def train(
     start: Ensemble,
     inputs: Tensor,

@@ -14,6 +14,7 @@ from hesscope.quadrature import Floats, gauss
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Estimate, Interval
+from hesscope.system.contexts import public
 
 QUANTILES = (0.5, 0.9, 0.99)
 THRESHOLDS = 25  # between tau and the largest |λ|, at which eigenvalues are counted
@@ -21,6 +22,7 @@ LEVEL = 0.95
 SKEWNESS = 1.5  # (2 t² + 1)/6 at t = 2: skewness times the standard error in Johnson's interval
 
 
+@public
 def conditioning(
     A: OperatorLike | SpectralDensity,
     max_matvecs: int = 100,

@@ -24,9 +24,11 @@ from hesscope.operator import (
 )
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes, human
 
 
+@public
 def spectral_density(
     A: OperatorLike,
     max_matvecs: int = 100,
@@ -93,7 +95,7 @@ def spectral_density(
         )
         found = resolved(asked)
         if found.interrupted:
-            warnings.warn("interrupted: returning the density found so far", stacklevel=4)
+            warnings.warn("interrupted: returning the density found so far", stacklevel=6)
         return as_density(asked, found)
 
     return at_order_one(A, answer)

@@ -16,8 +16,10 @@ from hesscope.operator import (
 )
 from hesscope.results.estimate import Diagonal
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 
+@public
 def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int | None = None) -> Diagonal:
     """All n diagonal entries A_ii, estimated by XDiag, with the error of the whole vector.
 

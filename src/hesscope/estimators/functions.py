@@ -27,6 +27,7 @@ from hesscope.quadrature import Floats, gauss, radau
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 LEVEL = 0.95  # of the interval whose half-width rtol speaks of
 PILOT = 3  # probes from which the number of probes is planned
@@ -43,6 +44,7 @@ Function = Callable[[Floats], Floats]
 Rules = Callable[[Lanczos, Function], tuple[float, float]]
 
 
+@public
 def trace_function(
     A: OperatorLike,
     f: Callable[[Tensor], Tensor],
@@ -96,6 +98,7 @@ def trace_function(
     )
 
 
+@public
 def logdet(
     A: OperatorLike,
     damping: float,
@@ -137,6 +140,7 @@ def logdet(
     return _above(_asked(A, pairs, seed, max_matvecs, rtol), function, damping, "logdet")
 
 
+@public
 def effective_dimension(
     A: OperatorLike,
     damping: float,

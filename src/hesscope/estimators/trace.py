@@ -19,6 +19,7 @@ from hesscope.operator import (
 from hesscope.quadrature import Floats
 from hesscope.results.estimate import Estimate, student_quantile
 from hesscope.results.spectrum import Eigenpairs
+from hesscope.system.contexts import public
 
 PILOT = 8  # probes from which the number of probes is planned
 LEVEL = 0.95  # of the interval whose half-width rtol speaks of
@@ -26,6 +27,7 @@ SKEWNESS = 1.5  # (2 t² + 1)/6 at t = 2: skewness/√N of a standard error, in 
 MAX_MATVECS = 500
 
 
+@public
 def trace(
     A: OperatorLike,
     *,
@@ -81,6 +83,7 @@ def trace(
     return at_order_one(A, answer)
 
 
+@public
 def frobenius_norm(
     A: OperatorLike,
     *,

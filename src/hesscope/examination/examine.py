@@ -18,8 +18,10 @@ from hesscope.problem.problem import Problem
 from hesscope.results.check import Check
 from hesscope.results.measurements import Measurements
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 
+@public
 def diagnose(
     problem: Problem,
     optimizer: Optimizer | None = None,
@@ -93,5 +95,5 @@ def diagnose(
         seconds=time.perf_counter() - started,
     )
     if look.interrupted:
-        warnings.warn("interrupted: returning the verdicts on what was measured", stacklevel=2)
+        warnings.warn("interrupted: returning the verdicts on what was measured", stacklevel=4)
     return Examination(judge(look), look)

@@ -22,6 +22,7 @@ from hesscope.problem.problem import Problem
 from hesscope.quadrature import mass_bounds
 from hesscope.results.result import Result
 from hesscope.sampling.gradient import gradient_with_noise
+from hesscope.system.contexts import public
 from hesscope.system.memory import human
 
 SWEEPS = 2.5  # readings of the Krylov basis per step: two, and a third where rounding asks for it
@@ -51,6 +52,7 @@ class Forecast(Result):
         )
 
 
+@public
 def plan(
     problem: Problem,
     optimizer: Optimizer | None = None,
@@ -116,7 +118,13 @@ def _orthogonalising(H: Hessian, steps: int) -> float:
     some = min(8, steps)
     for _ in range(some):
         basis.append(unit)
-    one_sweep = min(_seconds(lambda: basis.combine(torch.ones(some, 1))) for _ in range(2)) / some
+    one_sweep = (
+        min(
+            _seconds(lambda: basis.combine(torch.ones(some, 1, dtype=torch.float64)))
+            for _ in range(2)
+        )
+        / some
+    )
     return SWEEPS * one_sweep * steps**2 / 2
 
 

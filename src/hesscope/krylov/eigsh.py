@@ -14,12 +14,14 @@ from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
 from hesscope.operator import OperatorLike, SymmetricOperator, at_order_one, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
-from hesscope.system.memory import available_bytes
+from hesscope.system.contexts import public
+from hesscope.system.memory import available_bytes, human, is_out_of_memory
 
 USUAL = 6  # pairs
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
 
+@public
 def eigsh(
     A: OperatorLike,
     k: int | None = None,
@@ -39,7 +41,9 @@ def eigsh(
     `verify`, the pairs are locked and a fresh random start in their complement must certify that
     nothing beyond the k-th is left there; further copies of a multiple eigenvalue show up in this
     round and are added. Without, the first run's own certificate excludes skipped values, up to
-    copies. Residuals come from fresh products, never below rounding noise.
+    copies. Residuals come from fresh products, never below rounding noise. Products that are not
+    symmetric to rounding are those of a matrix whose symmetric part (A + Aᵀ)/2 is looked at: eight
+    more of them measure how far it is away, which is part of residuals and certificate.
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
@@ -65,7 +69,8 @@ def eigsh(
 
     Raises:
         ValueError: for arguments out of range.
-        RuntimeError: if a product is not finite, or A is not symmetric.
+        RuntimeError: if a product is not finite, A is not symmetric, or memory runs out before
+            anything is found.
 
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.tensor([5.0, 5.0, 1.0, 0.0]).double()))
@@ -96,10 +101,20 @@ def eigsh(
         found = search(request)
         proof, pairs = verified(request, found), refined(request, found)
         if pairs.stopped == "interrupted":
-            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=4)
+            warnings.warn("interrupted: returning the eigenpairs found so far", stacklevel=6)
         return result(request, found, proof, pairs)
 
-    return at_order_one(A, answer)
+    try:
+        return at_order_one(A, answer)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        msg = (
+            f"memory ran out with {A.n} numbers to a vector ({human(A.n * A.dtype.itemsize)}): ask "
+            f"for fewer pairs or a smaller basis, max_basis={2 * k + 10}, or give the data in "
+            f"smaller batches. The cause: {error}"
+        )
+        raise RuntimeError(msg) from error
 
 
 def _steps_within(max_matvecs: int, k: int) -> int:

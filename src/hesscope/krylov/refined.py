@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.krylov import certificate
+from hesscope.krylov import certificate, skew
 from hesscope.krylov.missed import window
 from hesscope.krylov.noise import noise_anywhere, noise_in_span, told
 from hesscope.krylov.rounds import Found, Request
 from hesscope.krylov.search import Verified
+from hesscope.krylov.skew import Skew, skew_of
 from hesscope.krylov.wanted import Wanted, statement
 from hesscope.operator import column_products, in_units, norm
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
+OUT_OF_MEMORY = "out of memory"
 CROWD = 8  # eigenvalues within a third of the outermost: asking for pairs is the wrong question
 
 
@@ -32,6 +34,7 @@ class Refined:
     fresh: bool  # whether residuals come from products of their own
     num_matvecs: int
     stopped: str
+    skew: Skew
 
 
 def refined(request: Request, found: Found) -> Refined:
@@ -45,8 +48,9 @@ def refined(request: Request, found: Found) -> Refined:
         raise KeyboardInterrupt
     spent, stopped = found.num_matvecs, found.stopped
     X = torch.stack([found.locked[int(i)] for i in chosen], 1)
-    own = Refined(X, found.values[chosen], found.estimates[chosen], False, spent, stopped)
-    if stopped == "interrupted" or spent + len(chosen) > request.budget:
+    unknown = skew_of(request, found, X, None, 0)
+    own = Refined(X, found.values[chosen], found.estimates[chosen], False, spent, stopped, unknown)
+    if stopped in ("interrupted", OUT_OF_MEMORY) or spent + len(chosen) > request.budget:
         return own
 
     def told(num: int) -> None:
@@ -56,20 +60,20 @@ def refined(request: Request, found: Found) -> Refined:
 
     try:
         AX = column_products(request.A, X, told)
-        X, values, residuals = _rayleigh_ritz(request, X, AX)
+        X, AX, values, residuals = _rayleigh_ritz(request, X, AX)
     except KeyboardInterrupt:
         interrupts.note()
         return replace(own, num_matvecs=spent, stopped="interrupted")
-    return Refined(X, values, residuals, True, spent, stopped)
+    apart = skew_of(request, found, X, AX, request.budget - spent)
+    return Refined(X, values, residuals, True, spent + apart.num_matvecs, stopped, apart)
 
 
 def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> Eigenpairs:
     """Everything as data and in words; residuals are never below rounding noise."""
     unit, noise = request.unit, noise_in_span(request.A, pairs.vectors, request.seed)
     noise = noise if noise > found.noise else 0.0
-    residuals = np.maximum(pairs.residuals, found.noise) + noise
+    residuals = np.maximum(pairs.residuals, found.noise) + noise + pairs.skew.of_vectors
     converged = residuals <= np.maximum(request.tol * np.abs(pairs.values), 10 * found.noise)
-    asymmetry = max(each.asymmetry for each in found.rounds)
     complete = Verified(proof.complete and bool(converged.all()), proof.copies)
     size = float(np.abs(pairs.values).max())
     notes = (*told(request.A, noise, size), *_notes(request, found, proof, pairs, converged))
@@ -79,18 +83,18 @@ def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> E
         residuals=torch.from_numpy(in_units(residuals, unit)),
         converged=torch.from_numpy(converged),
         num_matvecs=pairs.num_matvecs,
-        certificate=_certificate(request, found, complete, pairs.values, residuals, noise),
+        certificate=_certificate(request, found, complete, pairs, residuals, noise),
         which=request.wanted.which,
         seed=request.seed,
         notes=notes,
-        facts={**request.A.facts(), "rounds": len(found.rounds), "asymmetry": asymmetry},
+        facts={**request.A.facts(), "rounds": len(found.rounds), "asymmetry": pairs.skew.relative},
     )
 
 
 def _rayleigh_ritz(
     request: Request, X: Tensor, AX: Tensor
-) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """Ritz pairs in the span of X, in the order of the wish, and the residuals ‖A x - θ x‖."""
+) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
+    """Ritz pairs in the span of X by the wish, their products, and residuals ‖A x - θ x‖."""
     projected = request.A.inner(X, AX)
     theta, U = torch.linalg.eigh((projected + projected.T) / 2)
     wish = Wanted(len(theta), request.wanted.which).choose(theta.cpu().numpy()).copy()
@@ -98,19 +102,21 @@ def _rayleigh_ritz(
     theta, U = theta[order], U[:, order]
     X, AX = X @ U.to(X.dtype), AX @ U.to(X.dtype)
     R = AX - X * theta.to(X.dtype)
-    return X, theta.cpu().numpy(), np.array([norm(request.A, r) for r in R.unbind(1)])
+    return X, AX, theta.cpu().numpy(), np.array([norm(request.A, r) for r in R.unbind(1)])
 
 
 def _certificate(
     request: Request,
     found: Found,
     proof: Verified,
-    theta: np.ndarray,
+    pairs: Refined,
     residuals: np.ndarray,
     noise: float,
 ) -> Certificate:
+    theta = pairs.values
     if noise > 0:
         noise = noise_anywhere(request.A, noise, request.seed)
+    noise += pairs.skew.anywhere
     first, near = found.rounds[0].recurrence, window(theta, found.noise) + noise
     lower, upper = -math.inf, math.inf
     if first.alpha:
@@ -137,8 +143,8 @@ def _notes(
 ) -> list[str]:
     notes = []
     if not pairs.fresh:
-        interrupted = pairs.stopped == "interrupted"
-        reason = "interrupted" if interrupted else "max_matvecs is too small"
+        early = pairs.stopped in ("interrupted", OUT_OF_MEMORY)
+        reason = pairs.stopped if early else "max_matvecs is too small"
         notes.append(f"{reason}: residuals are the recurrence's own estimates")
     if len(converged) < request.wanted.k:
         notes.append(f"only {len(converged)} of {request.wanted.k} pairs were found")
@@ -159,10 +165,7 @@ def _notes(
             f"{crowd} eigenvalues lie within a third of the outermost: there is no gap "
             "to separate a top list, and counts between thresholds are the better question"
         )
-    asymmetry = max(each.asymmetry for each in found.rounds)
-    if asymmetry > 1e-4:
-        notes.append(f"products are noisy: u'Av and v'Au differ by {asymmetry:.1e} of A")
-    return notes
+    return [*notes, *skew.told(pairs.skew)]
 
 
 def _crowd(wanted: Wanted, theta: np.ndarray) -> int:

@@ -13,6 +13,7 @@ from hesscope.krylov.missed import allowance, finished, first_allowance, new_val
 from hesscope.krylov.rounds import Found, Request, Round
 from hesscope.krylov.wanted import Wanted, Which
 from hesscope.system import interrupts, progress
+from hesscope.system.memory import is_out_of_memory
 
 HOPELESS = 0.3  # risk left by a round in the complement: near 1/e and above further ones add none
 
@@ -90,7 +91,12 @@ def _start(request: Request, found: Found) -> Start:
 
 
 def _grow(request: Request, found: Found, run: Lanczos) -> tuple[int, str]:
-    """Steps of one run until it is finished; their number, and why it had to stop before."""
+    """Steps of one run until it is finished; their number, and why it had to stop before.
+
+    Raises:
+        MemoryError: if memory runs out before anything of use is known.
+        RuntimeError: likewise, or what a step raises.
+    """
     before, steps = found.num_matvecs, 0
     try:
         while not run.exhausted:
@@ -107,6 +113,10 @@ def _grow(request: Request, found: Found, run: Lanczos) -> tuple[int, str]:
     except KeyboardInterrupt:
         interrupts.note()
         return steps, "interrupted"
+    except (RuntimeError, MemoryError) as error:  # what was found until then is of use
+        if not is_out_of_memory(error) or run.num_steps < request.wanted.k:
+            raise
+        return steps, "out of memory"
     return steps, ""
 
 

@@ -21,6 +21,7 @@ from hesscope.results.basin import Basin, Walk
 from hesscope.results.estimate import Interval
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 NUM = 13  # distances, in equal ratios
 NEAREST = 1e-3  # of the radius, the first of them
@@ -28,6 +29,7 @@ BISECTIONS = 4  # of the interval in which a width lies
 Way = Callable[[float], Tensor]  # signed distance -> theta
 
 
+@public
 def basin(
     problem: Problem,
     pairs: Eigenpairs | None = None,

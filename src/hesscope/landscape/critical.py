@@ -13,6 +13,7 @@ from hesscope.problem.problem import Problem
 from hesscope.results.critical import CriticalStep
 from hesscope.steps.kinds import unwrapped
 from hesscope.steps.update import update
+from hesscope.system.contexts import public
 
 EVALUATIONS = 6
 GROW = 100.0  # a step that does not climb yet is lengthened by this at most
@@ -20,6 +21,7 @@ TIGHT = 0.02  # of the crossing: how far beside it the loss is looked at
 WIDEN = 15.0  # times as far after each look that came out on the wrong side
 
 
+@public
 def critical_sharpness(
     problem: Problem,
     optimizer: Optimizer | None = None,

@@ -22,6 +22,7 @@ from hesscope.problem.problem import Problem
 from hesscope.results.slices import Directions
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.steps.update import update
+from hesscope.system.contexts import public
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 KINDS = ("random", "filter", "layer", "eigen", "gradient", "update", "trajectory")
@@ -29,6 +30,7 @@ LENGTH = "length 1 in parameter space"
 RELATIVE = "the length of the weights, {} by {}"
 
 
+@public
 def directions(
     problem: Problem,
     kind: str = "filter",

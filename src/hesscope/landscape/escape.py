@@ -15,10 +15,12 @@ from hesscope.problem.problem import Problem
 from hesscope.results.landscape import Escape
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 DOUBLINGS = 10  # of the first step while the loss still falls: it may be unbounded below
 
 
+@public
 def escape(
     problem: Problem,
     pairs: Eigenpairs | None = None,
@@ -100,6 +102,7 @@ def escape(
     )
 
 
+@public
 def kick(problem: Problem, radius: float, *, seed: int = 0) -> Tensor:
     """theta moved by `radius` in a uniformly random direction, (n,): a point of the sphere around.
 

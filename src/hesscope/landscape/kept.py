@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from hesscope.landscape.ways import Plane
+from hesscope.system import files
 
 EVERY = 5.0  # seconds between two savings, at least
 
@@ -37,9 +38,23 @@ class Kept:
         digest.update(str(plane.problem.batches.fingerprints).encode())
         self.name = digest.hexdigest()[:32]
         self.file = Path(folder) / f"slice-{self.name}.safetensors"
-        if self.file.exists():
-            with safe_open(self.file, "pt") as kept:
-                self.losses, self.known = kept.get_tensor("losses"), kept.get_tensor("known")
+        if self.file.is_file():
+            self._take_up(self.file)
+
+    def _take_up(self, file: Path) -> None:
+        """What an earlier call has kept; what is damaged is told, and computed again."""
+        try:
+            with safe_open(file, "pt") as kept:
+                losses, known = kept.get_tensor("losses"), kept.get_tensor("known")
+                sound = (kept.metadata() or {}).get("sha256") == _digest(losses, known)
+            cause = "" if sound else "its checksum differs"
+        except Exception as error:  # whatever damage makes of a file
+            cause = f"{type(error).__name__}: {error}"
+        if cause:
+            msg = f"{file} is damaged ({cause}): its points are computed again"
+            warnings.warn(msg, stacklevel=2)
+            return
+        self.losses, self.known = losses, known
 
     def missing(self) -> Tensor:
         """The indices of the points whose loss is not known."""
@@ -52,19 +67,25 @@ class Kept:
             self.save()
 
     def save(self) -> None:
-        """Writes what is known and moves it into place."""
+        """Writes what is known and moves it into place; a full disk is told, and stops nothing."""
         if self.file is None:
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        tensors = {"losses": self.losses, "known": self.known}
+        blob = save(tensors, {"sha256": _digest(self.losses, self.known)})
         try:
-            save_file({"losses": self.losses, "known": self.known}, temporary)
-            temporary.replace(self.file)
-        finally:
-            temporary.unlink(missing_ok=True)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            files.replace(self.file, lambda file: file.write(blob))
+        except OSError as error:
+            msg = f"cannot keep the points in {self.file}: {error.strerror}; going on without"
+            warnings.warn(msg, stacklevel=2)
         self.saved = time.monotonic()
 
     def finish(self) -> None:
         """All points are there: the file is no longer needed."""
         if self.file is not None and bool(self.known.all()):
             self.file.unlink(missing_ok=True)
+
+
+def _digest(losses: Tensor, known: Tensor) -> str:
+    content = losses.numpy().tobytes() + known.numpy().tobytes()
+    return hashlib.sha256(content).hexdigest()

@@ -15,8 +15,10 @@ from hesscope.landscape.statistics import RECOMPUTED, Between
 from hesscope.problem.problem import Problem
 from hesscope.results.landscape import LossLine
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 
+@public
 def interpolate(
     problem: Problem,
     theta_a: EndLike,

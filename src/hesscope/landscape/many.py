@@ -93,7 +93,9 @@ def fastest(plane: Plane, coordinates: Tensor, *, timed: bool = True) -> tuple[W
     m, alone = len(coordinates), collectives.num_processes() == 1
     if not alone or plane.problem.point.half is not None or m < 2:
         return one_by_one, ALONE
-    sample = coordinates[torch.linspace(0, m - 1, SAMPLE if m >= FEW else 2).long()]
+    sample = coordinates[
+        torch.linspace(0, m - 1, SAMPLE if m >= FEW else 2, dtype=torch.float64).long()
+    ]
     trial = _Trial(plane, sample)
     left = max(len(sample), m // TRIED)
     for name, way, num in _candidates(plane, trial):

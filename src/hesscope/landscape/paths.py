@@ -20,12 +20,14 @@ from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.problem import Problem
 from hesscope.results.paths import LossPath
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 KINDS = ("bezier", "chain")
 PIECES = 200  # straight ones, by which the length of a curve is measured
 Basis = Callable[[float], Tensor]  # t -> weights of the points (num_bends + 2,)
 
 
+@public
 def loss_path(
     problem: Problem,
     theta_a: EndLike,
@@ -150,7 +152,7 @@ def _trained(
 ) -> tuple[Tensor, Tensor]:
     """The bends (num_bends, n) after training, and the loss of each step."""
     a, b = between.a.theta, between.b.theta
-    shares = torch.linspace(0, 1, num_bends + 2)[1:-1].to(a)
+    shares = torch.linspace(0, 1, num_bends + 2, dtype=torch.float64)[1:-1].to(a)
     bends = torch.lerp(a, b, shares[:, None]).requires_grad_()
     optimiser = torch.optim.Adam([bends], lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(num_steps, 1))

@@ -18,6 +18,7 @@ from hesscope.problem.problem import Problem
 from hesscope.results.sharpness import Sharpness, SharpnessMeasure
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.steps.update import update
+from hesscope.system.contexts import public
 
 NOTHING = "nothing but what leaves θ as it is"
 UNITS = "permuted units, signs of units"  # orthogonal maps of θ that the network undoes
@@ -25,6 +26,7 @@ SCALE = "rescaled weights that the network undoes (ReLU), permuted units"
 RISE, CURVATURE = "loss", "loss per squared parameter"
 
 
+@public
 def sharpness(
     problem: Problem,
     *,

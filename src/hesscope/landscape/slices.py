@@ -22,11 +22,13 @@ from hesscope.landscape.ways import Plane, with_own_statistics
 from hesscope.problem.problem import Problem
 from hesscope.results.estimate import Estimate
 from hesscope.results.slices import Directions, Slice
+from hesscope.system.contexts import public
 
 Span = float | tuple[float, float] | Sequence[tuple[float, float]] | None
 AROUND = 0.2  # of a trajectory's extent, shown beyond its ends
 
 
+@public
 def loss_slice(
     problem: Problem,
     directions: Any = "filter",

@@ -168,7 +168,7 @@ def _vector(problem: Problem, given: Tensor, name: str) -> Tensor:
     Raises:
         ValueError: if it is no finite vector of length n, or a direction of length zero.
     """
-    vector = torch.as_tensor(given).detach().to(problem.device, torch.float64)
+    vector = torch.as_tensor(given, dtype=torch.float64, device=problem.device).detach()
     usable = vector.shape == (problem.n,) and bool(vector.isfinite().all())
     if not usable or (name == "direction" and float(vector.norm()) == 0):
         msg = (

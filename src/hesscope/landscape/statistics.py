@@ -142,7 +142,11 @@ class _Pool:
     """Mean and variance per channel of all that came, without cancellation (Chan et al. 1983)."""
 
     def __init__(self) -> None:
-        self.count, self.mean, self.spread = 0.0, torch.zeros(()), torch.zeros(())
+        self.count, self.mean, self.spread = (
+            0.0,
+            torch.zeros((), dtype=torch.float64),
+            torch.zeros((), dtype=torch.float64),
+        )
 
     def add(self, inputs: Tensor, per_example: bool) -> None:
         """Takes (batch, channels, ...); per example: the mean of their moments."""

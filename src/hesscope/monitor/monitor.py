@@ -28,6 +28,7 @@ from hesscope.results.verdict import Verdict
 from hesscope.steps.kinds import is_adaptive, unwrapped
 from hesscope.system.closing import Closing
 from hesscope.system.collectives import is_first_process, num_processes, sum_of_number
+from hesscope.system.contexts import public_methods
 
 OVERHEAD = 0.05  # of the time of training, where nothing else is asked for
 log = logging.getLogger("hesscope")
@@ -57,6 +58,7 @@ class Found:
             self.numbers[row.key] = float(value)
 
 
+@public_methods
 class Monitor(Closing):
     """Watches the curvature while a model trains: a line before the loop, and nothing else.
 

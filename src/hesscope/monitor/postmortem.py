@@ -26,6 +26,7 @@ from hesscope.results.history import Event, History
 from hesscope.results.postmortem import Postmortem
 from hesscope.results.result import Result
 from hesscope.steps.state import load_optimizer, optimizer_from_state
+from hesscope.system.contexts import public
 from hesscope.system.progress import report
 
 UNKNOWN = ("training_gradient_norm", "held_out_loss")  # what no checkpoint tells
@@ -45,6 +46,7 @@ class PastCheck(Check):
         return found
 
 
+@public
 def postmortem(
     problem: Problem | History | str | Path,
     checkpoints: Checkpoints | None = None,

@@ -85,4 +85,6 @@ def example_losses(batch: Problem) -> Callable[[Check], Series | None]:
 
 
 def _singles(content: Any) -> list[Any]:
-    return [take(content, torch.tensor([i])) for i in range(num_examples(content))]
+    return [
+        take(content, torch.tensor([i], dtype=torch.int64)) for i in range(num_examples(content))
+    ]

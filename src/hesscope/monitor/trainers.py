@@ -20,6 +20,7 @@ from hesscope.monitor.monitor import Monitor
 from hesscope.problem.problem import Problem
 from hesscope.results.history import History
 from hesscope.steps.kinds import unwrapped
+from hesscope.system.contexts import public_methods
 
 
 class _Callback:
@@ -66,6 +67,7 @@ class _Callback:
         self.monitor = Monitor(problem, inside, **options)
 
 
+@public_methods
 class LightningMonitor(_Callback):
     """Watches a training by Lightning: a callback of its Trainer, and nothing else to do.
 
@@ -128,6 +130,7 @@ class LightningMonitor(_Callback):
         self.close()
 
 
+@public_methods
 class HuggingFaceMonitor(_Callback):
     """Watches a training by the Trainer of transformers: a callback, and nothing else to do.
 

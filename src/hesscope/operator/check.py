@@ -13,8 +13,10 @@ from hesscope.operator.inner import norm
 from hesscope.operator.products import checked_product
 from hesscope.operator.symmetric import SymmetricOperator
 from hesscope.results.check import Check, Finding
+from hesscope.system.contexts import public
 
 
+@public
 def check_operator(A: OperatorLike, *, seed: int | None = None) -> Check:
     """Of the right form, deterministic, linear, symmetric? The first failure is the cause.
 

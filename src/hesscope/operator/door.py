@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.operator.symmetric import SymmetricOperator
+from hesscope.system.contexts import as_users, public
 
 ROWS = 2_048  # of a matrix that are compared with its columns at a time
 
@@ -72,9 +73,10 @@ class Function(SymmetricOperator):
 
     def matmat(self, V: Tensor) -> Tensor:
         """What the function returns."""
-        return self._matmat(V)
+        return as_users(self._matmat, V)
 
 
+@public
 def as_operator(
     A: OperatorLike | Callable[[Tensor], Tensor],
     n: int | None = None,

@@ -17,6 +17,7 @@ from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
 from hesscope.operator.products import checked_product
 from hesscope.system import progress
+from hesscope.system.contexts import public_methods, users_methods
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -39,6 +40,7 @@ class SpectralForm:
     shift: float = 0.0
 
 
+@public_methods
 class SymmetricOperator(ABC):
     """An n x n real symmetric matrix known by its products.
 
@@ -50,6 +52,10 @@ class SymmetricOperator(ABC):
     positive_semidefinite = False  # subclasses that cannot have negative eigenvalues say so
     shared = False  # whether products are sums over processes, which have to ask for the same
     __array_ufunc__ = None  # NumPy leaves x * A and v @ A to the operator
+
+    def __init_subclass__(cls) -> None:
+        own = cls.__module__.startswith("hesscope.")
+        (public_methods if own else users_methods)(cls)
 
     def __init__(self, n: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
@@ -208,7 +214,7 @@ class SymmetricOperator(ABC):
         from scipy.sparse.linalg import LinearOperator  # scipy is optional
 
         def matmat(V: Any) -> Any:
-            return (self @ torch.as_tensor(V)).cpu().numpy()
+            return (self @ _as_vectors(V)).cpu().numpy()
 
         numpy_dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
         return LinearOperator(
@@ -277,7 +283,7 @@ def _as_vectors(V: Any) -> Tensor:
     if not isinstance(V, np.ndarray):
         msg = f"cannot multiply an operator with a {type(V).__name__}; give a tensor of vectors."
         raise TypeError(msg)
-    return torch.as_tensor(V)
+    return torch.from_numpy(np.ascontiguousarray(V))
 
 
 def _combined(*terms: tuple[float, SymmetricOperator]) -> SymmetricOperator:

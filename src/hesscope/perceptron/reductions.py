@@ -237,7 +237,7 @@ def _visible_outputs(mlp: MLP, seen: _Survey, tolerance: float) -> Tensor | None
     """
     if not isinstance(mlp.layers[-1].activation, nn.Identity):
         return None
-    visible = torch.eye(seen.loss.shape[1]).to(seen.loss)
+    visible = torch.eye(seen.loss.shape[1], dtype=seen.loss.dtype, device=seen.loss.device)
     if _is_cross_entropy(mlp):
         visible = torch.linalg.qr(visible - visible.mean(0)).Q[:, :-1]
     visible = visible @ row_space(seen.loss @ visible, tolerance)

@@ -9,6 +9,7 @@ import numpy as np
 from hesscope.plots.colours import LINE
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.basin import Basin
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 COLOURS = {"flat": POSITIVE, "symmetry": MARK, "random": NEGATIVE}
 
 
+@public
 def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
     """The larger of the two rises of the loss, absolute, over the distance; both logarithmic.
 

@@ -12,6 +12,7 @@ from hesscope import rounding
 from hesscope.plots import symlog
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.density import SpectralDensity
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,7 @@ class Law(Protocol):
         """The share of eigenvalues up to x."""
 
 
+@public
 def density(
     result: SpectralDensity,
     *,

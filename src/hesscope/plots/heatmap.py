@@ -12,6 +12,7 @@ from torch import Tensor
 from hesscope.plots import symlog
 from hesscope.plots.colours import LINE, diverging
 from hesscope.plots.style import new_axes
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ DECADES = 4  # below the largest entry; smaller ones fade into white
 FONT, SMALLEST_FONT = 8.0, 5.0  # points
 
 
+@public
 def heatmap(
     matrix: Tensor,
     *,

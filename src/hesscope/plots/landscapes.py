@@ -12,6 +12,7 @@ from hesscope.plots.colours import LINE, sequence
 from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.landscape import LossLine
 from hesscope.results.paths import LossPath
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ WIDE = 100  # ratio of losses of several lines from which their axis is logarith
 MOST_LINES = 12  # lines that a legend can tell apart
 
 
+@public
 def interpolation(
     line_or_lines: LossLine | Sequence[LossLine],
     *,
@@ -68,6 +70,7 @@ def interpolation(
     return ax
 
 
+@public
 def path(result: LossPath, *, ax: Axes | None = None) -> Axes:
     """The loss on the straight line, on the line after matching, and on the curve between two ends.
 

@@ -9,6 +9,7 @@ import numpy as np
 from hesscope import rounding
 from hesscope.plots.style import new_axes
 from hesscope.results.layers import LayerMap
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 ANNOTATED = 12  # layers up to which each cell shows its number
 
 
+@public
 def layer_map(result: LayerMap, *, ax: Axes | None = None) -> Axes:
     """‖H_lm‖_F for all pairs of layers, on a logarithmic colour scale, with λmax beside the names.
 

@@ -11,11 +11,13 @@ import numpy as np
 from hesscope.plots.colours import LINE, sequence
 from hesscope.plots.style import new_axes
 from hesscope.results.sharpness import EQUAL, Sharpness
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@public
 def sharpness(
     results: Sequence[Sharpness],
     *,

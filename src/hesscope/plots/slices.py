@@ -10,6 +10,7 @@ import numpy as np
 from hesscope.plots.colours import LINE
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
 from hesscope.results.slices import Slice
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,7 @@ COLOURS = "viridis"
 MOST_TEXT = 46  # letters of a unit that an axis has room for
 
 
+@public
 def line(result: Slice, *, ax: Axes | None = None, log: bool = False) -> Axes:
     """The loss along one direction, the parabola of its derivatives dashed, test data dotted.
 
@@ -57,6 +59,7 @@ def line(result: Slice, *, ax: Axes | None = None, log: bool = False) -> Axes:
     return ax
 
 
+@public
 def contour(
     result: Slice, *, ax: Axes | None = None, log: bool = False, share: Sequence[Slice] = ()
 ) -> Axes:
@@ -94,6 +97,7 @@ def contour(
     return ax
 
 
+@public
 def surface(
     result: Slice, *, ax: Axes | None = None, log: bool = False, share: Sequence[Slice] = ()
 ) -> Axes:

@@ -10,6 +10,7 @@ import numpy as np
 from hesscope import rounding
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.spectrum import Eigenpairs, Spectrum
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +19,7 @@ BINS_PER_DECADE = 6
 LABELLED = 4  # decades that get a tick label on each side, at most
 
 
+@public
 def spectrum_histogram(
     spectrum: Spectrum,
     pairs: Eigenpairs | None = None,
@@ -68,6 +70,7 @@ def spectrum_histogram(
     return ax
 
 
+@public
 def eigenvalues(pairs: Eigenpairs, *, ax: Axes | None = None) -> Axes:
     """Eigenvalues in their order with the intervals that certainly hold one, λ ± residual.
 

@@ -13,6 +13,7 @@ from hesscope.plots import symlog
 from hesscope.plots.style import NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.density import SpectralDensity
 from hesscope.results.spectrum import Spectrum
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,7 @@ UNEVEN = 20  # ratio of gaps between steps from which the axis of steps is logar
 DEFAULT_TAU = 1e-6  # of the largest absolute eigenvalue of all steps
 
 
+@public
 def spectra_over_training(
     steps: Sequence[float],
     spectra: Sequence[Spectrum | SpectralDensity] | Tensor,

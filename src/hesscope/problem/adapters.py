@@ -48,6 +48,20 @@ def _wrappers() -> Iterator[tuple[type, str]]:
             yield kind, attribute
 
 
+def refuse_no_module(model: Any) -> None:
+    """Is the model one that torch can run?
+
+    Raises:
+        ValueError: if not.
+    """
+    if not isinstance(model, nn.Module):
+        msg = (
+            f"model is a {type(model).__name__}, not a torch.nn.Module. For a plain function "
+            "of the parameters use Problem.from_function(f, theta)."
+        )
+        raise ValueError(msg)
+
+
 def refuse_half_a_problem(loss_fn: Any, data: Any, unpack: Any, forward: Any) -> None:
     """Says what is missing where a Problem is given in part.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hesscope.problem.contents import describe, tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.point import Point
+from hesscope.system.memory import is_out_of_memory
 
 _USER_ERRORS = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError,
@@ -28,7 +29,7 @@ def call(function: Callable[[nn.Module, Any], Any], point: Point, batch: Batch) 
     try:
         return function(point.model, batch.content)
     except _USER_ERRORS as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             raise
         msg = (
             f"the model or the loss fails on batch {batch.index} ({describe(batch.content)}) "

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from hesscope.problem.contents import fingerprint, tensors_in, to_device
 from hesscope.problem.turns import LOCK
 from hesscope.system import interrupts
+from hesscope.system.contexts import as_users
 
 DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
 DATASET_BATCH = 256  # examples per batch when a bare Dataset is given
@@ -114,7 +115,7 @@ class Batches:
         self._refuse_nothing()
 
     def _add(self, index: int, content: Any) -> None:
-        count = float(self.count_of(content))
+        count = float(as_users(self.count_of, content))
         if not 0 <= count < math.inf:
             msg = (
                 f"count gave {count} for batch {index}; a batch counts a finite number of "
@@ -141,7 +142,7 @@ class Batches:
         for index, content in enumerate(self.reread(seed=0)):
             if index >= len(known) or fingerprint(content) != known[index]:
                 raise RuntimeError(_drift(f"batch {index} differs from the first pass"))
-            count = float(self.count_of(content))
+            count = float(as_users(self.count_of, content))
             if count > 0:
                 yield Batch(index, content, count, self.whole)
         if index + 1 != len(known):
@@ -244,13 +245,13 @@ def seed_generators(seed: int) -> None:
 def _under_own_rng(source: Iterable[Any], seed: int) -> Iterator[Any]:
     """The items of `source`, drawn while the generators are those of a stream of its own."""
     with preserved_rng(seed):
-        iterator = interrupts.interruptible(iter, source)
+        iterator = as_users(iter, source)
         inside = _rng_state()
     while True:
         with preserved_rng():
             _set_rng_state(inside)
             try:
-                item = interrupts.interruptible(next, iterator)
+                item = as_users(next, iterator)
             except StopIteration:
                 return
             inside = _rng_state()

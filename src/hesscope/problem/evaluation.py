@@ -30,6 +30,7 @@ from hesscope.problem.point import Point, at_least_single
 from hesscope.problem.surroundings import twice_differentiable, untouched
 from hesscope.problem.turns import LOCK, Turn
 from hesscope.system import collectives, interrupts
+from hesscope.system.contexts import as_users
 
 Closure = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss
 Predict = Callable[[nn.Module, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
@@ -112,7 +113,9 @@ class Evaluation:
             seed_generators(batch.index)
             try:
                 with self._handing.content(batch) as content:
-                    found = call(self._closure, self.point, replace(batch, content=content))
+                    found = as_users(
+                        call, self._closure, self.point, replace(batch, content=content)
+                    )
             finally:
                 structure.restore()
                 self._attributes.restore()
@@ -220,7 +223,7 @@ class Evaluation:
         try:
             with substituted(self.model, buffers), self._handing.content(batch) as content:
                 batch = replace(batch, content=content)
-                result = interrupts.interruptible(call, function, self.point, batch)
+                result = as_users(call, function, self.point, batch)
             refuse_written(self.point, self.leaves, versions)
             return result
         finally:
@@ -246,7 +249,6 @@ def evaluating(
 
     A model in half precision is run in float32, on data in float32, unless `rounded`.
     """
-    point = point.without_hooks()
     with (
         LOCK,
         interrupts.deferred(),
@@ -254,6 +256,7 @@ def evaluating(
         untouched(point.model, others, held, training=training, turn=turn) as attributes,
         twice_differentiable(point.model, point.device),
     ):
+        point = point.without_hooks()
         leaves, seen = point.entered(rounded=rounded)
         change = None if point.half is None or rounded else at_least_single
         with substituted(point.model, seen):

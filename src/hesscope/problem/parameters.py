@@ -72,19 +72,19 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 def finite_vector(
     given: Tensor, n: int, dtype: torch.dtype, device: torch.device, name: str
 ) -> Tensor:
-    """A parameter vector that a user gave, in this dtype and on this device, without its graph.
+    """A copy of a parameter vector that a user gave, in this dtype and on this device.
 
     Raises:
         ValueError: if it is no finite vector of length n.
     """
-    vector = torch.as_tensor(given)
+    vector = torch.as_tensor(given, dtype=dtype, device=device)
     if vector.shape != (n,):
         msg = (
             f"{name} has shape {tuple(vector.shape)}; this problem has n={n} parameters, so "
             f"give a tensor of shape ({n},), such as problem.theta of a trained model."
         )
         raise ValueError(msg)
-    vector = vector.detach().to(device, dtype)
+    vector = vector.detach().clone()
     bad = int((~vector.isfinite()).sum())
     if bad:
         msg = (

@@ -88,8 +88,7 @@ class Point:
         hooked = [n for n in hooked if n not in self.substitutes and own[n].dtype not in HALF]
         if not hooked:
             return self
-        with torch.inference_mode(mode=False):
-            free = {name: own[name].detach().requires_grad_() for name in hooked}
+        free = {name: own[name].detach().requires_grad_() for name in hooked}
         return replace(self, substitutes={**self.substitutes, **free})
 
     def _among(self, own: Mapping[str, Tensor]) -> list[Tensor]:
@@ -102,8 +101,7 @@ class Point:
 
     def theta(self) -> Tensor:
         """A copy of the parameter vector (n,)."""
-        with torch.inference_mode(mode=False):
-            return flatten([leaf.detach().to(self.dtype) for leaf in self.leaves()]).clone()
+        return flatten([leaf.detach().to(self.dtype) for leaf in self.leaves()]).clone()
 
     def moved_to(self, theta: Tensor) -> Point:
         """The point theta (n,), in tensors of its own.
@@ -111,16 +109,14 @@ class Point:
         Raises:
             ValueError: if theta does not have length n.
         """
-        with torch.inference_mode(mode=False):
-            theta = torch.as_tensor(theta).to(self.device, self.dtype).detach().clone()
-            leaves = [piece.clone().requires_grad_() for piece in self.layout.split(theta)]
+        theta = torch.as_tensor(theta, dtype=self.dtype, device=self.device).detach()
+        leaves = [piece.clone().requires_grad_() for piece in self.layout.split(theta)]
         there = dict(zip(self.layout.names, leaves, strict=True))
         return replace(self, substitutes={**self.substitutes, **there})
 
     def with_buffers(self, buffers: Mapping[str, Tensor]) -> Point:
         """The same point, the model's buffers of these names being others."""
-        with torch.inference_mode(mode=False):
-            there = {name: tensor.detach().clone() for name, tensor in buffers.items()}
+        there = {name: tensor.detach().clone() for name, tensor in buffers.items()}
         return replace(self, substitutes={**self.substitutes, **there})
 
     def buffers(self) -> dict[str, Tensor]:
@@ -163,7 +159,7 @@ class Point:
             )
             raise ValueError(msg)
         theta = finite_vector(theta, self.layout.n, self.dtype, self.device, "theta")
-        with interrupts.deferred(), torch.inference_mode(mode=False), torch.no_grad():
+        with interrupts.deferred(), torch.no_grad():
             for leaf, piece in zip(self.leaves(), self.layout.split(theta), strict=True):
                 leaf.copy_(piece)
 

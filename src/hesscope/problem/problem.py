@@ -27,11 +27,13 @@ from hesscope.problem.point import Point, double
 from hesscope.problem.precision import Computed
 from hesscope.problem.rules import WHOLE_BATCH, Counted
 from hesscope.problem.subsets import drawn
-from hesscope.problem.surroundings import switched
+from hesscope.problem.surroundings import rounded_products, switched
 from hesscope.problem.turns import LOCK
 from hesscope.system import collectives
+from hesscope.system.contexts import public_methods
 
 
+@public_methods
 class Problem:
     """The mean loss L(theta) of a model over data, with theta the trainable parameters.
 
@@ -73,6 +75,7 @@ class Problem:
     (1, tensor([10.], dtype=torch.float64))
     """
 
+    others: tuple[nn.Module, ...]  # that the loss runs besides the model, in the mode they are in
     inferred: tuple[str, ...]  # in words: of a model that computes its own loss
     why_no_outputs: str
     counted: Counted  # what `count` is called with
@@ -207,19 +210,14 @@ class Problem:
         training: bool,
         reading: dict[str, Any],
     ) -> None:
-        if not isinstance(model, nn.Module):
-            msg = (
-                f"model is a {type(model).__name__}, not a torch.nn.Module. For a plain function "
-                "of the parameters use Problem.from_function(f, theta)."
-            )
-            raise ValueError(msg)
+        adapters.refuse_no_module(model)
         inner, self.unwrapped = adapters.unwrap(model)
         with LOCK:  # else another thread's copy in float64 may stand in the model just now
             self.point = Point.of(inner, params)
         refuse_compiled(inner, self.point.layout.names)
         self.training, self._closure = training, closure
         own, behind = set(inner.modules()), reached_by(closure)
-        self._others = tuple(module for module in modules_in(behind) if module not in own)
+        self.others = tuple(module for module in modules_in(behind) if module not in own)
         self._held = tuple(thing for thing in behind if can_change(thing))
         self._handing = Handing()
         self.inferred = ()
@@ -260,9 +258,9 @@ class Problem:
         return self.point.model
 
     @property
-    def others(self) -> tuple[nn.Module, ...]:
-        """Modules that the loss runs besides the model, in the mode that they are in."""
-        return self._others
+    def closure(self) -> Closure:
+        """(model, batch) -> mean loss, as it is computed."""
+        return self._closure
 
     @property
     def layout(self) -> Layout:
@@ -490,7 +488,7 @@ class Problem:
             self.batches,
             self._num_items,
             self._handing,
-            self._others,
+            self.others,
             self._held,
             training=self.training,
             rounded=rounded,
@@ -510,6 +508,7 @@ class Problem:
             "device": str(self.device),
             "mode": "model.train()" if self.training else "model.eval()",
             "switched": switched(self.model, self.device),
+            **rounded_products(self.dtype, self.device),
             "unwrapped": list(self.unwrapped),
             "frozen": len(self.frozen),
             **({"inferred": list(self.inferred)} if self.inferred else {}),

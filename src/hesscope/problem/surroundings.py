@@ -16,6 +16,7 @@ from hesscope.problem.data import preserved_rng
 from hesscope.problem.layouts import same
 from hesscope.problem.turns import LOCK, Turn
 from hesscope.system import interrupts
+from hesscope.system.contexts import derivatives_on
 
 ALWAYS_SWITCHED = ("math attention", "MHA fast path off", "autocast off")
 
@@ -30,15 +31,12 @@ def twice_differentiable(model: nn.Module, device: torch.device) -> Iterator[Non
     """
     with LOCK, interrupts.deferred(), Turn(model), ExitStack() as stack:
         fast_path = torch.backends.mha.get_fastpath_enabled()
-        stack.enter_context(torch.inference_mode(mode=False))
-        stack.enter_context(torch.enable_grad())
+        derivatives_on(stack, device.type)
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if _needs_cudnn_off(model, device):
             stack.enter_context(_cudnn_off())
         if _compiler_is_loaded():  # a compiled layer, loss or forward inside the model
             stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for kind in {"cpu", device.type}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             yield
@@ -51,6 +49,22 @@ def switched(model: nn.Module, device: torch.device) -> list[str]:
     cudnn = ["cuDNN RNN off"] if _needs_cudnn_off(model, device) else []
     compiler = ["torch.compile off"] if _compiler_is_loaded() else []
     return [*ALWAYS_SWITCHED, *cudnn, *compiler]
+
+
+def rounded_products(dtype: torch.dtype, device: torch.device) -> dict[str, list[str]]:
+    """The fact that torch may round the factors of float32 products to TF32 or bfloat16, if so."""
+    if dtype != torch.float32:
+        return {}
+    places: dict[str, Any] = {"mkldnn.matmul": torch.backends.mkldnn}
+    if device.type == "cuda":
+        places = {"cuda.matmul": torch.backends.cuda, "cudnn.conv": torch.backends.cudnn}
+    found = []
+    for name, home in places.items():
+        setting = getattr(home, name.rpartition(".")[2], None)
+        precision = getattr(setting, "fp32_precision", "none")  # of torch 2.9 and later
+        if precision not in ("none", "ieee"):
+            found.append(f"{name}: {precision}")
+    return {"float32 products": found} if found else {}
 
 
 def _needs_cudnn_off(model: nn.Module, device: torch.device) -> bool:

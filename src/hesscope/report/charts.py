@@ -39,7 +39,7 @@ class Chart:
     def is_logarithmic(self) -> bool:
         """Whether all values are positive and the largest is far from the smallest."""
         values = [curve.series.finite().values for curve in self.curves]
-        all_of_them = torch.cat(values) if values else torch.zeros(1)
+        all_of_them = torch.cat(values) if values else torch.zeros(1, dtype=torch.float64)
         if not len(all_of_them):
             return False
         low, high = float(all_of_them.min()), float(all_of_them.max())
@@ -211,13 +211,15 @@ def thinned(series: Series, most: int) -> Series:
     for part in known.values.tensor_split(max(most // 2, 1)):
         kept |= {start + int(part.argmin()), start + int(part.argmax())}
         start += len(part)
-    index = torch.tensor(sorted(kept))
+    index = torch.tensor(sorted(kept), dtype=torch.int64)
     missing = most - len(index)
     if missing > 0:  # stretches whose lowest is their highest
         rest = torch.ones(len(known), dtype=torch.bool)
         rest[index] = False
         free = rest.nonzero()[:, 0]
-        more = free[torch.linspace(0, len(free) - 1, min(missing, len(free))).long()]
+        more = free[
+            torch.linspace(0, len(free) - 1, min(missing, len(free)), dtype=torch.float64).long()
+        ]
         index = torch.cat([index, more]).unique()
     return Series(known.steps[index], known.values[index])
 
@@ -237,7 +239,7 @@ def _tabled(history: History, row: _Row) -> Chart:
         caption += " The optimiser is adaptive: its limit is one of the step sharpness, below."
     if "sharpness_over_limit" in known:
         ends = history["sharpness_over_limit"].steps[[0, -1]]
-        curves.append(Curve("limit", Series(ends, torch.ones(2).double()), DASHED))
+        curves.append(Curve("limit", Series(ends, torch.ones(2, dtype=torch.float64)), DASHED))
     return Chart(row.title, caption, tuple(curves))
 
 

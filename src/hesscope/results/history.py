@@ -43,7 +43,7 @@ class Series(Result):
 
     def at(self, step: int) -> float:
         """The value at a step, or the latest before it; NaN before the first."""
-        i = int(torch.searchsorted(self.steps, torch.tensor(step), right=True)) - 1
+        i = int(torch.searchsorted(self.steps, self.steps.new_tensor(step), right=True)) - 1
         return float(self.values[i]) if i >= 0 else math.nan
 
     def between(self, first: float, last: float) -> Series:

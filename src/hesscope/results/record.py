@@ -24,6 +24,7 @@ from torch import Tensor
 from hesscope import __version__
 from hesscope.results.encoding import UnknownResultError, decode, encode
 from hesscope.system import files, interrupts
+from hesscope.system.contexts import public
 from hesscope.system.locks import Locked
 
 SCHEMA = 1
@@ -33,6 +34,7 @@ RECORD, ARRAYS = "record.json", "arrays-{}.safetensors"
 PARTS = {"format", "schema", "provenance", "arrays_sha256", "result", "sha256"}
 
 
+@public
 def save(result: Any, folder: str | Path) -> Path:
     """Writes a result to a folder (made if needed) and returns the folder.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hesscope.results import html
 from hesscope.results.plain import as_plain
+from hesscope.system.contexts import public_methods
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Sequence[Any] | Tensor]
 
 
+@public_methods
 class Result:
     """What hesscope returns: a frozen dataclass of numbers, text, tensors and other results.
 
@@ -38,6 +40,7 @@ class Result:
                 "give it another name."
             )
             raise TypeError(msg)
+        public_methods(cls)
         Result.kinds[cls.__name__] = cls  # a cell that is run again defines its class again
 
     def columns(self) -> Columns:

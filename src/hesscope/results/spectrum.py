@@ -43,7 +43,9 @@ class Eigenpairs(Result):
 
     Each interval `eigenvalues[i] ± residuals[i]` holds an eigenvalue (Krylov and Weinstein), in
     the units of the operator. Residuals are ‖A v - λ v‖ from fresh products, at least the rounding
-    noise of the operator. `converged[i]` says that the residual met the tolerance.
+    noise of the operator. Where products are not symmetric to rounding, which `notes` then say,
+    eigenvalues are those of (A + Aᵀ)/2, and residuals hold ‖(A - Aᵀ) v‖/2, too. `converged[i]`
+    says that the residual met the tolerance.
     """
 
     eigenvalues: Tensor  # (k,) float64

@@ -12,6 +12,7 @@ from hesscope.results.decomposition import ClassDecomposition
 from hesscope.results.estimate import Interval
 from hesscope.results.outliers import Outliers
 from hesscope.results.spectrum import Eigenpairs, Spectrum
+from hesscope.system.contexts import public
 
 LIMIT = 100  # gaps looked at where the number of classes is not known
 CLEAR = 1.5  # smallest gap ratio of a clear count
@@ -20,6 +21,7 @@ NOISE = 10  # errors that an eigenvalue must exceed: below, its ratios are not k
 INSIDE = 0.5  # squared projection above which an eigenvector belongs to the class subspace
 
 
+@public
 def outliers(
     eigenvalues: Spectrum | Eigenpairs | Tensor,
     num_classes: int | None = None,

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from hesscope.results.saddles import IndexCurve
 from hesscope.rmt.laws import Semicircle
+from hesscope.system.contexts import public
 
 UNIT = Semicircle(sigma=0.5)  # on [-1, 1]
 MOST = 1 - 1e-9  # how near the ends of the semicircle the straight-line start may look
 
 
+@public
 def negative_share(losses: Tensor | float, threshold: float, slope: float) -> Tensor:
     """F(slope (L - threshold) - 1) with F the semicircle's distribution on [-1, 1].
 
@@ -33,6 +35,7 @@ def negative_share(losses: Tensor | float, threshold: float, slope: float) -> Te
     return UNIT.cdf(slope * (x - threshold) - 1)
 
 
+@public
 def index_curve(losses: Tensor | Sequence[float], shares: Tensor | Sequence[float]) -> IndexCurve:
     """Fits the random-matrix curve to measured critical points, by least squares on the shares.
 
@@ -87,8 +90,8 @@ def _checked(
     Raises:
         ValueError: if they do not.
     """
-    x = torch.as_tensor(losses).detach().double().cpu().numpy().copy()
-    y = torch.as_tensor(shares).detach().double().cpu().numpy().copy()
+    x = torch.as_tensor(losses, dtype=torch.float64).detach().cpu().numpy().copy()
+    y = torch.as_tensor(shares, dtype=torch.float64).detach().cpu().numpy().copy()
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         msg = (
             f"losses of shape {x.shape} and shares of shape {y.shape}; give one loss and one share "

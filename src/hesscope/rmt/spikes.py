@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from hesscope.results.result import Result
+from hesscope.system.contexts import public
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Spike(Result):
         )
 
 
+@public
 def additive_spike(theta: float, sigma: float = 1.0) -> Spike:
     """The top eigenvalue of theta v vᵀ + W, W a Wigner matrix with entries of variance sigma²/n.
 
@@ -50,6 +52,7 @@ def additive_spike(theta: float, sigma: float = 1.0) -> Spike:
     return Spike(theta, theta + sigma**2 / theta, 1 - (sigma / theta) ** 2, True)
 
 
+@public
 def additive_strength(eigenvalue: float, sigma: float = 1.0) -> Spike:
     """The inverse of `additive_spike`: theta = (λ + √(λ² - 4 sigma²))/2 of an outlier at λ.
 
@@ -67,6 +70,7 @@ def additive_strength(eigenvalue: float, sigma: float = 1.0) -> Spike:
     return additive_spike((eigenvalue + math.copysign(root, eigenvalue)) / 2, sigma)
 
 
+@public
 def covariance_spike(population: float, ratio: float, variance: float = 1.0) -> Spike:
     """The top eigenvalue of X Xᵀ/N for p x N data with one population eigenvalue ℓ > sigma².
 
@@ -93,6 +97,7 @@ def covariance_spike(population: float, ratio: float, variance: float = 1.0) -> 
     return Spike(population, population * (1 + ratio / t), overlap, True)
 
 
+@public
 def covariance_strength(eigenvalue: float, ratio: float, variance: float = 1.0) -> Spike:
     """The inverse of `covariance_spike`: the population eigenvalue of an outlier at λ.
 

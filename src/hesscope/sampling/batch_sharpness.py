@@ -12,8 +12,10 @@ from hesscope.problem.problem import Problem
 from hesscope.results.estimate import Estimate
 from hesscope.sampling.parts import examples_of
 from hesscope.system import progress
+from hesscope.system.contexts import public
 
 
+@public
 def batch_sharpness(
     problem: Problem, batch_size: int, *, num_batches: int = 32, seed: int = 0
 ) -> Estimate:

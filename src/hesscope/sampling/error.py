@@ -23,11 +23,13 @@ from hesscope.sampling.parts import (
 )
 from hesscope.sampling.shares import curvature_shares
 from hesscope.system import collectives, progress
+from hesscope.system.contexts import public
 
 DEPTH = 3  # block Krylov steps for the bias of an eigenvalue
 NEIGHBOURS_ALIKE = 4.0  # standard deviations of the serial correlation that call for a note
 
 
+@public
 def sampling_error(
     problem: Problem, pairs: Eigenpairs, *, shares: bool = False, depth: int = DEPTH, seed: int = 0
 ) -> SamplingError:

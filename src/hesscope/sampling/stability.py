@@ -27,8 +27,10 @@ from hesscope.sampling.space import (
 from hesscope.steps.kinds import unwrapped
 from hesscope.steps.moments import Recurrence, largest_rate, leading_moment, recurrence_of
 from hesscope.system import collectives, progress
+from hesscope.system.contexts import public
 
 
+@public
 def batch_stability(
     problem: Problem,
     batch_size: int,
@@ -82,7 +84,7 @@ def batch_stability(
     share = _share(operator, batch_size)
     space = first_space(operator, seed)
     full = recurrence.limit() / float(space.eigenvalues.max())
-    found = _Found(space, (full,), torch.zeros(len(space.forms)), space.cost)
+    found = _Found(space, (full,), torch.zeros(len(space.forms), dtype=torch.float64), space.cost)
     if share > 0:
         found = _search(operator, recurrence, space, share, rounds, seed)
     return BatchStability(

@@ -142,7 +142,12 @@ def _class_of(groups: list[dict[str, Any]]) -> Any:
 def _foreign(options: set[str], kind: Kind) -> set[str]:
     """The options that a kind does not have."""
     make: Any = kind.optimizer
-    return options - set(make([torch.zeros(1)], lr=0.0).defaults) - _BY_SCHEDULERS - _LATER
+    return (
+        options
+        - set(make([torch.zeros(1, dtype=torch.float32)], lr=0.0).defaults)
+        - _BY_SCHEDULERS
+        - _LATER
+    )
 
 
 def _adam(groups: list[dict[str, Any]]) -> Any:

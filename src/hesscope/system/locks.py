@@ -54,15 +54,11 @@ class Locked(Closing):
             self.exclusive = _held[self._key].exclusive
             return self
         self._made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
-        until = time.monotonic() + self.wait
-        while not self._try():
-            if time.monotonic() > until:
-                msg = (
-                    f"{self.folder} is in use by {self._holder()}. Wait until that has ended, or "
-                    "choose another folder."
-                )
-                raise RuntimeError(msg)
-            time.sleep(PAUSE)
+        try:
+            self._take()
+        except BaseException:
+            self._remove_made()
+            raise
         _held[self._key] = self
         return self
 
@@ -74,8 +70,28 @@ class Locked(Closing):
         if self._file is not None:
             with self._file, contextlib.suppress(OSError):
                 (self.folder / NAME).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # not empty
-            for folder in self._made:
+        self._remove_made()
+
+    def _take(self) -> None:
+        """Waits until the folder is ours.
+
+        Raises:
+            RuntimeError: if another holds it for longer.
+        """
+        until = time.monotonic() + self.wait
+        while not self._try():
+            if time.monotonic() > until:
+                msg = (
+                    f"{self.folder} is in use by {self._holder()}. Wait until that has ended, or "
+                    "choose another folder."
+                )
+                raise RuntimeError(msg)
+            time.sleep(PAUSE)
+
+    def _remove_made(self) -> None:
+        """Removes the folders that were made here, if nothing lies in them."""
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # not empty, or never made
                 folder.rmdir()
 
     def _try(self) -> bool:

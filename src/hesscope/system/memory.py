@@ -88,3 +88,15 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory could not be had, on whatever device.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("shapes differ"))
+    (True, False)
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error) if isinstance(error, RuntimeError) else ""
+    return "allocate memory" in said or "not enough memory" in said  # of torch's CPU allocator

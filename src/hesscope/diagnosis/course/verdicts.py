@@ -19,6 +19,7 @@ from hesscope.diagnosis.course.trends import smooth, together
 from hesscope.diagnosis.course.warm_up import warm_up
 from hesscope.results.history import History, Series
 from hesscope.results.verdict import Verdict
+from hesscope.system.contexts import public
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Rule:
         return Verdict(self.name, claim, confidence="undecided", key=self.key)
 
 
+@public
 def verdicts(history: History) -> tuple[Verdict, ...]:
     """The verdicts on a run, as far as it has come; pure, nothing is measured.
 
