@@ -29,6 +29,7 @@ from hesscope.results.history import Event, History
 from hesscope.results.result import Result
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import interrupts
+from hesscope.system.collectives import is_first_process
 from hesscope.system.progress import report
 
 NEGATIVE = 1e-3  # of λmax: eigenvalues below minus this are counted as negative curvature
@@ -161,13 +162,11 @@ class _Series:
         self.events: dict[int, Event] = {}
         self.last: Neighbour | None = None
         self.to = None if to is None else Path(to)
-        self.folder = None if to is None else store.RunFolder(to)
+        if self.to is not None and store.holds_run(self.to):  # by all processes, one writes
+            self._take_up(store.read(self.to))
+        self.folder = store.RunFolder(self.to) if self.to and is_first_process() else None
         if self.folder is not None:
-            try:
-                self._take_up(self.folder)
-            except BaseException:
-                self.folder.close()
-                raise
+            self.folder.tell(self.facts)
 
     def close(self) -> None:
         """Lets go of the folder."""
@@ -175,9 +174,7 @@ class _Series:
             self.folder.close()
 
     def history(self) -> History:
-        """What has been found."""
-        if self.to is not None:
-            return store.read(self.to)
+        """What has been found, and what the folder knew."""
         numbers: dict[str, dict[int, float]] = {}
         for step, one in self.spectra.items():
             for key, value in one.numbers(self.asked.which).items():
@@ -186,7 +183,7 @@ class _Series:
         if self.densities:
             results["density"] = self.densities
         provenance = {"provenance": record.provenance()}
-        events = tuple(self.events.values())
+        events = tuple(self.events[step] for step in sorted(self.events))
         return History.of(numbers, events=events, facts=self.facts | provenance, results=results)
 
     def measure(self) -> None:
@@ -238,7 +235,7 @@ class _Series:
         self._keep(step, found, density)
         outer, gap = outermost(pairs, self.asked.k, self.asked.which)
         self.last = Neighbour(step, name, own, outer.eigenvectors, space_error(outer, gap))
-        if self.to is not None:
+        if self.to is not None and self.folder is not None:
             record.save(replace(pairs, facts={"digest": own}), self.to / NEIGHBOUR)
 
     def _look(
@@ -342,22 +339,21 @@ class _Series:
         if self.folder is not None:
             self.folder.add(step, {}, events=[self.events[step]], afresh=True)
 
-    def _take_up(self, folder: store.RunFolder) -> None:
+    def _take_up(self, known: History) -> None:
         """What the folder knows already.
 
         Raises:
             ValueError: if it holds a run of another kind, or another series.
         """
-        known = store.read(folder.folder)
         if len(known) or known.events:
             for name in ("n", "data_hash", *vars(self.asked)):
                 if known.facts.get(name) != self.facts[name]:
                     held = known.facts.get(name, "not known")
                     msg = (
-                        f"{folder.folder} holds another run: its {name} is {held}, not "
+                        f"{self.to} holds another run: its {name} is {held}, not "
                         f"{self.facts[name]}. Choose another folder."
                     )
                     raise ValueError(msg)
-        folder.tell(self.facts)
         self.spectra = dict(spectra_of(known))
-        self.densities = known.results.get("density", {})
+        self.densities = dict(known.results.get("density", {}))
+        self.events = {event.step: event for event in known.events}
