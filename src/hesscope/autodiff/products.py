@@ -130,8 +130,8 @@ class ForwardOverReverse(Engine):
         if mode.wrong is not None:
             raise UntrustworthyError(mode.wrong)
         if not self._same_loss:
-            self._refuse_another_loss(e, batch, float(value))
-        return flatten(product)
+            self._refuse_another_loss(e, batch, float(value.detach()))
+        return flatten(product).detach()  # from parameters outside of theta
 
     def _refuse_another_loss(self, e: Evaluation, batch: Batch, value: float) -> None:
         """Once: is the loss inside torch.func the loss? Dropout draws another mask there.

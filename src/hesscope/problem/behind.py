@@ -22,8 +22,8 @@ OF_OTHERS = (sys.stdlib_module_names - {"types", "collections", "__main__"}) | {
 }
 
 
-def reached_by(function: Any) -> list[Any]:
-    """All that a function reaches, each thing once; modules are not looked into.
+def reached_by(function: Any, without: Any = None) -> list[Any]:
+    """All that a function reaches but one thing, each once; modules are not looked into.
 
     By its closure, defaults, the globals that it names, a partial, a method's self, and what the
     objects and containers there hold.
@@ -37,7 +37,7 @@ def reached_by(function: Any) -> list[Any]:
     open_ones: deque[tuple[Any, int]] = deque([(function, DEPTH)])
     while open_ones:
         thing, depth = open_ones.popleft()
-        if thing is None or id(thing) in seen:
+        if thing is None or thing is without or id(thing) in seen:
             continue
         seen[id(thing)] = thing
         if depth and not isinstance(thing, (nn.Module, Tensor)):

@@ -216,7 +216,7 @@ class Problem:
             self.point = Point.of(inner, params)
         refuse_compiled(inner, self.point.layout.names)
         self.training, self._closure = training, closure
-        own, behind = set(inner.modules()), reached_by(closure)
+        own, behind = set(inner.modules()), reached_by(closure, without=data)
         self.others = tuple(module for module in modules_in(behind) if module not in own)
         self._held = tuple(thing for thing in behind if can_change(thing))
         self._handing = Handing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from hesscope.curvature.gauss_newton import GaussNewton
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.data import Batch
 from hesscope.problem.problem import Problem
-from hesscope.sampling.parts import examples_in, unit_of
+from hesscope.sampling.parts import Unit, examples_in, unit_of
 from hesscope.system import collectives
 from hesscope.system.memory import available_bytes, human
 
@@ -59,6 +60,11 @@ class ExampleCurvatures(SymmetricOperator):
         counts = (examples_in(batch) for batch in problem.batches)
         self.num_examples = collectives.sum_of_number(sum(counts))
 
+    @cached_property
+    def unit(self) -> Unit:
+        """What the data is made of; three forward passes, once."""
+        return unit_of(self.problem)
+
     def matmat(self, V: Tensor) -> Tensor:
         """(D G D + diag(shift)) V."""
         scale = self.scale[:, None]
@@ -77,6 +83,7 @@ class ExampleCurvatures(SymmetricOperator):
         for batch, (J, metric) in self.mean.graphs.each():
             loss = self.mean.loss
             _refuse_unknown_examples(batch, J.outputs)
+            _refuse_other_units(self.unit)
             self._refuse_too_large(J.outputs, len(columns))
             Z, W = [], []
             for v in columns:
@@ -137,6 +144,21 @@ def _refuse_unknown_examples(batch: Batch, outputs: Tensor) -> None:
         raise ValueError(msg)
 
 
+def _refuse_other_units(unit: Unit) -> None:
+    """Refuses data whose loss is not the mean of those of its examples.
+
+    Raises:
+        ValueError: with what it is made of.
+    """
+    if unit != "examples":
+        msg = (
+            f"the data is made of {unit}: the loss of a batch is not the mean of those of its "
+            "examples, so that there is no curvature of a single one. Sequences with time first "
+            "want the examples on the first axis (batch_first=True)."
+        )
+        raise ValueError(msg)
+
+
 def _refuse_coupled(problem: Problem) -> None:
     """Refuses a model whose batches couple their examples.
 
@@ -152,11 +174,3 @@ def _refuse_coupled(problem: Problem) -> None:
                 "is no curvature of a single one; look at the model in evaluation mode."
             )
             raise ValueError(msg)
-    unit = unit_of(problem)
-    if unit != "examples":
-        msg = (
-            f"the data is made of {unit}: the loss of a batch is not the mean of those of its "
-            "examples, so that there is no curvature of a single one. Sequences with time first "
-            "want the examples on the first axis (batch_first=True)."
-        )
-        raise ValueError(msg)
