@@ -100,7 +100,7 @@ class Folding:
     def moves(self) -> None:
         """The parameters have changed."""
         for convolution in self._convolutions:
-            convolution.moves()
+            convolution.now.moves()
 
     def check(self) -> None:
         """A pass has come to its end.
@@ -108,7 +108,7 @@ class Folding:
         Raises:
             DivergedError: if a BatchNorm did not run that was folded.
         """
-        if any(passed.expected is not None for passed in self._passed):
+        if any(passed.expected for passed in self._passed):
             raise DivergedError
 
 
@@ -134,42 +134,58 @@ def folded(model: nn.Module, found: list[Convolved], *, last: bool) -> Iterator[
             store[key] = child
 
 
-class _Folded(nn.Module):
-    """Stands for a convolution."""
+class _Now:
+    """The weights of a folded convolution at the parameters of now, and what they are made of.
 
-    def __init__(self, one: Convolved, passed: _Passed | None, last: bool) -> None:
-        super().__init__()
-        self._one, self._passed = (one,), (passed,)  # in tuples: no children of this module
-        weight = one.convolution.weight.detach()
-        likes = weight.ndim == 4 and weight.dtype == torch.float32 and weight.device.type == "cpu"
-        self._format = torch.channels_last if last and likes else torch.contiguous_format
-        self._weight = torch.empty_like(weight, memory_format=self._format)
-        self._bias: Tensor | None = None
-        if one.norm is not None and one.norm.running_var is not None:
-            self._inverse = (one.norm.running_var + one.norm.eps).rsqrt()
+    Of plain attributes: those of a module cost more to write than a small convolution.
+    """
+
+    def __init__(self, one: Convolved, *, last: bool) -> None:
+        self.given, self.given_bias = one.convolution.weight, one.convolution.bias
+        likes = self.given.ndim == 4 and self.given.dtype == torch.float32
+        order = torch.contiguous_format
+        if last and likes and self.given.device.type == "cpu":
+            order = torch.channels_last
+        self.weight = torch.empty_like(self.given.detach(), memory_format=order)
+        self.bias: Tensor | None = None
+        self.norm = one.norm
+        self.across = (-1, *[1] * (self.given.ndim - 1))
+        if one.norm is not None:
+            assert one.norm.running_var is not None
+            self.inverse = (one.norm.running_var + one.norm.eps).rsqrt()
+            self.mean, self.gain, self.shift = (
+                one.norm.running_mean, one.norm.weight, one.norm.bias
+            )  # fmt: skip
         self.moves()
 
     @torch.no_grad()
     def moves(self) -> None:
         """The parameters have changed."""
-        convolution, norm = self._one[0].convolution, self._one[0].norm
-        weight, bias = convolution.weight, convolution.bias
-        if norm is None:
-            self._weight.copy_(weight)
-            self._bias = bias
+        if self.norm is None:
+            self.weight.copy_(self.given)
+            self.bias = self.given_bias
             return
-        assert norm.running_mean is not None
-        scale = self._inverse if norm.weight is None else self._inverse * norm.weight
-        torch.mul(weight, scale.view(-1, *[1] * (weight.ndim - 1)), out=self._weight)
-        mean = norm.running_mean if bias is None else norm.running_mean - bias
-        shift = -scale * mean
-        self._bias = shift if norm.bias is None else shift + norm.bias
+        assert self.mean is not None
+        scale = self.inverse if self.gain is None else self.inverse * self.gain
+        torch.mul(self.given, scale.view(self.across), out=self.weight)
+        mean = self.mean if self.given_bias is None else self.mean - self.given_bias
+        zero = self.shift if self.shift is not None else torch.zeros_like(mean)
+        self.bias = torch.addcmul(zero, scale, mean, value=-1)
+
+
+class _Folded(nn.Module):
+    """Stands for a convolution."""
+
+    def __init__(self, one: Convolved, passed: _Passed | None, last: bool) -> None:
+        super().__init__()
+        self.now, self._one = _Now(one, last=last), (one,)  # in a tuple: no child of this module
+        self._expected = None if passed is None else passed.expected
 
     def forward(self, x: Tensor) -> Tensor:
         """What the convolution, and the BatchNorm after it, give."""
-        found = self._one[0].convolution._conv_forward(x, self._weight, self._bias)
-        if self._passed[0] is not None:
-            self._passed[0].expected = found
+        found = self._one[0].convolution._conv_forward(x, self.now.weight, self.now.bias)
+        if self._expected is not None:
+            self._expected[:] = [found]
         return found
 
 
@@ -178,7 +194,7 @@ class _Passed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.expected: Tensor | None = None
+        self.expected: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         """The same.
@@ -186,9 +202,8 @@ class _Passed(nn.Module):
         Raises:
             DivergedError: if it is not what the convolution gave.
         """
-        if x is not self.expected:
+        if not self.expected or x is not self.expected.pop():
             raise DivergedError
-        self.expected = None
         return x
 
 

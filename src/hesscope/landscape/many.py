@@ -88,7 +88,8 @@ def fastest(plane: Plane, coordinates: Tensor, *, timed: bool = True) -> tuple[W
     """The fastest way that gives the losses that one by one gives, and its name.
 
     Measured and compared on a few of the points themselves: at the ends, where the loss is largest.
-    Not timed: the likeliest to be the fastest, which is the same every time.
+    Not timed, or of few points, whose trial would cost more than it gains: the likeliest to be the
+    fastest, which is the same every time.
     """
     m, alone = len(coordinates), collectives.num_processes() == 1
     if not alone or plane.problem.point.half is not None or m < 2:
@@ -103,7 +104,7 @@ def fastest(plane: Plane, coordinates: Tensor, *, timed: bool = True) -> tuple[W
         if left < 0:
             break
         trial.run(name, way, num)
-        if not timed and name in trial.ways:
+        if (not timed or m < FEW) and name in trial.ways:
             return way, name
     return trial.ways[trial.best], trial.description()
 
@@ -192,8 +193,8 @@ class _Trial:
 
 
 def _is_cut(problem: Problem, size: int) -> bool:
-    """Whether some batch is larger, and its examples can be told apart."""
-    if not problem.batches.cached:
+    """Whether some batch is larger than is good for a processor's cache, and can be cut."""
+    if not problem.batches.cached or problem.device.type != "cpu":
         return False
     try:
         return any(num_examples(batch.content) > size for batch in problem.batches)

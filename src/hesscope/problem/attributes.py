@@ -64,7 +64,7 @@ class Structure:
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._kept = [
-            (value, value.copy())
+            (value, value.copy(), _ids(value))
             for module in modules
             if not isinstance(module, torch.jit.ScriptModule)  # compiled: none of them can change
             for value in vars(module).values()
@@ -73,10 +73,8 @@ class Structure:
 
     def restore(self) -> None:
         """Puts back what has changed, and nothing else."""
-        for now, before in self._kept:
-            if not (now or before):  # the usual case, hundreds of times
-                continue
-            if len(now) != len(before) or any(now.get(key) is not before[key] for key in before):
+        for now, before, ids in self._kept:
+            if (now or before) and _ids(now) != ids:
                 now.clear()
                 now.update(before)
 
