@@ -169,6 +169,11 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
 }
 ALGORITHMS: dict[str, Callable[[Stage], Any]] = {
     "eigsh": lambda s: hs.eigsh(s.hessian, 2, seed=0),
+    "spectra": lambda s: hs.spectra(
+        s.problem, {1: s.problem.model.state_dict()}, 2, trace_matvecs=8, density_matvecs=12
+    ),
+    "solve": lambda s: hs.solve(s.hessian, s.problem.gradient(), 0.5, max_matvecs=12),
+    "influence": lambda s: hs.influence(s.problem, s.problem.subsample(4), damping=0.5),
     "eigsh of a matrix": lambda s: hs.eigsh(s.matrix, 3, seed=0),
     "eigsh of an array": lambda s: hs.eigsh(s.matrix.numpy(), 3, seed=0),
     "spectrum of a matrix": lambda s: hs.spectrum(s.matrix),
@@ -230,6 +235,9 @@ FIGURES: dict[str, Callable[[Stage], Any]] = {
     "plots.contour": lambda s: hs.plots.contour(s.slice),
     "plots.density": lambda s: hs.plots.density(s.density),
     "plots.eigenvalues": lambda s: hs.plots.eigenvalues(s.pairs),
+    "plots.eigenvalues_over_checkpoints": lambda s: hs.plots.eigenvalues_over_checkpoints(
+        hs.spectra(s.problem, {1: s.problem.model.state_dict()}, 2, density_matvecs=12)
+    ),
     "plots.heatmap": lambda s: hs.plots.heatmap(s.matrix),
     "plots.interpolation": lambda s: hs.plots.interpolation(s.line),
     "plots.layer_map": lambda s: hs.plots.layer_map(s.map),

@@ -23,6 +23,7 @@ from hesscope.operator import (
     symmetric_operator,
 )
 from hesscope.results.solution import Solution
+from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes
 
 Method = Literal["auto", "cg", "minres"]
@@ -36,6 +37,7 @@ NOISE_SEED = (
 )
 
 
+@public
 def solve(
     A: OperatorLike,
     b: Tensor,

@@ -30,6 +30,7 @@ from hesscope.results.result import Result
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import interrupts
 from hesscope.system.collectives import is_first_process
+from hesscope.system.contexts import public
 from hesscope.system.progress import report
 
 NEGATIVE = 1e-3  # of λmax: eigenvalues below minus this are counted as negative curvature
@@ -37,6 +38,7 @@ NEIGHBOUR = "neighbour"  # the folder of the last eigenvectors
 log = logging.getLogger("hesscope")
 
 
+@public
 def spectra(
     problem: Problem,
     checkpoints: Checkpoints,

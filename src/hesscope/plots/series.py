@@ -9,6 +9,7 @@ import numpy as np
 from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
 from hesscope.results.checkpoint_spectrum import spectra_of
 from hesscope.results.history import History
+from hesscope.system.contexts import public
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ WIDE = 30  # ratio from which the axis is logarithmic
 FAINTEST = 0.35  # of the last line
 
 
+@public
 def eigenvalues_over_checkpoints(history: History, *, ax: Axes | None = None) -> Axes:
     """The eigenvalues of `hs.spectra` over the steps, and above them how far their space turns.
 

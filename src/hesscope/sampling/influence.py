@@ -17,12 +17,14 @@ from hesscope.problem.problem import Problem
 from hesscope.results.influence import Influence, rank_correlation
 from hesscope.sampling.shares import single_examples
 from hesscope.sampling.slopes import slopes_along
+from hesscope.system.contexts import public
 
 SHARE = 1e-3  # of the largest |λ| that a damping is by default
 ABOVE = 1.5  # times the proven negative end, so that A + damping I is well away from singular
 FACTOR = 3.0  # between the dampings that are compared
 
 
+@public
 def influence(
     problem: Problem,
     test: Problem | Any,
