@@ -306,9 +306,6 @@ FAULTS: dict[str, tuple[str, Callable[[], hs.Problem]]] = {
     "gradient scaled by frequency": ("scaled_gradient", lambda: classifier_of_texts(
         nn.Embedding(7, 4, scale_grad_by_freq=True))),
     "values of a sparse tensor": ("sparse_values", lambda: around(through_a_sparse_matrix)),
-    "embedding with sparse gradients": ("sparse_values", lambda: hs.Problem(
-        nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.Flatten(), nn.Linear(12, 3)),
-        cross_entropy, (torch.randint(0, 7, (20, 3)), torch.arange(20) % 3))),
     "forward mode through solve": ("forward_mode_inside", lambda: classifier(
         Pushed(through_solve))),
     "second derivatives through LayerNorm": ("wrong_third_derivative", second_derivatives_in_loss),

@@ -22,6 +22,7 @@ import torch
 import hesscope as hs
 from hesscope.results import record
 from hesscope.results.basin import Basin, Walk
+from hesscope.results.checkpoint_spectrum import CheckpointSpectrum, Overlap
 from hesscope.results.convexity import ConvexityProbes
 from hesscope.results.decomposition import ClassDecomposition, Decomposition
 from hesscope.results.descent import Curvature, Descent
@@ -40,6 +41,7 @@ from hesscope.results.step import Step
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
+OVERLAP = Overlap(AWKWARD, 0.1, math.nan, 1.0)
 UNITS = UnitStatistics("größe", "ReLU 1", 4, (0, 3), 1, 0, math.nan, 9.0, True)
 SIGNAL = hs.Signal("größe", "λmax", 3, math.inf, 1.0)
 DIRECTIONS = Directions(
@@ -203,6 +205,41 @@ RESULTS = {
         "spike", 3, 7, (SIGNAL,), (hs.Verdict("a", "b"),), hs.History.of({"loss": {0: 1.0}})
     ),
     "signal": SIGNAL,
+    "solution": hs.Solution(
+        AWKWARD,
+        AWKWARD,
+        AWKWARD,
+        AWKWARD > 0,
+        AWKWARD,
+        1e-5,
+        0.1,
+        "minres",
+        7,
+        -math.inf,
+        -0.5,
+        AWKWARD,
+        ((1.0, math.nan), ()),
+        ("größe",),
+    ),
+    "influence": hs.Influence(AWKWARD, 0.1, "größe", "Hessian", AWKWARD, 0.5, 0.0, 9, ("why",)),
+    "overlap": OVERLAP,
+    "checkpoint": CheckpointSpectrum(
+        "größe.pt",
+        AWKWARD,
+        AWKWARD,
+        AWKWARD > 0,
+        CERTIFICATE,
+        math.inf,
+        7,
+        0.5,
+        OVERLAP,
+        "vorher.pt",
+        hs.Estimate(1.5, 0.25, 10),
+        hs.Interval(0.0, 2.0),
+        12,
+        "ab",
+        "cd",
+    ),
     "half precision": {"bf16": torch.ones(3).bfloat16() / 3, "f16": torch.ones(()).half() / 3},
     "colliding paths": {"a.b": AWKWARD, "a": {"b": AWKWARD + 1}, "a.b#1": AWKWARD * 2},
     "one storage twice": [AWKWARD[:3], AWKWARD[:3], AWKWARD[1:], AWKWARD.expand(2, 6).T],

@@ -65,8 +65,7 @@ def checkpoints_in(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     files = [path for path in (*folder.glob("*"), *folder.glob("*/*")) if _holds_weights(path)]
-    names = [path.relative_to(folder) for path in files]
-    steps = dict(zip(files, steps_of(names), strict=True))
+    steps = _steps(folder, files)
     unknown = [path for path, step in steps.items() if step is None]
     if not files or unknown or len(set(steps.values())) < len(files):
         cause = "holds no file of weights" if not files else f"has {len(files)} files of weights"
@@ -77,6 +76,15 @@ def checkpoints_in(folder: str | Path) -> list[Path]:
         msg = f"{folder} {cause}; give the files themselves in the order of training."
         raise ValueError(msg)
     return sorted(files, key=lambda path: steps[path] or 0)
+
+
+def _steps(folder: Path, files: list[Path]) -> dict[Path, int | None]:
+    """By the names of files where these have numbers, and of their folders where they have none."""
+    named = [path for path in files if any(map(str.isdigit, path.stem))]
+    others = [path for path in files if path not in named]
+    steps = dict(zip(named, steps_of([Path(path.name) for path in named]), strict=True))
+    inside = steps_of([path.parent.relative_to(folder) for path in others])
+    return {**steps, **dict(zip(others, inside, strict=True))}
 
 
 def _holds_weights(path: Path) -> bool:

@@ -54,6 +54,7 @@ AT_A_SADDLE = {"gradient_norm": 1e-5, "gradient_noise": 1e-7, "lambda_max": 1.0,
 UP_AND_DOWN = piecewise((0, 1.0), (1, 3.0), (3, 0.9), (12, 0.2))
 DIPS = piecewise((0, 1.0), (3, 0.05), (6, 0.06), (9, 0.6), (13, 0.2))
 BENT_DOWN = piecewise((0, 1.0), (2, 0.5), (4, -0.5), (9, -0.5), (11, 0.5))
+RESTS = piecewise((0, 0.9), (5, 0.4))
 STAIRS = piecewise((0, 2.0), (3, 1.5), (6, 1.49), (10, 0.8), (13, 0.3))
 
 PLANTED: dict[str, list[hs.History]] = {
@@ -152,9 +153,22 @@ PLANTED: dict[str, list[hs.History]] = {
             sharpness_over_limit=piecewise((0, 3.0), (6, 0.7)),
         ),
     ],
+    "small_batch_edge": [
+        history(
+            20,
+            loss=falling,
+            sharpness_over_limit=RESTS,
+            batch_sharpness_over_limit=lambda i: 0.55 + 0.1 * (-1) ** i,
+        ),
+    ],
 }
 
 NEAR: dict[str, list[hs.History]] = {
+    "small_batch_edge": [
+        history(20, loss=falling, sharpness_over_limit=0.4, batch_sharpness_over_limit=0.6),
+        history(20, loss=falling, sharpness_over_limit=RESTS, batch_sharpness_over_limit=0.1),
+        history(20, loss=1.0, sharpness_over_limit=RESTS, batch_sharpness_over_limit=0.6),
+    ],
     "edge_of_stability": [
         history(30, lr=0.1, loss=falling, sharpness_over_limit=0.95),  # a quadratic, by luck
         history(  # a quadratic that a warm-up has brought there

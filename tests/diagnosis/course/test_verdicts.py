@@ -68,7 +68,10 @@ def test_what_was_not_measured_is_not_judged(key, case):
 
 @pytest.mark.parametrize("key", [key for key, rule in NEEDS.items() if rule.needs])
 def test_a_quantity_that_was_switched_off_leaves_it_undecided(key):
-    rows = {"sharpness_over_limit": "stability"}
+    rows = {
+        "sharpness_over_limit": "stability",
+        "batch_sharpness_over_limit": "batch_sharpness",
+    }
     needed = NEEDS[key].needs[0]
     text = f"no longer measured: trace, {rows.get(needed, needed)} (MemoryError: out of it)"
     off = hs.Event(0, "switched off", text)
