@@ -221,7 +221,9 @@ RESULTS = {
         ((1.0, math.nan), ()),
         ("größe",),
     ),
-    "influence": hs.Influence(AWKWARD, 0.1, "größe", "Hessian", AWKWARD, 0.5, 0.0, 9, ("why",)),
+    "influence": hs.Influence(
+        AWKWARD.view(3, 2), 0.1, "größe", "Hessian", AWKWARD, 0.5, 0.0, 9, ("why",)
+    ),
     "overlap": OVERLAP,
     "checkpoint": CheckpointSpectrum(
         "größe.pt",
