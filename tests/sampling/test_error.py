@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope.sampling import per_example
 from hesscope.sampling import shares as shares_module
 from hesscope.sampling.shares import curvature_shares
 from tests import networks, oracles
@@ -262,8 +263,12 @@ def test_shares_are_the_quadratic_forms_of_the_examples_own_hessians(name):
 def test_the_shares_of_all_examples_at_once_are_those_of_one_example_at_a_time(name):
     problem = networks.smooth(name).problem(batch_size=4)
     V = torch.linalg.qr(torch.randn(problem.n, 2, dtype=torch.float64)).Q
-    at_once = shares_module._all_at_once(problem, V)
-    one_by_one = torch.cat(list(shares_module._one_by_one(problem, V)))
+    at_once = per_example._at_once(
+        problem, lambda e, batch: shares_module._of_batch(problem, e, batch, V), "shares"
+    )
+    one_by_one = torch.cat(list(per_example._one_by_one(
+        problem, V.shape[1], lambda e, one: shares_module._of_example(e, one, V)
+    )))  # fmt: skip
     assert torch.allclose(at_once, one_by_one, rtol=0, atol=1e-13 * float(one_by_one.norm()))
 
 

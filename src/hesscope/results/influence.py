@@ -61,7 +61,8 @@ class Influence(Result):
         lines = [
             f"influence of {num} examples on {tests} test loss{'es' if tests > 1 else ''}: "
             f"{self.matrix}, damping {self.damping:.3g} ({self.why_damping}), "
-            f"{self.num_matvecs} matvecs, relative residual {float(self.residuals.max()):.0e}",
+            f"{self.num_matvecs} matvecs, relative residual {float(self.residuals.max()):.0e}, "
+            f"training gradient {self.slope:.2g} (none at a minimum, which the scores are for)",
             f"  leaving one out changes the loss by {float(self.scores.min()):.2e} to "
             f"{float(self.scores.max()):.2e}; helps most: {_some(self.helpful(num=5))}; "
             f"harms most: {_some(self.harmful(num=5))}",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hesscope import probes
+from hesscope.autodiff.jacobian import single_examples
 from hesscope.curvature.gauss_newton import GaussNewton
 from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
@@ -15,7 +16,6 @@ from hesscope.krylov.solve import solve
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.results.influence import Influence, rank_correlation
-from hesscope.sampling.shares import single_examples
 from hesscope.sampling.slopes import slopes_along
 from hesscope.system.contexts import public
 
@@ -78,26 +78,22 @@ def influence(
         seed = A.drawn_seed(seed)
         found, lowest, spent, why_found = _damping(A, seed)
         damping, why = (found, why_found) if damping is None else (damping, why)
-    scores, num_matvecs, residuals, notes = [], spent, None, dict[str, None]()
-    for factor in (1.0, 1 / FACTOR, FACTOR):
-        at = damping if factor == 1.0 else max(damping * factor, -1.01 * lowest)
-        s = solve(A, targets, at, tol=tol, lambda_min=lowest, method="cg")
-        scores.append(slopes_along(problem, s.x.reshape(problem.n, -1)))
-        num_matvecs += s.num_matvecs
-        if factor == 1.0:
-            residuals, notes = s.relative, dict.fromkeys(s.notes)
-    assert residuals is not None
-    pairs = [(a, b) for other in scores[1:] for a, b in zip(scores[0].T, other.T, strict=True)]
+    least = -1.01 * lowest  # below, the matrix would be indefinite
+    dampings = [damping, max(damping / FACTOR, least), damping * FACTOR]
+    solutions = [solve(A, targets, at, tol=tol, lambda_min=lowest, method="cg") for at in dampings]
+    along = torch.cat([s.x.reshape(problem.n, -1) for s in solutions], 1)
+    scores, *others = slopes_along(problem, along).split(targets.shape[1], 1)
+    pairs = [(a, b) for other in others for a, b in zip(scores.T, other.T, strict=True)]
     return Influence(
-        scores=scores[0],
+        scores=scores,
         damping=damping,
         why_damping=why,
         matrix=matrix,
-        residuals=residuals,
+        residuals=solutions[0].relative,
         stability=min(rank_correlation(a, b) for a, b in pairs),
         slope=float(problem.gradient().norm()),
-        num_matvecs=num_matvecs,
-        notes=tuple(notes),
+        num_matvecs=spent + sum(s.num_matvecs for s in solutions),
+        notes=solutions[0].notes,
     )
 
 
@@ -111,11 +107,10 @@ def _each(problem: Problem) -> Tensor:
     """The gradient of the loss of every test example, (n, T).
 
     Raises:
-        ValueError: if the examples of a batch cannot be told apart.
+        ValueError: if the examples of a batch cannot be told apart, or are one item together.
     """
-    contents = [one for batch in problem.batches for one in single_examples(batch)]
-    columns = [problem.with_batches([content]).gradient() for content in contents]
-    return torch.stack(columns, 1)
+    with single_examples(problem).evaluation() as e:
+        return torch.stack([e.gradient(one) for one in e.batches], 1)
 
 
 def _damping(A: SymmetricOperator, seed: int) -> tuple[float, float, int, str]:

@@ -12,23 +12,19 @@ examples of a batch at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from hesscope import rounding
 from hesscope.autodiff.jacobian import Jacobian, output_jacobian
 from hesscope.curvature.hessian import Hessian
 from hesscope.derivatives.by_autograd import hessian_product
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
-from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
 from hesscope.results.sampling import Shares
 from hesscope.sampling.parts import products_of
-from hesscope.system import collectives, progress
+from hesscope.sampling.per_example import per_example
+from hesscope.system import collectives
 
 PASSES = 3.0  # what the shares of a vector cost, in products
 
@@ -50,36 +46,16 @@ def curvature_shares(problem: Problem, V: Tensor) -> Shares:
     tensor([1., 9.], dtype=torch.float64)
     """
     truth = (V.double() * (Hessian(problem) @ V).double()).sum(0).cpu()
-    shares, cost = _all_at_once(problem, V), PASSES * V.shape[1]
-    if not adds_up(shares, truth, V.dtype):
-        shares = torch.cat(list(_one_by_one(problem, V)))
-        cost = float(shares.numel())
-        if not adds_up(shares, truth, V.dtype):
-            raise ValueError(DO_NOT_ADD_UP)
-    assert shares is not None
+    shares, alone = per_example(
+        problem,
+        truth,
+        lambda e, batch: _of_batch(problem, e, batch, V),
+        lambda e, one: _of_example(e, one, V),
+        "shares",
+    )
+    cost = float(shares.numel()) if alone else PASSES * V.shape[1]
     by_class, sizes = _by_class(problem, shares)
     return Shares(shares, by_class, sizes, cost + V.shape[1])
-
-
-DO_NOT_ADD_UP = (
-    "what single examples contribute does not add up to the whole: the loss of a batch is "
-    "no mean over what `count` counts (pass `count` to Problem for class weights and ignored "
-    "labels), or batches couple their examples (BatchNorm, dropout in training mode)."
-)
-
-
-def _all_at_once(problem: Problem, V: Tensor) -> Tensor | None:
-    """(N, k) from the outputs; None where that cannot be had, if only in another process."""
-    parts: list[Tensor] = []
-    failed = False
-    try:
-        with problem.evaluation() as e:
-            for batch in e.batches:
-                parts.append(_of_batch(problem, e, batch, V))
-                progress.report("shares: batches", len(parts), len(problem.batches))
-    except (RuntimeError, ValueError):  # no outputs, no third derivative, or no memory for it
-        failed = True
-    return None if collectives.sum_of_number(float(failed)) else torch.cat(parts)
 
 
 def _of_batch(problem: Problem, e: Evaluation, batch: Batch, V: Tensor) -> Tensor:
@@ -97,6 +73,11 @@ def _of_batch(problem: Problem, e: Evaluation, batch: Batch, V: Tensor) -> Tenso
         terms = first.double() * bent.double() + slope.detach().double() * second.double()
         columns.append(weight * terms.reshape(len(terms), -1).sum(1))
     return torch.stack(columns, 1).cpu()
+
+
+def _of_example(e: Evaluation, one: Batch, V: Tensor) -> Tensor:
+    """(k,), without outputs."""
+    return (V.double() * products_of(e, one, V).double()).sum(0)
 
 
 def _output_derivatives(J: Jacobian, pieces: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -122,38 +103,6 @@ def _dot(tensors: tuple[Tensor, ...], pieces: list[Tensor]) -> Tensor | None:
     """Σ_i t_i·v_i over the tensors that are no constants; None if there is none."""
     terms = [(t * v).sum() for t, v in zip(tensors, pieces, strict=True) if t.requires_grad]
     return torch.stack(terms).sum() if terms else None
-
-
-def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
-    """(1, k) for each example, as a batch of its own."""
-    with problem.evaluation() as e:
-        for batch in e.batches:
-            for content in single_examples(batch):
-                count = float(problem.batches.count_of(content))
-                share = torch.zeros(1, V.shape[1], dtype=torch.float64)
-                if count > 0:
-                    example = Batch(batch.index, content, count)
-                    product = products_of(e, example, V)
-                    share[0] = (V.double() * product.double()).sum(0).cpu()
-                yield count / e.num_items * share
-
-
-def single_examples(batch: Batch) -> Iterator[Any]:
-    """The examples of a batch one by one; all of it where it is one item."""
-    if batch.whole:
-        yield batch.content
-        return
-    for i in range(num_examples(batch.content)):
-        yield take(batch.content, slice(i, i + 1))
-
-
-def adds_up(shares: Tensor | None, truth: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the columns sum to the truth, to half the digits of their absolute sums."""
-    if shares is None:
-        return False
-    total = collectives.sum_over_processes(torch.stack([shares.sum(0), shares.abs().sum(0)]))
-    tolerance = rounding.half_the_digits(dtype)
-    return bool(((total[0] - truth).abs() <= tolerance * total[1]).all())
 
 
 def _by_class(problem: Problem, shares: Tensor) -> tuple[Tensor | None, Tensor | None]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -11,8 +9,7 @@ from hesscope.autodiff.jacobian import output_jacobian
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
-from hesscope.sampling.shares import DO_NOT_ADD_UP, adds_up, single_examples
-from hesscope.system import collectives, progress
+from hesscope.sampling.per_example import per_example
 
 
 def slopes_along(problem: Problem, V: Tensor) -> Tensor:
@@ -35,27 +32,14 @@ def slopes_along(problem: Problem, V: Tensor) -> Tensor:
     tensor([-1., -9.], dtype=torch.float64)
     """
     truth = (V.double() * problem.gradient().double()[:, None]).sum(0).cpu()
-    slopes = _all_at_once(problem, V)
-    if not adds_up(slopes, truth, V.dtype):
-        slopes = torch.cat(list(_one_by_one(problem, V)))
-        if not adds_up(slopes, truth, V.dtype):
-            raise ValueError(DO_NOT_ADD_UP)
-    assert slopes is not None
+    slopes, _ = per_example(
+        problem,
+        truth,
+        lambda e, batch: _of_batch(problem, e, batch, V),
+        lambda e, one: e.gradient(one).double() @ V.double(),
+        "slopes",
+    )
     return slopes
-
-
-def _all_at_once(problem: Problem, V: Tensor) -> Tensor | None:
-    """(N, k) from the outputs; None where they are not known, if only in another process."""
-    parts: list[Tensor] = []
-    failed = problem.loss_fn is None
-    try:
-        with problem.evaluation() as e:
-            for batch in () if failed else e.batches:
-                parts.append(_of_batch(problem, e, batch, V))
-                progress.report("slopes: batches", len(parts), len(problem.batches))
-    except (RuntimeError, ValueError):  # outputs that are no tensor, or no memory for them
-        failed = True
-    return None if collectives.sum_of_number(float(failed)) else torch.cat(parts)
 
 
 def _of_batch(problem: Problem, e: Evaluation, batch: Batch, V: Tensor) -> Tensor:
@@ -69,16 +53,3 @@ def _of_batch(problem: Problem, e: Evaluation, batch: Batch, V: Tensor) -> Tenso
         along = J.forward(problem.layout.split(v.contiguous())).double() * slope.double()
         columns.append(weight * along.reshape(len(along), -1).sum(1))
     return torch.stack(columns, 1).cpu()
-
-
-def _one_by_one(problem: Problem, V: Tensor) -> Iterator[Tensor]:
-    """(1, k) for each example, as a batch of its own."""
-    with problem.evaluation() as e:
-        for batch in e.batches:
-            for content in single_examples(batch):
-                count = float(problem.batches.count_of(content))
-                slope = torch.zeros(1, V.shape[1], dtype=torch.float64)
-                if count > 0:
-                    gradient = e.gradient(Batch(batch.index, content, count)).double()
-                    slope[0] = (gradient @ V.double()).cpu()
-                yield count / e.num_items * slope
