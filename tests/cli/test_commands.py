@@ -214,6 +214,11 @@ def test_weights_are_loaded_into_the_model(kind, train, capsys):
     )
 
 
+def test_a_trajectory_that_is_not_there_is_told(train, capsys):
+    assert main(["slice", f"{train}:make_problem", "--trajectory", "nowhere"]) == 2
+    assert "--trajectory nowhere: there is no such file or folder" in capsys.readouterr().err
+
+
 def test_a_slice_between_weights_or_through_them_is_drawn(train, capsys):
     def weights(value):
         names = {"0.weight": (5, 4), "0.bias": (5,), "2.weight": (3, 5), "2.bias": (3,)}

@@ -8,6 +8,7 @@ import torch
 
 import hesscope as hs
 from hesscope.report import write_surface
+from hesscope.report.page import svg
 from tests.report.test_browser import BROWSER, browse, foreign_hosts
 
 
@@ -65,3 +66,14 @@ def test_in_a_browser_it_is_drawn_without_error_or_request(tmp_path):
     assert console == ""
     assert foreign_hosts(urls) == set()
     assert "loss 0 to 16" in document  # told by the script when it has drawn
+
+
+def test_text_on_a_legends_own_box_keeps_its_colour():
+    problem = hs.Problem.from_function(lambda t: t.square().sum(), torch.ones(2).double())
+    thetas = [torch.tensor(t).double() for t in ([0.3, 0.1], [0.1, -0.4], [0.9, 0.2])]
+    way = hs.directions(problem, "trajectory", 2, thetas=thetas)
+    shown = hs.loss_slice(problem, way, num_points=4, max_matvecs=5)
+    drawn = svg(hs.plots.contour(shown))
+    (text,) = re.findall(r"<text[^>]*>training</text>", drawn)
+    assert "#ffffff" in text  # on dark grey, in light pages and dark ones
+    assert "nan" not in str(shown)  # theta lies between the points of this grid

@@ -86,8 +86,16 @@ def _no_plane(path: Path) -> str:
 
 
 def _directions(problem: hs.Problem, options: argparse.Namespace) -> hs.Directions:
-    """The directions that were asked for."""
+    """The directions that were asked for.
+
+    Raises:
+        ValueError: if a checkpoint of the trajectory is not there.
+    """
     if options.trajectory:
+        for path in options.trajectory:
+            if not path.exists():
+                msg = f"--trajectory {path}: there is no such file or folder of checkpoints."
+                raise ValueError(msg)
         one = options.trajectory[0] if len(options.trajectory) == 1 else None
         thetas = checkpoints_in(one) if one is not None and one.is_dir() else options.trajectory
         return hs.directions(problem, "trajectory", min(2, len(thetas)), thetas=thetas)

@@ -209,8 +209,12 @@ def svg(ax: Axes) -> str:
     from matplotlib.text import Text
 
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "hesscope"}):
+        legends = [part.get_legend() for part in ax.figure.axes]
+        framed = [one for one in legends if one is not None and one.get_frame_on()]
+        kept = {id(text) for one in framed for text in one.findobj(Text)}  # they stand on a box
         for text in ax.figure.findobj(Text):
-            text.set(color=_INK)
+            if id(text) not in kept:
+                text.set(color=_INK)
         for part in ax.figure.axes:
             for spine in part.spines.values():
                 spine.set_edgecolor(_INK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -156,10 +157,10 @@ class Slice(Result):
         for i, (name, seen) in enumerate(
             zip(self.directions.names, self.second_differences.tolist(), strict=True)
         ):
-            lines.append(
-                f"  {name}: curvature {float(self.curvatures[i, i]):.6g} by products, "
-                f"{seen:.6g} by second differences of the grid"
-            )
+            line = f"  {name}: curvature {float(self.curvatures[i, i]):.6g} by products"
+            if math.isfinite(seen):  # else theta lies between the points of the grid
+                line += f", {seen:.6g} by second differences of the grid"
+            lines.append(line)
         return lines
 
     def _other_lines(self) -> list[str]:
