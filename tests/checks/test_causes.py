@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope.checks.examples import _joined
 from tests.networks import vectors
 from tests.planted.faults import Bent, ignoring_in_the_last
 
@@ -214,3 +215,42 @@ def test_frozen_parameters_of_the_loss_are_no_note():
     )
     assert check.ok
     assert check.findings == ()
+
+
+class Bounded(torch.autograd.Function):
+    """x²/2 whose slope is off by a share where x is larger than 1.5."""
+
+    @staticmethod
+    def forward(ctx, x, share):
+        ctx.save_for_backward(x)
+        ctx.share = share
+        return x.square() / 2
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * x * torch.where(x > 1.5, 1 + ctx.share, 1.0), None
+
+
+def rough_beyond(x):
+    """Waves so short where x is larger than 1.5 that no difference sees their slope."""
+    return x.square() / 2 + torch.where(x > 1.5, (1e9 * x).sin(), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "fault"),
+    [
+        (lambda x: Bounded.apply(x, 0.0), ""),
+        (lambda x: Bounded.apply(x, 2e-3), "gradient_is_not_the_derivative"),
+        (rough_beyond, ""),
+    ],
+)
+def test_what_is_wrong_in_large_arguments_is_told_from_what_is_rough_there(function, fault):
+    start = torch.linspace(0.4, 0.6, 5).double()
+    problem = hs.Problem.from_function(lambda t: function(t).square().sum(), start)
+    assert "".join(f.name for f in hs.check_problem(problem).faults) == fault
+
+
+def test_the_examples_of_a_check_are_joined_evenly():
+    joined = _joined([(torch.ones(1, 2), torch.ones(1)) for _ in range(7)], 3)
+    assert [len(content[0]) for content in joined] == [2, 2, 3]

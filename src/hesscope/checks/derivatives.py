@@ -11,6 +11,7 @@ from hesscope.autodiff.broken import UntrustworthyError
 from hesscope.autodiff.graph import gradient_graph, refuse_broken
 from hesscope.checks.differences import (
     beside,
+    differences_settle,
     direction,
     first_error,
     is_right_beside,
@@ -99,7 +100,8 @@ def hessian_matches_the_gradient(state: State) -> Finding | None:
 def derivatives_match_at_a_larger_scale(state: State) -> Finding | None:
     """The same two differences with all parameters 2 and 4 times as large, if the loss is finite.
 
-    What is wrong only in large arguments is met there, as it is met in rare examples.
+    What is wrong only in large arguments is met there, as it is met in rare examples. Where the
+    loss is so rough that its differences do not settle, nothing is known, and nothing is said.
     """
     sample = state.sample
     if not sample.double:
@@ -111,7 +113,7 @@ def derivatives_match_at_a_larger_scale(state: State) -> Finding | None:
         where = f"with all parameters {times:g} times as large, "
         fault = wrong_gradient(state, far, where) or wrong_hessian(state, far, where)
         if fault is not None:
-            return fault
+            return fault if differences_settle(far) else None
     return None
 
 

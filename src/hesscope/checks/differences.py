@@ -128,6 +128,23 @@ def loss_error(sample: Sample, d: Tensor, gradient: Tensor) -> float:
     return _smallest(map(error_at, sample.allowed.steps_first), sample.allowed.first)
 
 
+def differences_settle(sample: Sample) -> bool:
+    """Whether the loss's differences by the two smallest steps agree, along one direction at least.
+
+    They do where a derivative is wrong, too: it is wrong at every step. Four losses a direction.
+    """
+    return any(_settles(sample, direction(sample.problem, seed)) for seed in range(2, 5))
+
+
+def _settles(sample: Sample, d: Tensor) -> bool:
+    theta = sample.problem.theta
+    one, other = (
+        (sample.at(theta + h * d).loss - sample.at(theta - h * d).loss) / (2 * h)
+        for h in sample.allowed.steps_first[-2:]
+    )
+    return abs(one - other) <= sample.allowed.first * max(abs(one), abs(other))
+
+
 def worst_tensor(sample: Sample) -> tuple[str, float]:
     """The parameter tensor along which loss and gradient disagree most."""
     d = direction(sample.problem, seed=2)

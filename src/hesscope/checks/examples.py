@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,12 +109,22 @@ def _largest_entries(content: Any, size: int) -> Tensor:
 
 
 def _joined(examples: list[Any], size: int) -> list[Any]:
-    """Batches of up to `size` examples that have the same shapes; of the most frequent kinds."""
+    """Batches of up to `size` examples that have the same shapes; of the most frequent kinds.
+
+    As even as can be: no batch of one is made where larger ones will do, which is a case of its own
+    in kernels (torch's gradient of grouped convolutions of strided inputs is wrong for it).
+    """
     kinds: dict[str, list[Any]] = {}
     for example in examples:
         kinds.setdefault(_kind(example), []).append(example)
     frequent = sorted(kinds.values(), key=len, reverse=True)[:KINDS]
-    return [_join(kind[i : i + size]) for kind in frequent for i in range(0, len(kind), size)]
+    return [_join(group) for kind in frequent for group in _even(kind, -(-len(kind) // size))]
+
+
+def _even(examples: list[Any], num: int) -> Iterator[list[Any]]:
+    """Cut into `num` groups whose sizes differ by one at most."""
+    ends = [len(examples) * i // num for i in range(num + 1)]
+    return (examples[a:b] for a, b in itertools.pairwise(ends))
 
 
 def _kind(example: Any) -> str:
