@@ -42,7 +42,7 @@ def survey(
 
     >>> import torch, hesscope as hs
     >>> A = hs.as_operator(torch.diag(torch.linspace(-1, 3, 50).double()))
-    >>> density, pairs = survey(A, 30, 2)
+    >>> density, pairs = survey(A, 30, 2, seed=0)
     >>> bool((pairs.eigenvalues - torch.tensor([3.0, -1.0])).abs().max() < 1e-3)
     True
     >>> density.num_matvecs + pairs.num_matvecs
