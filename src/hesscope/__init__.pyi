@@ -34,6 +34,7 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
+from hesscope.krylov.inverse import Inverse as Inverse
 from hesscope.krylov.solve import solve as solve
 from hesscope.landscape.basin import basin as basin
 from hesscope.landscape.critical import critical_sharpness as critical_sharpness

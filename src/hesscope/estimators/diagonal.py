@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from hesscope import probes, rounding
 from hesscope.operator import (
+    Identity,
     OperatorLike,
     SymmetricOperator,
     at_order_one,
@@ -23,10 +27,12 @@ from hesscope.system.contexts import public
 def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int | None = None) -> Diagonal:
     """All n diagonal entries A_ii, estimated by XDiag, with the error of the whole vector.
 
-    Half of the products find a basis Q of what A does to random signs Ω, the other half give QᵀA,
-    and for each column the estimate built from the other columns is corrected by a product with
-    this one, so that no product is used up on one purpose (Epperly, Tropp and Webber 2024, XDiag).
-    Unbiased. From 2 n products on, n columns of A are taken instead and nothing is random.
+    A multiple of the identity that A is known to contain (a damping) is taken out first and put
+    back exactly. Half of the products find a basis Q of what A does to random signs Ω, the other
+    half give QᵀA, and for each column the estimate built from the other columns is corrected by a
+    product with this one, so that no product is used up on one purpose (Epperly, Tropp and Webber
+    2024, XDiag). Unbiased. From 2 n products on, n columns of A are taken instead and nothing is
+    random.
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
@@ -52,9 +58,13 @@ def diagonal(A: OperatorLike, max_matvecs: int = 100, *, seed: int | None = None
         msg = f"max_matvecs={max_matvecs} must be even and at least 4: half goes to each side."
         raise ValueError(msg)
     if max_matvecs >= 2 * A.n:
-        return Diagonal(A.to_dense().diagonal().cpu().double(), 0.0, A.n)
-    own = A.drawn_seed(seed)
-    return at_order_one(A, lambda B, unit: _estimated(B, max_matvecs, own, unit))
+        dense = A.to_dense()
+        size = float(torch.linalg.vector_norm(dense, dim=0).max())
+        return Diagonal(dense.diagonal().cpu().double(), _undone(A, size), A.n)
+    own, shift = A.drawn_seed(seed), A.identity_part
+    rest = A - shift * Identity(A.n) if shift else A
+    found = at_order_one(rest, lambda B, unit: _estimated(B, max_matvecs, own, unit))
+    return replace(found, values=found.values + shift)
 
 
 def _estimated(A: SymmetricOperator, max_matvecs: int, seed: int, unit: float) -> Diagonal:
@@ -67,8 +77,17 @@ def _estimated(A: SymmetricOperator, max_matvecs: int, seed: int, unit: float) -
     Z = _products(A, Q, num, num + Q.shape[1])
     each = _leave_one_out(signs, Y, Q, S, Z)
     values = each.mean(1)
-    error = float((each - values[:, None]).square().sum() / (num * (num - 1))) ** 0.5
+    # Where the columns of Y stand alone (a flat spectrum), an estimate is a sum over pairs of signs
+    # that are in two estimates each: the variance of the mean is twice that of independent ones.
+    spread = math.sqrt(2 * float((each - values[:, None]).square().sum()) / (num * (num - 1)))
+    size = float(torch.linalg.vector_norm(Y, dim=0).max()) / math.sqrt(A.n)
+    error = math.hypot(spread, _undone(A, size))
     return Diagonal(values.double().cpu() * unit, error * unit, num + Q.shape[1], seed)
+
+
+def _undone(A: SymmetricOperator, size: float) -> float:
+    """A bound on the norm of what iterations leave undone in n entries, one of each column."""
+    return math.sqrt(A.n) * A.tolerance(size)
 
 
 def _basis(Y: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,10 +24,10 @@ class Multiplies(Protocol):
 
 
 PreconditionerLike = Diagonal | Eigenpairs | Tensor | Multiplies
-Inverse = Callable[[Tensor], Tensor]  # (n, k) -> P⁻¹ V
+InverseProduct = Callable[[Tensor], Tensor]  # (n, k) -> P⁻¹ V
 
 
-def inverse_of(given: PreconditionerLike, A: SymmetricOperator, damping: float) -> Inverse:
+def inverse_of(given: PreconditionerLike, A: SymmetricOperator, damping: float) -> InverseProduct:
     """V -> P⁻¹ V for what a user may give.
 
     Raises:
@@ -44,7 +44,7 @@ def inverse_of(given: PreconditionerLike, A: SymmetricOperator, damping: float) 
     return _of_product(given, A)
 
 
-def _of_diagonal(values: Tensor, A: SymmetricOperator) -> Inverse:
+def _of_diagonal(values: Tensor, A: SymmetricOperator) -> InverseProduct:
     if len(values) != A.n or not bool((values > 0).all()) or not bool(values.isfinite().all()):
         msg = (
             f"a preconditioner of {len(values)} entries, the smallest "
@@ -55,7 +55,7 @@ def _of_diagonal(values: Tensor, A: SymmetricOperator) -> Inverse:
     return lambda V: inverse * V
 
 
-def _of_pairs(pairs: Eigenpairs, A: SymmetricOperator, damping: float) -> Inverse:
+def _of_pairs(pairs: Eigenpairs, A: SymmetricOperator, damping: float) -> InverseProduct:
     """P = U (|Λ| + δ) Uᵀ + (|λ|min + δ)(I - U Uᵀ), up to a factor (Frangella et al. 2023, eq. 1.3).
 
     Raises:
@@ -75,7 +75,7 @@ def _of_pairs(pairs: Eigenpairs, A: SymmetricOperator, damping: float) -> Invers
     return lambda V: V + U @ (weights * A.inner(U, V)).to(V.dtype)
 
 
-def _of_product(given: Any, A: SymmetricOperator) -> Inverse:
+def _of_product(given: Any, A: SymmetricOperator) -> InverseProduct:
     """P⁻¹ as it is given, one vector after the other.
 
     Raises:
@@ -103,7 +103,7 @@ class Preconditioned(SymmetricOperator):
     Solving with it minimises the residual in the norm of P⁻¹, and needs P⁻¹ alone, not its root.
     """
 
-    def __init__(self, A: SymmetricOperator, damping: float, inverse: Inverse) -> None:
+    def __init__(self, A: SymmetricOperator, damping: float, inverse: InverseProduct) -> None:
         super().__init__(A.n, dtype=A.dtype, device=A.device)
         self.A, self.damping, self.inverse, self.shared = A, damping, inverse, A.shared
         self.scale = 0.0  # of A, from below: the largest ‖A w‖/‖w‖ of a product

@@ -13,7 +13,12 @@ from torch import Tensor
 from hesscope.krylov.cycle import Cycle, Limits
 from hesscope.krylov.eigsh import BASIS_SHARE
 from hesscope.krylov.noise import noise_in_span, told
-from hesscope.krylov.preconditioner import Inverse, Preconditioned, PreconditionerLike, inverse_of
+from hesscope.krylov.preconditioner import (
+    InverseProduct,
+    Preconditioned,
+    PreconditionerLike,
+    inverse_of,
+)
 from hesscope.operator import (
     OperatorLike,
     SymmetricOperator,
@@ -122,7 +127,7 @@ class _Task:
     damping: float
     tol: float
     method: str
-    inverse: Inverse | None  # of the preconditioner
+    inverse: InverseProduct | None  # of the preconditioner
     rows: int
     limit: int
     lowest: float  # no eigenvalue of A + damping I lies below

@@ -107,6 +107,16 @@ class Combination(SymmetricOperator):
         """Whether the inner product of all Aᵢ is the usual one."""
         return self._space.plain_inner
 
+    @property
+    def identity_part(self) -> float:
+        """d, and what the Aᵢ have of it."""
+        return sum(c * A.identity_part for c, A in self.terms) + self.shift
+
+    def tolerance(self, size: float) -> float:
+        """Σ |cᵢ| times that of Aᵢ, each of the size that it may have where it is alone."""
+        own = size + abs(self.shift)
+        return sum(abs(c) * A.tolerance(own / abs(c)) for c, A in self.terms if c)
+
     def matmat(self, V: Tensor) -> Tensor:
         """(Σ cᵢ Aᵢ + d I) V."""
         (c, A), *others = self.terms

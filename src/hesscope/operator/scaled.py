@@ -80,9 +80,18 @@ class Scaled(SymmetricOperator):
         return self.A.fresh_seed()
 
     def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
-        """That of A, and what A's own products lose where they leave the range of floats."""
+        """That of any operator, and what A's products lose where they leave the range of floats."""
         lost = rounding.underflow(self.dtype, self.n) * rounding.eps(self.dtype) / self.unit
-        return self.A.product_noise(size, asymmetry) + lost
+        return super().product_noise(size, asymmetry) + lost
+
+    def tolerance(self, size: float) -> float:
+        """That of A, in its unit."""
+        return self.A.tolerance(size * self.unit) / self.unit
+
+    @property
+    def identity_part(self) -> float:
+        """That of A, in its unit."""
+        return self.A.identity_part / self.unit
 
     def measured_noise(self, v: Tensor) -> float:
         """That of A, in its unit."""

@@ -92,8 +92,20 @@ class SymmetricOperator(ABC):
         return self.dtype
 
     def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
-        """What rounding leaves in a product with a unit vector, for an operator of this size."""
-        return rounding.product_noise(self.precision, size, asymmetry)
+        """What is left in a product with a unit vector, for an operator of this size.
+
+        By rounding, and by iterations that end.
+        """
+        return rounding.product_noise(self.precision, size, asymmetry) + self.tolerance(size)
+
+    def tolerance(self, size: float) -> float:  # noqa: ARG002  products are no iterations
+        """The norm of what iterations leave undone in a product with a unit vector; 0 if none."""
+        return 0.0
+
+    @property
+    def identity_part(self) -> float:
+        """A multiple of I without which the rest is more of low rank: exact in every estimate."""
+        return 0.0
 
     def measured_noise(self, v: Tensor) -> float:  # noqa: ARG002  nothing better is known
         """The norm of the error of A v, against better arithmetic; 0 where there is none."""
