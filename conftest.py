@@ -6,6 +6,7 @@ At the root, so that it holds for the examples in the docstrings and in the docs
 from __future__ import annotations
 
 import os
+import sys
 
 WORKER = "PYTEST_XDIST_WORKER_COUNT" in os.environ
 if WORKER:  # before torch is imported, so that pools of its size are made; children inherit it
@@ -21,6 +22,14 @@ if WORKER:  # where a plugin imported torch before
 @pytest.fixture(autouse=True)
 def _same_random_numbers():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_is_left_open():
+    """matplotlib warns of twenty open figures."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 def pytest_addoption(parser):

@@ -47,3 +47,21 @@ def test_eigenvalues_are_drawn_with_their_residuals():
     ax = hs.plots.eigenvalues(pairs)
     heights = [y for container in ax.containers for y in container.lines[0].get_ydata()]
     assert sorted(heights) == sorted(pairs.eigenvalues.tolist())
+
+
+def test_spectra_lie_over_one_another_in_colours_of_their_own():
+    ax = None
+    for size, color in ((1.0, "C0"), (80.0, "C1")):
+        spectrum = hs.Spectrum(size * torch.linspace(-1, 2, 30).double(), 1e-16, 30)
+        ax = hs.plots.spectrum_histogram(spectrum, tau=1e-3, ax=ax, color=color, label=color)
+    assert sum(float(step.get_data().values.sum()) for step in ax.patches) == 60
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["C0", "C1"]
+    assert ax.get_xlim()[0] < -80
+    assert ax.get_xlim()[1] > 160
+
+
+def test_pairs_lie_over_one_another_in_colours_of_their_own():
+    pairs = hs.eigsh(torch.diag(torch.linspace(-1, 5, 40).double()), k=4, which="BE")
+    ax = hs.plots.eigenvalues(pairs, label="before")
+    hs.plots.eigenvalues(pairs, label="after", color="C1", ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["before", "after"]

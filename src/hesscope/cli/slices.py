@@ -9,6 +9,7 @@ from typing import Any
 
 import hesscope as hs
 from hesscope import probes
+from hesscope.plots.style import detached
 from hesscope.problem.checkpoints import checkpoints_in, read_weights
 from hesscope.system import files
 
@@ -49,6 +50,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
     )
 
 
+@detached()
 def draw(result: Any, path: Path, *, log: bool) -> Path:
     """The figure of such a result, in a file; a page with a surface to turn, if that is .html.
 

@@ -13,4 +13,5 @@ from hesscope.plots.slices import line as line
 from hesscope.plots.slices import surface as surface
 from hesscope.plots.spectra import eigenvalues as eigenvalues
 from hesscope.plots.spectra import spectrum_histogram as spectrum_histogram
+from hesscope.plots.style import paper_style as paper_style
 from hesscope.plots.training import spectra_over_training as spectra_over_training

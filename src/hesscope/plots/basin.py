@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hesscope.plots.colours import LINE
-from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
+from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet, wanted
 from hesscope.results.basin import Basin
 from hesscope.system.contexts import public
 
@@ -29,8 +29,10 @@ def basin(result: Basin, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; by default a new figure.
 
     Raises:
+        TypeError: if it is no basin.
         RuntimeError: if matplotlib is not installed.
     """
+    wanted(result, Basin, "hs.basin(problem)")
     ax = new_axes(ax, (5.8, 3.8))
     labels = {"flat": "flat (near-null)", "symmetry": "symmetry orbit", "random": "random"}
     floor = result.rounding

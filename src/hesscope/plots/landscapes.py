@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hesscope.plots.colours import LINE, sequence
-from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet
+from hesscope.plots.style import NEGATIVE, POSITIVE, new_axes, quiet, wanted
 from hesscope.results.landscape import LossLine
 from hesscope.results.paths import LossPath
 from hesscope.system.contexts import public
@@ -27,6 +27,7 @@ def interpolation(
     *,
     ax: Axes | None = None,
     labels: Sequence[str] | None = None,
+    color: Any = None,
 ) -> Axes:
     """The loss over t on the line θ_a + t (θ_b - θ_a), its ends, its chord dashed, its barrier.
 
@@ -40,15 +41,21 @@ def interpolation(
         line_or_lines: results of `hs.interpolate`, up to 12.
         ax: where to draw; by default a new figure.
         labels: one for each line, such as the steps of training.
+        color: of all lines; by default those of one call are told apart.
 
     Raises:
+        TypeError: if it is neither a line nor a sequence of lines.
         ValueError: if there is nothing to draw or too much, or the labels do not fit the lines.
         RuntimeError: if matplotlib is not installed.
     """
-    lines = [line_or_lines] if isinstance(line_or_lines, LossLine) else list(line_or_lines)
+    if not isinstance(line_or_lines, (list, tuple)):
+        wanted(line_or_lines, LossLine, "hs.interpolate(problem, theta_a, theta_b), or a list")
+        line_or_lines = [line_or_lines]  # type: ignore[list-item]
+    lines = list(line_or_lines)
     _check(lines, labels)
     ax = new_axes(ax, (5.6, 3.4))
     colours = [POSITIVE] if len(lines) == 1 else sequence(len(lines))
+    colours = colours if color is None else [color] * len(lines)
     names = labels or [f"line {i + 1}" for i in range(len(lines))]
     for line, colour, name in zip(lines, colours, names, strict=True):
         _line(ax, line, colour, f"{name}: {_height(line)}" if len(lines) > 1 else name)
@@ -81,8 +88,10 @@ def path(result: LossPath, *, ax: Axes | None = None) -> Axes:
         ax: where to draw; by default a new figure.
 
     Raises:
+        TypeError: if it is no path.
         RuntimeError: if matplotlib is not installed.
     """
+    wanted(result, LossPath, "hs.loss_path(problem, theta_a, theta_b)")
     named = [("line", result.line), ("line after matching units", result.matched)]
     num = len(result.bends)
     named.append((f"{result.kind}, {num} bend{'s' if num > 1 else ''}", result.curve))

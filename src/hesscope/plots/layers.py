@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hesscope import rounding
-from hesscope.plots.style import new_axes
+from hesscope.plots.style import new_axes, wanted
 from hesscope.results.layers import LayerMap
 from hesscope.system.contexts import public
 
@@ -22,13 +22,15 @@ def layer_map(result: LayerMap, *, ax: Axes | None = None) -> Axes:
     """‖H_lm‖_F for all pairs of layers, on a logarithmic colour scale, with λmax beside the names.
 
     Raises:
+        TypeError: if it is no map of layers.
         RuntimeError: if matplotlib is not installed.
     """
-    from matplotlib.colors import LogNorm  # an optional dependency
-
+    wanted(result, LayerMap, "hs.layer_map(problem)")
     num = len(result.layers)
     side = 1.6 + 0.62 * min(num, 2 * ANNOTATED)
     ax = new_axes(ax, (side + 2.0, side))
+    from matplotlib.colors import LogNorm  # an optional dependency
+
     norms = result.interaction.numpy()
     floor = max(float(norms.max()) * 1e-6, rounding.tiny())
     norm = LogNorm(vmin=max(float(norms.min()), floor), vmax=max(float(norms.max()), 10 * floor))

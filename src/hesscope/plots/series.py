@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet
+from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, ZERO, new_axes, quiet, wanted
 from hesscope.results.checkpoint_spectrum import spectra_of
 from hesscope.results.history import History
 from hesscope.system.contexts import public
@@ -25,9 +25,11 @@ def eigenvalues_over_checkpoints(history: History, *, ax: Axes | None = None) ->
     The numbers at the upper edge are the overlaps with the checkpoint before.
 
     Raises:
+        TypeError: if it is no history.
         ValueError: if the history is none of `hs.spectra`.
         RuntimeError: if matplotlib is not installed.
     """
+    wanted(history, History, "hs.spectra(problem, checkpoints)")
     spectra = spectra_of(history)
     if not spectra:
         msg = "this history holds no spectra of checkpoints; give the result of hs.spectra."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hesscope.plots.colours import LINE
-from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet
+from hesscope.plots.style import MARK, NEGATIVE, POSITIVE, new_axes, quiet, wanted
 from hesscope.results.slices import Slice
 from hesscope.system.contexts import public
 
@@ -22,7 +22,14 @@ MOST_TEXT = 46  # letters of a unit that an axis has room for
 
 
 @public
-def line(result: Slice, *, ax: Axes | None = None, log: bool = False) -> Axes:
+def line(
+    result: Slice,
+    *,
+    ax: Axes | None = None,
+    log: bool = False,
+    label: str | None = None,
+    color: Any = None,
+) -> Axes:
     """The loss along one direction, the parabola of its derivatives dashed, test data dotted.
 
     Of a slice in two directions, the line through θ along the first. Where a loss is not finite the
@@ -32,24 +39,29 @@ def line(result: Slice, *, ax: Axes | None = None, log: bool = False) -> Axes:
         result: of `hs.loss_slice`.
         ax: where to draw; by default a new figure.
         log: losses on a logarithmic axis; they have to be positive.
+        label: of this line, for the legend, in front of what is drawn.
+        color: one for all that belongs to this line, so that several can be told apart.
 
     Raises:
+        TypeError: if it is no slice.
         ValueError: if there is nothing to draw, or no logarithm of it.
         RuntimeError: if matplotlib is not installed.
     """
+    wanted(result, Slice, "hs.loss_slice(problem, directions)")
     t, losses = result.axes[0].numpy(), _along(result, result.losses)
     _check(losses, log)
     ax = new_axes(ax, (5.6, 3.6))
-    ax.plot(t, losses, color=POSITIVE, linewidth=1.7, label="loss")
+    of = "" if label is None else f"{label}: "
+    ax.plot(t, losses, color=color or POSITIVE, linewidth=1.7, label=f"{of}loss")
     if result.test_losses is not None:
         tested = _along(result, result.test_losses)
-        ax.plot(t, tested, ":", color=MARK, linewidth=1.6, label="loss on test data")
+        ax.plot(t, tested, ":", color=color or MARK, linewidth=1.6, label=f"{of}loss on test data")
     if result.slopes is not None and result.curvatures is not None:
-        label = f"parabola: slope {float(result.slopes[0]):.3g}, "
-        label += f"curvature {float(result.curvatures[0, 0]):.4g}"
+        name = f"{of}parabola: slope {float(result.slopes[0]):.3g}, "
+        name += f"curvature {float(result.curvatures[0, 0]):.4g}"
         parabola = _cut(result.predicted(0).numpy(), losses, log)
-        ax.plot(t, parabola, "--", color=NEGATIVE, linewidth=1.2, label=label)
-    ax.plot([0], [result.loss], "o", color=LINE, markersize=4.5, label="θ")
+        ax.plot(t, parabola, "--", color=color or NEGATIVE, linewidth=1.2, label=name)
+    ax.plot([0], [result.loss], "o", color=color or LINE, markersize=4.5, label=f"{of}θ")
     if log:
         ax.set_yscale("log")
     ax.set_xlabel(_axis_label(result, 0))
@@ -228,8 +240,10 @@ def _plane(result: Slice, log: bool) -> np.ndarray:
     """The losses (a, b), NaN where not finite.
 
     Raises:
+        TypeError: if it is no slice.
         ValueError: if the slice is a line, or has nothing to draw.
     """
+    wanted(result, Slice, "hs.loss_slice(problem, directions)")
     if len(result.axes) != 2:
         msg = "the slice has one direction; draw it with hs.plots.line."
         raise ValueError(msg)

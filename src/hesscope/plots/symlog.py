@@ -48,6 +48,14 @@ def scale_y(ax: Axes, tau: float, lowest: float, highest: float) -> None:
     ax.set_ylim(lowest, highest)
 
 
+def covering(ax: Axes, low: float, high: float) -> tuple[float, float]:
+    """This range, and that of what has been drawn on the axes before, so that pictures add up."""
+    if not ax.has_data() or ax.get_xscale() != "symlog":
+        return low, high
+    before = ax.get_xlim()
+    return min(low, before[0]), max(high, before[1])
+
+
 def tick_values(tau: float, lowest: float, highest: float, most: int = LABELLED_Y) -> list[float]:
     """Zero and at most so many powers of ten on each side, none within tau.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hesscope import plots
+from hesscope.plots.style import detached
 from hesscope.results.check import Check
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
@@ -124,6 +125,7 @@ def plain_verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+@detached()
 def _figures(results: Mapping[str, Any]) -> list[dict[str, str]]:
     figures = []
     spectrum, pairs = _first(results, Spectrum), _first(results, Eigenpairs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hesscope import plots
+from hesscope.plots.style import detached
 from hesscope.report import charts
 from hesscope.report.page import plain, plain_verdict, rendered, svg, written
 from hesscope.results import html
@@ -109,6 +110,7 @@ def _band(verdict: Verdict, span: tuple[int, int]) -> dict[str, Any]:
     }
 
 
+@detached()
 def _spectra(history: History) -> str:
     """The heat map of the densities that were measured, evenly chosen where they are many."""
     found = {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hesscope import plots
+from hesscope.plots.style import detached
 from hesscope.report.page import plain, rendered, svg, written
 from hesscope.results.slices import Slice
 
@@ -34,7 +35,8 @@ def write_surface(path: str | Path, title: str, result: Slice) -> Path:
         ValueError: if the slice has one direction, or no loss is finite.
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
     """
-    contours = plots.contour(result, log=_is_wide(result.losses))
+    with detached():
+        contours = plots.contour(result, log=_is_wide(result.losses))
     page = rendered(
         "surface.html",
         title=title,
