@@ -172,6 +172,7 @@ ALGORITHMS: dict[str, Callable[[Stage], Any]] = {
     "spectra": lambda s: hs.spectra(
         s.problem, {1: s.problem.model.state_dict()}, 2, trace_matvecs=8, density_matvecs=12
     ),
+    "compare": lambda s: hs.compare(s.density, s.density),
     "Inverse": lambda s: hs.Inverse(s.matrix, 2.0) @ s.matrix[0],
     "solve": lambda s: hs.solve(s.hessian, s.problem.gradient(), 0.5, max_matvecs=12),
     "influence": lambda s: hs.influence(s.problem, s.problem.subsample(4), damping=0.5),

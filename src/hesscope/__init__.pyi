@@ -31,6 +31,7 @@ from hesscope.estimators.trace import frobenius_norm as frobenius_norm
 from hesscope.estimators.trace import trace as trace
 from hesscope.examination import Examination as Examination
 from hesscope.examination import Forecast as Forecast
+from hesscope.examination import compare as compare
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
 from hesscope.krylov.eigsh import eigsh as eigsh
@@ -61,6 +62,8 @@ from hesscope.results.check import Check as Check
 from hesscope.results.check import Finding as Finding
 from hesscope.results.checkpoint_spectrum import CheckpointSpectrum as CheckpointSpectrum
 from hesscope.results.checkpoint_spectrum import Overlap as Overlap
+from hesscope.results.comparison import Compared as Compared
+from hesscope.results.comparison import Comparison as Comparison
 from hesscope.results.conditioning import Conditioning as Conditioning
 from hesscope.results.convexity import ConvexityProbes as ConvexityProbes
 from hesscope.results.critical import CriticalStep as CriticalStep

@@ -57,6 +57,10 @@ RESULTS = {
     ),
     "measure": MEASURE,
     "sharpness": Sharpness(0.5, (MEASURE, MEASURE), math.inf, 1, 2, 3, {"n": 4}),
+    "compared": hs.Compared("λmax", (hs.Interval(-math.inf, 0.5), hs.Interval(1, 2))),
+    "side by side": hs.Comparison(
+        ("größe", "b"), (hs.Compared("κ", (hs.Interval(1, 2), hs.Interval(1, math.inf))),), None
+    ),
     "comparison": SharpnessComparison(False, (1.0, math.nan), 0.5, ("a",), (math.inf,), (-0.0,)),
     "path": LossPath(
         LINE, None, LINE, "chain", torch.ones(2, 3), AWKWARD[:3], ("ö",), AWKWARD, 6, {"n": 3}

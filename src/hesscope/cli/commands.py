@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hesscope import __version__
 from hesscope.cli import runs
+from hesscope.cli.comparing import add_compare_arguments, compared
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 HEALTHY, FINDINGS, FAILED = 0, 1, 2
 STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
 
-WITHOUT_TARGET = ("demo", "watch", "report", "show")
+WITHOUT_TARGET = ("demo", "watch", "report", "show", "compare")
 TARGET = """\
 a target is a function without arguments that returns a hesscope.Problem, or (model, data) where the
 model computes its own loss (transformers, Lightning), or (model, loss_fn, data):
@@ -140,6 +141,8 @@ def _add_readers(commands: Any) -> None:
     show.add_argument("folder", type=Path)
     show.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     show.add_argument("--json", action="store_true", help="print JSON on standard output")
+    text = "saved results side by side: what differs for certain"
+    add_compare_arguments(_command(commands, "compare", _compare, text))
 
 
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -269,6 +272,12 @@ def _show(options: argparse.Namespace) -> int:
         made = found.facts["provenance"] if of_run else read_provenance(options.folder)
         told = "made with " + ", ".join(f"{name} {value}" for name, value in made.items())
         options.output.tell(printable(told, [told]))
+    return HEALTHY
+
+
+def _compare(options: argparse.Namespace) -> int:
+    options.save, options.names = None, ()
+    _give(compared(options), options)
     return HEALTHY
 
 
