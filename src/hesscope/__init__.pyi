@@ -112,5 +112,6 @@ from hesscope.sampling.influence import influence as influence
 from hesscope.sampling.stability import batch_stability as batch_stability
 from hesscope.store import load as load
 from hesscope.system.progress import listening as listening
+from hesscope.system.progress_bar import progress as progress
 
 __version__: str

@@ -166,20 +166,20 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from hesscope.cli.progress_bar import showing_progress
     from hesscope.demo import run
+    from hesscope.system.progress_bar import progress
 
-    with showing_progress():
+    with progress():
         run(print, options.report)
     return HEALTHY
 
 
 def _check(options: argparse.Namespace) -> int:
     import hesscope as hs
-    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
-    with showing_progress():
+    with progress():
         result = hs.check_problem(problem)
     _give(result, options)
     return HEALTHY if result.ok else FINDINGS
@@ -187,7 +187,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _diagnose(options: argparse.Namespace) -> int:
     import hesscope as hs
-    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
@@ -200,20 +200,20 @@ def _diagnose(options: argparse.Namespace) -> int:
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
-    with showing_progress():
+    with progress():
         result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from hesscope.cli.progress_bar import showing_progress
     from hesscope.cli.spectrum import exact, measure
+    from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
     if is_series(options):
         return _series(problem, options)
-    with showing_progress():
+    with progress():
         found = exact(problem, options.scratch) if options.exact else measure(problem, options)
     single = len(found) == 1
     _give(next(iter(found.values())) if single else found, options)
@@ -223,11 +223,11 @@ def _spectrum(options: argparse.Namespace) -> int:
 
 def _series(problem: Problem, options: argparse.Namespace) -> int:
     """Spectra over checkpoints, each of which is saved when it ends."""
-    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.system.progress_bar import progress
 
     kept, options.save = options.save, None
     options.folder = kept or Path(options.checkpoints[0]).parent
-    with showing_progress():
+    with progress():
         found = series(problem, options, kept)
     options.saved = kept
     _give(found, options)
@@ -237,11 +237,11 @@ def _series(problem: Problem, options: argparse.Namespace) -> int:
 
 
 def _slice(options: argparse.Namespace) -> int:
-    from hesscope.cli.progress_bar import showing_progress
     from hesscope.cli.slices import draw, measure
+    from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
-    with showing_progress():
+    with progress():
         found = measure(problem, options)
     _give(found, options)
     if options.figure is not None:
@@ -251,9 +251,9 @@ def _slice(options: argparse.Namespace) -> int:
 
 
 def _postmortem(options: argparse.Namespace) -> int:
-    from hesscope.cli.progress_bar import showing_progress
+    from hesscope.system.progress_bar import progress
 
-    with showing_progress():
+    with progress():
         found = postmortem(options)
     _give(found, options)
     return HEALTHY if found.healthy else FINDINGS
