@@ -23,6 +23,7 @@ from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, series
+from hesscope.cli.starting import add_init_arguments, write_target
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
 from hesscope.cli.words import in_one_line, printable, strings_in, told
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 HEALTHY, FINDINGS, FAILED = 0, 1, 2
 STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
 
-WITHOUT_TARGET = ("demo", "watch", "report", "show", "compare")
+WITHOUT_TARGET = ("demo", "init", "watch", "report", "show", "compare")
 TARGET = """\
 a target is a function without arguments that returns a hesscope.Problem, or (model, data) where the
 model computes its own loss (transformers, Lightning), or (model, loss_fn, data):
@@ -104,6 +105,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = _command(commands, "demo", _demo, "a real network on real digits, end to end, offline")
     demo.add_argument("--report", type=Path, default=Path("report.html"), help="page to write")
+    text = "write a target to begin with, from a training script or a model folder"
+    add_init_arguments(_command(commands, "init", _init, text))
     check = _command(commands, "check", _check, "can the second derivatives be trusted?")
     _add_target(check)
     diagnose = _command(commands, "diagnose", _diagnose, "where am I, and is the step right?")
@@ -171,6 +174,12 @@ def _demo(options: argparse.Namespace) -> int:
 
     with progress():
         run(print, options.report)
+    return HEALTHY
+
+
+def _init(options: argparse.Namespace) -> int:
+    for line in write_target(options.source, options.to):
+        options.output.tell(printable(line))
     return HEALTHY
 
 
