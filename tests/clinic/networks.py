@@ -213,7 +213,7 @@ CASES = [
     Case(
         "regression at its noise floor",
         noise_floor,
-        {"minimum?": (NOISE,), "noise": ("the choice of examples explains",)},
+        {"minimum?": (NOISE,), "noise": ("the gradient is smaller than its sampling noise",)},
     ),
     Case("random labels", random_labels, {"minimum?": (NOISE,)}),
     Case(

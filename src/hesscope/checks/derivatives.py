@@ -140,6 +140,14 @@ def wrong_gradient(state: State, sample: Sample, where: str) -> Finding | None:
         return None
     if first_error(sample.with_floor) <= allowed:
         return _cancellation(state, sample, "its gradient")
+    if sample.double and not differences_settle(sample):
+        state.note(
+            "gradient_not_checked",
+            "the loss is so rough that its differences do not settle, however small the step, so "
+            "they cannot decide whether the gradient is right.",
+            "look for weights that are much too large, and for a depth that amplifies.",
+        )
+        return None
     worst, largest = worst_tensor(sample)
     known, cures = _known(state)
     return Finding(

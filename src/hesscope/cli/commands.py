@@ -1,8 +1,8 @@
 """The commands, their arguments and their exit status.
 
 Arguments are parsed before torch is imported, so that --help answers at once.
-Exit status: 0 healthy, 1 findings or unconverged values, 2 could not be measured (or told), 130
-interrupted, 143 terminated. A result is saved before it is told.
+Exit status: 0 healthy, 1 findings, nothing learnt yet, or unconverged values, 2 could not be
+measured (or told), 130 interrupted, 143 terminated. A result is saved before it is told.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
 
 HEALTHY, FINDINGS, FAILED = 0, 1, 2
-STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
+STATUSES = (
+    "0 healthy, 1 findings or nothing learnt yet, 2 could not be measured, 130 interrupted, "
+    "143 terminated"
+)
 
 WITHOUT_TARGET = ("demo", "watch", "report", "show")
 TARGET = """\

@@ -41,6 +41,7 @@ DOMINATES = 1e3
 # that live are mostly always on, depth has made the layer blind to its inputs: that is the fault of
 # the initial weights, not of dead units.
 MANY_DEAD, ENOUGH_UNITS, ENOUGH_SEEN = 0.5, 16, 32
+NEARLY_ALL = 0.9  # dead: then it does not matter by how much, the few left are a bottleneck
 # Of the largest gradient rms; such layers are named, without alarm: queries and keys of attention
 # at small initial weights, or weights whose effect a normalisation takes out.
 HARDLY = 1e-6
@@ -124,9 +125,10 @@ def _healthy(stats: LayerStatistics) -> str:
     first, last = _end_sizes(stats)
     if len(order) < 2:
         return "one layer: nothing to compare"
-    claim = f"{len(learning)} of {len(order)} layers get a gradient"
+    every = len(learning) == len(order)
+    claim = f"{f'all {len(order)}' if every else f'{len(learning)} of {len(order)}'} layers learn"
     if first > 0 and last > 0:
-        claim += f"; its rms is {first:.2g} in the first ones and {last:.2g} in the last"
+        claim += f": gradient entries of {first:.2g} in the first ones and {last:.2g} in the last"
     return claim
 
 
@@ -241,7 +243,8 @@ def _ends(
         by = "to nothing" if math.isinf(orders) else f"by 10^{orders:.1f}"
         claim = f"vanishing gradients: they fall {by} from the last layers to the first"
         if depth > 2 and not math.isnan(rate):
-            claim += f", x{rate:.2g} per layer"
+            claim += f", by a factor {rate:.2g} at each layer"
+        claim += ", so the first layers hardly learn"
         advice = (
             "He's (ReLU) or Glorot's (tanh) initialisation, normalisation or skip connections, "
             "ReLU or GELU in place of sigmoid; or a learning rate per layer that grows towards "
@@ -254,9 +257,9 @@ def _ends(
     growth = evidence["signal_growth"]
     if -orders >= ORDERS or growth >= SIGNAL_GROWTH or _amplifies(stats, growth, -orders):
         gains = statistics.median([float(stats.gain[i]) for i in stats.in_depth()] or [math.nan])
-        claim = f"exploding: each layer amplifies white inputs by {gains:.2g}"
-        claim += f"; signals grow by {growth:.2g}" if growth > 1 else ""
-        claim += f", gradients by 10^{-orders:.1f} towards the input" if orders < 0 else ""
+        claim = f"exploding: each layer makes its inputs about {gains:.2g} times larger"
+        claim += f"; over the depth signals grow {growth:.2g} times" if growth > 1 else ""
+        claim += f", gradients 10^{-orders:.1f} times towards the input" if orders < 0 else ""
         advice = (
             "initialise with smaller weights (He's: standard deviation √(2/inputs); Glorot's for "
             "tanh), add normalisation, and clip the gradient norm until then"
@@ -295,8 +298,8 @@ def _outstanding(stats: LayerStatistics, notes: _Notes) -> None:
     if gains[i] >= OUTSTANDING * max(others, 1.0):
         name = stats.layers[i]
         claim = (
-            f"the weights of {name} are out of proportion: it amplifies by {gains[i]:.2g}, the "
-            f"other layers by {others:.2g}"
+            f"the weights of {name} are out of proportion: it makes its inputs {gains[i]:.2g} "
+            f"times larger, the other layers {others:.2g} times"
         )
         advice = (
             f"initialise {name} like the others (scale its weights by about "
@@ -320,7 +323,7 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
     many = [u for u in stats.units if _many_dead(u)]
     if many:
         worst = max(many, key=lambda u: u.share_dead)
-        claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(str, many[:3]))}"
+        claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(_idle, many[:3]))}"
         advice = (
             f"a lower learning rate, He's initialisation with bias 0, or a leaky ReLU after "
             f"{worst.layer}; or a narrower layer, if the fit is good"
@@ -333,15 +336,19 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
             notes.findings.append((claim, advice))
 
 
+def _idle(units: UnitStatistics) -> str:
+    """Which units, as a reader says it."""
+    where = f'layer "{units.layer}"' if units.layer else "the inputs"
+    never = "change" if units.activation.startswith(("Tanh", "Sigmoid", "Hardsig")) else "fire"
+    return f"{where}: {len(units.dead)} of {units.num} units never {never} ({listed(units.dead)})"
+
+
 def _many_dead(units: UnitStatistics) -> bool:
     alive = units.num - len(units.dead)
-    return (
-        alive > 0
-        and units.far_dead >= MANY_DEAD * units.num
-        and units.num >= ENOUGH_UNITS
-        and units.num_seen >= ENOUGH_SEEN
-        and units.always_on < alive / 2
-    )
+    if alive == 0 or units.num < ENOUGH_UNITS or units.num_seen < ENOUGH_SEEN:
+        return False
+    far = units.far_dead >= MANY_DEAD * units.num and units.always_on < alive / 2
+    return far or units.share_dead >= NEARLY_ALL
 
 
 def _remarks(stats: LayerStatistics, notes: _Notes) -> None:
@@ -363,9 +370,9 @@ def _remarks(stats: LayerStatistics, notes: _Notes) -> None:
         remarks.append(f"{listed(weak)} hardly learn (gradient below {HARDLY:g} of the largest)")
     few = [u for u in stats.units if u.dead and len(u.dead) < u.num and not _many_dead(u)]
     if few:
-        remarks.append(f"dead units: {'; '.join(map(str, few[:3]))}")
+        remarks.append("; ".join(map(_idle, few[:3])))
     if stats.dead_inputs:
         remarks.append(
-            f"inputs {listed(stats.dead_inputs)} (of {stats.num_inputs}) are always zero: their "
+            f"inputs {listed(stats.dead_inputs)} (of {stats.num_inputs}) are always zero, so their "
             "weights do not matter"
         )
