@@ -34,7 +34,7 @@ FLAT = spectrum(0.0, 0.0)
         (
             EVEN,
             {},
-            LARGEST + "1 steps of gradient descent at the largest safe learning rate",
+            LARGEST + "1 step of gradient descent at the largest safe learning rate",
             False,
         ),
         (
@@ -49,7 +49,7 @@ FLAT = spectrum(0.0, 0.0)
         (
             UNEVEN,
             {"gradient_curvature": 1e-3},
-            "gradient descent creeps: the gradient points where the loss is 1e+06 times flatter",
+            "gradient descent creeps: the gradient points where the loss is 1,000,000 times",
             True,
         ),
         (EVEN, {"feature_ratio": 99.0}, LARGEST + "1 s", False),

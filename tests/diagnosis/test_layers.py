@@ -100,10 +100,15 @@ def vector(*values: float) -> Tensor:
             "exploding",
             True,
         ),
-        (EVEN, {"gain": vector(1, 1, 600)}, "the weights of c are out of proportion", True),
+        (EVEN, {"gain": vector(1, 1, 600)}, 'the weights of layer "c" are out of proportion', True),
         (EVEN, {"gain": vector(1e-3, 1e-3, 1)}, "all 3 layers learn", False),
-        ([1.0, 5e3, 1.0], {}, "b dominates: its gradient entries are 5e+03 times", True),
-        (EVEN, {"units": units(64)}, "all 64 units of b are dead: their output never ch", True),
+        ([1.0, 5e3, 1.0], {}, 'layer "b" dominates: its gradient entries are 5,000 times', True),
+        (
+            EVEN,
+            {"units": units(64)},
+            'all 64 units of layer "b" are dead: their output never ch',
+            True,
+        ),
         (
             EVEN,
             {"units": units(40)},
@@ -116,9 +121,14 @@ def vector(*values: float) -> Tensor:
         (FIVE, {"gain": torch.zeros(5)}, "the weights of all 5 layers are exactly zero", True),
         (EVEN, {"units": units(4, 6)}, "all 3 layers learn", False),
         (EVEN, {"units": units(40, num_seen=7)}, "all 3 layers learn", False),
-        (EVEN, {"units": units(0, saturated=0.95)}, "95% of ReLU 1 after b is saturated", True),
+        (
+            EVEN,
+            {"units": units(0, saturated=0.95)},
+            '95% of ReLU 1 after layer "b" is saturated',
+            True,
+        ),
         (EVEN, {"units": units(0, saturated=0.95, hidden=False)}, "all 3 layers", False),
-        ([math.nan, 1.0, 1.0], {}, "the gradient of a is not finite", True),
+        ([math.nan, 1.0, 1.0], {}, 'the gradient of layer "a" is not finite', True),
     ],
 )
 def test_the_claim_follows_from_the_numbers(gradients, known, claim, finding):
@@ -258,10 +268,16 @@ def large_last() -> nn.Module:
 
 
 PLANTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "dead layer": (dead_layer, "all 32 units of 2 are dead: their output never changes; 2 of 4"),
-    "dead functional": (dead_layer_functional, "all 32 units of parts.1 are dead: their output"),
-    "dead gelu": (dead_gelu, "all 32 units of 2 are dead"),
-    "dead channels": (dead_channels, "all 16 units of 1 are dead"),
+    "dead layer": (
+        dead_layer,
+        'all 32 units of layer "2" are dead: their output never changes; 2 of 4',
+    ),
+    "dead functional": (
+        dead_layer_functional,
+        'all 32 units of layer "parts.1" are dead: their output',
+    ),
+    "dead gelu": (dead_gelu, 'all 32 units of layer "2" are dead'),
+    "dead channels": (dead_channels, 'all 16 units of layer "1" are dead'),
     "half dead": (
         half_dead,
         r"[56]\d% of the units are dead: layer \"2\": 3\d of 64 units never fire \(0, 1, 2,",
@@ -289,7 +305,7 @@ PLANTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "large last layer": (
         large_last,
-        "the weights of 4 are out of proportion: it makes its inputs [56]",
+        'the weights of layer "4" are out of proportion: it makes its inputs [56]',
     ),
 }
 
@@ -330,7 +346,7 @@ def test_clean_models_raise_no_finding(name):
         verdict = layers(layer_statistics(problem, problem.gradient()))
         died = name == "relu_mlp" and bool((case.model(case.data[0]).std(0) == 0).all())
         assert verdict.finding is died, (seed, verdict.claim)
-        assert not died or verdict.claim.startswith("all 6 units of 6 are dead")
+        assert not died or verdict.claim.startswith('all 6 units of layer "6" are dead')
 
 
 @pytest.mark.parametrize("name", sorted(set(networks.SMOOTH) - set(clean_models.RECIPES)))

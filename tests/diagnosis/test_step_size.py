@@ -24,7 +24,7 @@ def along_the_gradient(lr: float, change: float, **known: float) -> Step:
     [
         (
             Step(1.0, 2.5, 10.0, 0.0),
-            "safe at this point up to lr 0.2 (2/λmax); far from a minimum",
+            "safe at this point up to lr 0.2 = 2/λmax; far from a minimum",
             False,
         ),
         (along_the_gradient(0.05, -0.04), "lr 0.05 is safe at this point: the limit is 0.2", False),
@@ -32,12 +32,12 @@ def along_the_gradient(lr: float, change: float, **known: float) -> Step:
         (along_the_gradient(0.21, -0.01), "lr 0.21 is at the edge of stability: 1.05", False),
         (
             along_the_gradient(0.3, -0.1875),
-            "lr 0.3 is 1.5 times the limit 0.2 (2/λmax): the sharp",
+            "lr 0.3 is 1.5 times the limit 0.2 = 2/λmax: the sharp",
             True,
         ),
         (
             along_the_gradient(0.3, -0.01),
-            "lr 0.3 is 1.5 times the limit 0.2 (2/λmax), but this step",
+            "lr 0.3 is 1.5 times the limit 0.2 = 2/λmax, but this step",
             False,
         ),
         (along_the_gradient(0.9, 0.1125), "too large: this step climbs, because the curv", True),
@@ -95,7 +95,7 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
     [
         (
             {},
-            "lr 0.21 is at the edge of stability: 1.05 of the limit 0.2 (2/λmax); this step",
+            "lr 0.21 is at the edge of stability: 1.05 of the limit 0.2 = 2/λmax; this step",
             "measured",
             0,
         ),
@@ -109,7 +109,7 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
         ),
         (
             {"sharpness": 20.0, "change": -0.1, "adaptive": True},
-            "lr 0.21 is 2.1 times the limit 0.1 (2/λmax), but this step lowers the loss",
+            "lr 0.21 is 2.1 times the limit 0.1 = 2/λmax, but this step lowers the loss",
             "measured",
             False,
         ),
@@ -166,13 +166,13 @@ def batches(noise_factor: float, size: int = 4, share: float = 0.01) -> hs.Batch
         (
             0.05,
             2.0,
-            "lr 0.05 is safe at this point: the limit is 0.2 (2/λmax)" + HERE + "; batches of 4",
+            "lr 0.05 is safe at this point: the limit is 0.2 = 2/λmax" + HERE + "; batches of 4",
             0,
         ),
         (
             0.05,
             1.01,
-            "lr 0.05 is safe at this point: the limit is 0.2 (2/λmax)" + HERE + "; batches of 4",
+            "lr 0.05 is safe at this point: the limit is 0.2 = 2/λmax" + HERE + "; batches of 4",
             0,
         ),
         (

@@ -14,6 +14,7 @@ from hesscope.checks.differences import (
     differences_settle,
     direction,
     first_error,
+    gradient_differences_settle,
     is_right_beside,
     rounding_noise,
     second_error,
@@ -173,6 +174,14 @@ def wrong_hessian(
         return None
     if second_error(sample.with_floor, known)[0] <= sample.allowed.second:
         return _cancellation(state, sample, "its second derivative")
+    if sample.double and not gradient_differences_settle(sample):
+        state.note(
+            "second_derivative_not_checked",
+            "the loss is so rough that differences of its gradient do not settle, however small "
+            "the step, so they cannot decide whether the second derivative is right.",
+            "look for weights that are much too large, and for a depth that amplifies.",
+        )
+        return None
     if sample.kinks and not sample.double:
         state.note(
             "second_derivative_not_checked",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hesscope.diagnosis import words
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.estimate import Interval
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -61,8 +62,8 @@ def conditioning(
     by_features = finding and feature_ratio >= SCALES
     if gradient_in_top > MOSTLY and not finding:
         claim += (
-            f"; {gradient_in_top:.0%} of the gradient lies along the {num_top} sharpest "
-            "directions, so steps bounce across the valley more than they go along it"
+            f"; {gradient_in_top:.0%} of the gradient lies along the {_sharpest(num_top)}, "
+            "so steps bounce across the valley more than they go along it"
         )
     return Verdict(
         key="conditioning",
@@ -104,7 +105,7 @@ def _judge(
     if feature_ratio >= SCALES:
         return (
             f"ill-conditioned by the input features: their scales differ by a factor "
-            f"{feature_ratio:.2g}, the curvatures of their weights by its square",
+            f"{words.plain(feature_ratio)}, the curvatures of their weights by its square",
             "measured",
             "normalise the features (mean 0, standard deviation 1); a per-parameter method such "
             "as Adam helps in part",
@@ -112,9 +113,10 @@ def _judge(
         )
     if 0 < relative < CREEPING:
         return (
-            f"gradient descent creeps: the gradient points where the loss is {1 / relative:.1g} "
-            "times flatter than in the sharpest direction, so even at the largest safe learning "
-            f"rate what is left takes about {0.5 / relative:.1g} steps",
+            "gradient descent creeps: the gradient points where the loss is "
+            f"{words.plain(1 / relative)} times flatter than in the sharpest direction, so even "
+            "at the largest safe learning rate what is left takes about "
+            f"{words.steps(0.5 / relative)}",
             "measured",
             "normalise inputs and layers, or use an optimiser with a step for each parameter such "
             "as Adam; a larger learning rate is not stable",
@@ -131,19 +133,21 @@ def _usual(c: Conditioning, steps: Interval, lr: float | None) -> tuple[str, Con
     if steps.high > LOOSE * steps.low and steps.low <= 1:
         return (
             f"undecided: at {rate} gradient descent gets rid of most of the error in a typical "
-            f"direction in 1 to {_number(steps.high)} steps{flat}",
+            f"direction in {words.steps(1, steps.high)}{flat}",
             "undecided",
             _MORE,
         )
     if steps.high > LOOSE * steps.low:  # the lower end holds, and says enough
         return (
-            f"slow directions need between {_number(steps.low)} and {_number(steps.high)} steps of "
+            f"slow directions need between {words.plain(steps.low)} and "
+            f"{words.steps(steps.high)} of "
             f"gradient descent at {rate}{flat}",
             "measured",
             "" if steps.low < LOOSE else _EVEN,
         )
     return (
-        f"typical directions need about {_range(steps)} steps of gradient descent at {rate}{flat}",
+        f"typical directions need about {words.steps(steps.low, steps.high)} of gradient "
+        f"descent at {rate}{flat}",
         "measured",
         "" if steps.low < LOOSE else _EVEN,
     )
@@ -155,19 +159,19 @@ _MORE = "no action needed; hs.conditioning with more products narrows this"
 
 def _flat(c: Conditioning) -> str:
     if c.singular:
-        num = _range(c.null)
+        num = words.among(c.null.low, c.null.high)
         return f"; {num} of {c.n} directions are flat: nothing moves along them but weight decay"
     if c.definite:
-        return f"; the sharpest is {_range(c.kappa)} times as sharp as the flattest"
+        low, high = (words.plain(end) for end in (c.kappa.low, c.kappa.high))
+        times = low if low == high else f"{low} to {high}"
+        alike = "all directions are alike"
+        return (
+            f"; the sharpest is {times} times as sharp as the flattest"
+            if times != "1"
+            else f"; {alike}"
+        )
     return ""
 
 
-def _range(interval: Interval) -> str:
-    low, high = _number(interval.low), _number(interval.high)
-    return low if low == high else f"{low} to {high}"
-
-
-def _number(value: float) -> str:
-    if math.isfinite(value) and value >= 100:
-        return f"{float(f'{value:.2g}'):,.0f}" if value < 1e7 else f"{value:.1g}"
-    return f"{value:.2g}"
+def _sharpest(num: int) -> str:
+    return "sharpest direction" if num == 1 else f"{num} sharpest directions"

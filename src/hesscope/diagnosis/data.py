@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hesscope.diagnosis import words
 from hesscope.diagnosis.conditioning import SCALES
 from hesscope.results.sanity import DataSummary
 from hesscope.results.verdict import Verdict, known
@@ -125,15 +126,16 @@ def _unscaled(d: DataSummary) -> Note | None:
     if d.size >= LARGE or 0 < d.size <= SMALL:
         return (
             "unscaled_inputs",
-            f"unscaled inputs: their typical size is {d.size:.2g}, and weights and learning rates "
-            "are made for 1",
+            f"unscaled inputs: their typical size is {words.plain(d.size)}, and weights and "
+            "learning rates are made for 1",
             advice,
         )
     if d.off_centre >= OFF_CENTRE:
         return (
             "unscaled_inputs",
-            f"unscaled inputs: a typical feature lies {d.off_centre:.2g} standard deviations from "
-            "zero, so what differs between examples is small beside what is common to all",
+            f"unscaled inputs: a typical feature lies {words.plain(d.off_centre)} standard "
+            "deviations from zero, so what differs between examples is small beside "
+            "what they have in common",
             advice,
         )
     return None

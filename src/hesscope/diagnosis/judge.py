@@ -58,7 +58,7 @@ def judge(look: Measurements) -> tuple[Verdict, ...]:
 
     >>> from hesscope.results.step import Step
     >>> [v.claim for v in judge(Measurements({"step": Step(1.0, 0.5, 0.5, 0.0)}))]
-    ['safe at this point up to lr 4 (2/λmax); ...']
+    ['safe at this point up to lr 4 = 2/λmax; ...']
     """
     check = look.get("check")
     if check is not None and not check.ok:

@@ -77,7 +77,7 @@ def _claim(rate: float, ends: tuple[float, float]) -> str:
             f"some may be wrong: about {share} contradict those of the nearest examples, by noise "
             "or because the classes overlap"
         )
-    return f"about as their neighbours': {share} contradict those of the nearest examples"
+    return f"no sign of wrong labels: {share} contradict those of the nearest examples"
 
 
 def _undecided(n: Neighbours) -> str:

@@ -12,6 +12,7 @@ import math
 import statistics
 from dataclasses import dataclass, field
 
+from hesscope.diagnosis import words
 from hesscope.results.layers import LayerStatistics, UnitStatistics, listed
 from hesscope.results.verdict import Verdict, known
 
@@ -99,7 +100,7 @@ def layers(stats: LayerStatistics) -> Verdict:
     if not math.isfinite(total):
         names = [n for n, g in zip(stats.layers, stats.gradient_norm, strict=True) if not g < 1e300]
         advice = "lower the learning rate or the initial weights; look for overflow in these layers"
-        notes.findings.append((f"the gradient of {listed(names)} is not finite", advice))
+        notes.findings.append((f"the gradient of {words.layers(names)} is not finite", advice))
     else:
         cut_off = _dead_layers(stats, notes)
         _ends(stats, evidence, notes, explained=cut_off or bool(stats.zero_weights))
@@ -219,11 +220,11 @@ def _dead_layers(stats: LayerStatistics, notes: _Notes) -> bool:
     order = stats.in_depth(matrices=False)
     still = [i for i in order if float(stats.gradient_norm[i]) == 0]
     sizes = f"all {dead[-1].num} units" if len(names) == 1 else "all units"
-    claim = f"{sizes} of {listed(names)} are dead: their output never changes"
+    claim = f"{sizes} of {words.layers(names)} are dead: their output never changes"
     if still:
         claim += f"; {len(still)} of {len(order)} layers get no gradient"
     advice = (
-        f"no training revives {names[0]}: reset its bias to 0 and its weights (He's "
+        f"no training revives {words.layer(names[0])}: reset its bias to 0 and its weights (He's "
         "initialisation), lower the learning rate that has killed it, or use a leaky ReLU"
     )
     notes.findings.append((claim, advice))
@@ -257,8 +258,8 @@ def _ends(
     growth = evidence["signal_growth"]
     if -orders >= ORDERS or growth >= SIGNAL_GROWTH or _amplifies(stats, growth, -orders):
         gains = statistics.median([float(stats.gain[i]) for i in stats.in_depth()] or [math.nan])
-        claim = f"exploding: each layer makes its inputs about {gains:.2g} times larger"
-        claim += f"; over the depth signals grow {growth:.2g} times" if growth > 1 else ""
+        claim = f"exploding: each layer makes its inputs about {words.plain(gains)} times larger"
+        claim += f"; over the depth signals grow {words.plain(growth)} times" if growth > 1 else ""
         claim += f", gradients 10^{-orders:.1f} times towards the input" if orders < 0 else ""
         advice = (
             "initialise with smaller weights (He's: standard deviation √(2/inputs); Glorot's for "
@@ -298,11 +299,11 @@ def _outstanding(stats: LayerStatistics, notes: _Notes) -> None:
     if gains[i] >= OUTSTANDING * max(others, 1.0):
         name = stats.layers[i]
         claim = (
-            f"the weights of {name} are out of proportion: it makes its inputs {gains[i]:.2g} "
-            f"times larger, the other layers {others:.2g} times"
+            f"the weights of {words.layer(name)} are out of proportion: it makes its inputs "
+            f"{words.plain(gains[i])} times larger, the other layers {words.plain(others)} times"
         )
         advice = (
-            f"initialise {name} like the others (scale its weights by about "
+            f"initialise {words.layer(name)} like the others (scale its weights by about "
             f"{max(others, 1.0) / gains[i]:.1g}); if it must be so (large targets, tiny inputs), "
             "bring the data to a standard deviation of 1"
         )
@@ -311,10 +312,13 @@ def _outstanding(stats: LayerStatistics, notes: _Notes) -> None:
     rms = sorted(((float(stats.gradient_rms[i]), i) for i in order), reverse=True)
     if not notes.findings and rms[1][0] > 0 and rms[0][0] >= DOMINATES * rms[1][0]:
         name, ratio = stats.layers[rms[0][1]], rms[0][0] / rms[1][0]
-        claim = f"{name} dominates: its gradient entries are {ratio:.2g} times those of any other"
+        claim = (
+            f"{words.layer(name)} dominates: its gradient entries are {words.plain(ratio)} times "
+            "those of any other"
+        )
         advice = (
-            f"give {name} a learning rate about {1 / ratio:.1g} times that of the others, or bring "
-            "what it is fed with to a standard deviation of 1"
+            f"give {words.layer(name)} a learning rate about {1 / ratio:.1g} times that of the "
+            "others, or bring what it is fed with to a standard deviation of 1"
         )
         notes.findings.append((claim, advice))
 
@@ -326,21 +330,22 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
         claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(_idle, many[:3]))}"
         advice = (
             f"a lower learning rate, He's initialisation with bias 0, or a leaky ReLU after "
-            f"{worst.layer}; or a narrower layer, if the fit is good"
+            f"{words.layer(worst.layer)}; or a narrower layer, if the fit is good"
         )
         notes.findings.append((claim, advice))
     for units in stats.units:
         if units.hidden and units.saturated >= SATURATED and units.num >= ENOUGH_UNITS:
-            claim = f"{units.saturated:.0%} of {units.activation} after {units.layer} is saturated"
-            advice = f"smaller weights in {units.layer}, or normalisation before the activation"
+            where = words.layer(units.layer)
+            claim = f"{units.saturated:.0%} of {units.activation} after {where} is saturated"
+            advice = f"smaller weights in {where}, or normalisation before the activation"
             notes.findings.append((claim, advice))
 
 
 def _idle(units: UnitStatistics) -> str:
     """Which units, as a reader says it."""
-    where = f'layer "{units.layer}"' if units.layer else "the inputs"
     never = "change" if units.activation.startswith(("Tanh", "Sigmoid", "Hardsig")) else "fire"
-    return f"{where}: {len(units.dead)} of {units.num} units never {never} ({listed(units.dead)})"
+    some = f"{len(units.dead)} of {units.num} units never {never}"
+    return f"{words.layer(units.layer)}: {some} ({listed(units.dead)})"
 
 
 def _many_dead(units: UnitStatistics) -> bool:
@@ -367,7 +372,9 @@ def _remarks(stats: LayerStatistics, notes: _Notes) -> None:
         if 0 < float(rms) < HARDLY * largest
     ]
     if weak and not notes.findings:
-        remarks.append(f"{listed(weak)} hardly learn (gradient below {HARDLY:g} of the largest)")
+        remarks.append(
+            f"{words.layers(weak)} hardly learn (gradient below {HARDLY:g} of the largest)"
+        )
     few = [u for u in stats.units if u.dead and len(u.dead) < u.num and not _many_dead(u)]
     if few:
         remarks.append("; ".join(map(_idle, few[:3])))

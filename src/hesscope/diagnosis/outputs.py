@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hesscope.diagnosis import words
 from hesscope.results.sanity import Predictions
 from hesscope.results.verdict import Verdict, known
 
@@ -29,7 +30,7 @@ def outputs(p: Predictions, zero_weights: Sequence[str] = ()) -> Verdict:
 
     >>> p = Predictions(100, 2.0, 0.0, float("nan"), 0.1, 0.1, False)
     >>> outputs(p).claim
-    'collapsed: all 100 examples looked at get the same output, whatever the input'
+    'collapsed: the outputs of 100 examples are all alike, whatever the input'
     """
     relative = p.spread / p.size if p.size > 0 else 0.0
     claim, cause, advice, finding = _judge(p, relative, zero_weights)
@@ -73,9 +74,9 @@ def _judge(p: Predictions, relative: float, zero: Sequence[str]) -> tuple[str, s
                 "usual for a last layer that starts at zero: the first step ends it",
                 False,
             )
-        by = "get the same output" if p.spread == 0 else f"differ by {relative:.1g} of its size"
+        alike = "all alike" if p.spread == 0 else f"alike to {relative:.1g} of their size"
         return (
-            f"collapsed: all {p.num_examples} examples looked at {by}, whatever the input",
+            f"collapsed: the outputs of {p.num_examples} examples are {alike}, whatever the input",
             "collapse",
             "find the layer where inputs stop mattering (dead or saturated units, weights that are "
             "too small, an input that is cut off), start again from fresh weights, lower the "
@@ -85,7 +86,7 @@ def _judge(p: Predictions, relative: float, zero: Sequence[str]) -> tuple[str, s
     if relative < WEAK:
         return (
             f"they depend on the inputs only weakly: over {p.num_examples} examples they vary by "
-            f"{relative:.1%} of their size",
+            f"{words.share(relative)} of their size",
             "",
             "usual for deep networks at their first weights; normalisation layers help",
             False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hesscope.diagnosis import words
 from hesscope.results.batch_stability import BatchStability
 from hesscope.results.step import Step
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -123,8 +124,8 @@ def _judge(step: Step, noisy: bool) -> tuple[str, str, bool]:
         )
     if ratio > 1:
         return _above_the_limit(step, ratio)
-    if math.isfinite(ratio):
-        bounds = f"safe at this point: the limit is {_number(step.stable)} ({step.formula})"
+    if math.isfinite(step.stable):
+        bounds = f"safe at this point: the limit is {_limit(step)}"
     return f"lr {step.lr:g} is {bounds}{_HERE}", "", False
 
 
@@ -137,7 +138,7 @@ def _bounds(step: Step) -> str:
         return f"what repeated steps can bear {_why_unknown(step)}"
     if math.isinf(step.stable):
         return "safe at this point: nothing curves upwards, so curvature sets no limit"
-    return f"safe at this point up to lr {_number(step.stable)} ({step.formula})"
+    return f"safe at this point up to lr {_limit(step)}"
 
 
 def _off(step: Step) -> str:
@@ -148,7 +149,7 @@ def _off(step: Step) -> str:
     if step.change * step.predicted < 0:
         how = "the other way"
     else:
-        how = f"{times:.2g} times as much" if times > 1 else f"{times:.2g} of it"
+        how = f"{words.plain(times)} times as much" if times > 1 else f"{times:.2g} of it"
     return (
         f"; curvature predicts that this step changes the loss by {step.predicted:.2g}, measured "
         f"is {step.change:.2g}, {how}: trust the measured one"
@@ -218,10 +219,7 @@ def _as_in_evaluation(step: Step) -> tuple[str, str, bool]:
 
 
 def _edge(step: Step, ratio: float) -> tuple[str, str, bool]:
-    claim = (
-        f"lr {step.lr:g} is at the edge of stability: {ratio:.2f} of the limit "
-        f"{_number(step.stable)} ({step.formula})"
-    )
+    claim = f"lr {step.lr:g} is at the edge of stability: {ratio:.2f} of the limit {_limit(step)}"
     if not step.climbs:
         advice = (
             "no action needed: usual for full-batch training; a lower lr descends more smoothly"
@@ -287,7 +285,7 @@ def _uphill(step: Step, noisy: bool) -> tuple[str, str, bool]:
 
 
 def _over(step: Step, ratio: float) -> str:
-    return f"lr {step.lr:g} is {ratio:.2g} times the limit {_number(step.stable)} ({step.formula})"
+    return f"lr {step.lr:g} is {words.plain(ratio)} times the limit {_limit(step)}"
 
 
 def _above_the_limit(step: Step, ratio: float) -> tuple[str, str, bool]:
@@ -318,6 +316,11 @@ def _smaller(step: Step) -> str:
     if step.lr is not None and math.isfinite(step.scale) and step.scale > 0:
         return f"use lr {step.lr * step.scale / 2:.3g}, the best along this step, or less"
     return f"use lr below {_number(step.stable)}"
+
+
+def _limit(step: Step) -> str:
+    """The largest stable learning rate, and what it is."""
+    return f"{_number(step.stable)} = {step.formula.replace('(2)/', '2/')}"
 
 
 def _number(value: float) -> str:

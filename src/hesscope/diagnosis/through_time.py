@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from hesscope.diagnosis import words
 from hesscope.results.sanity import TimeSignal
 from hesscope.results.verdict import Verdict, known
 
@@ -19,8 +20,8 @@ def through_time(signals: Sequence[TimeSignal]) -> Verdict:
 
     Exploding is a finding. Vanishing is none: LSTMs begin so, and learn from the near past first.
 
-    >>> through_time([TimeSignal("lstm", 50, 1e6, 1.0, 1e6)]).claim
-    'exploding through time: in lstm the gradient at the first of 50 steps is 1e+06 times the last'
+    >>> through_time([TimeSignal("a", 50, 1e5, 1.0, 1e5)]).claim
+    'exploding through time: in layer "a" the gradient at the first of 50 steps is 100,000 ...'
     """
     ratios = [_ratio(s) for s in signals]
     i = max(range(len(ratios)), key=lambda i: abs(math.log10(max(ratios[i], 1e-300))))
@@ -51,10 +52,10 @@ def _ratio(s: TimeSignal) -> float:
 
 
 def _judge(s: TimeSignal, ratio: float) -> tuple[str, str, str]:
-    where = f"in {s.layer or 'the model'} the gradient at the first of {s.length} steps"
+    where = f"in {words.layer(s.layer)} the gradient at the first of {s.length} steps"
     if ratio >= EXPLODES:
         return (
-            f"exploding through time: {where} is {ratio:.2g} times the last",
+            f"exploding through time: {where} is {words.plain(ratio)} times the last",
             "exploding_through_time",
             "clip the gradient norm, draw the recurrent weights orthogonal or smaller, or cut the "
             "sequences shorter",
