@@ -88,6 +88,11 @@ def train(tmp_path, monkeypatch):
         (["check", "train.py:own"], 0, "note  inferred: loss: the model's own, of x, labels"),
         (["diagnose", "train.py:make_problem", "--lr", "0.1"], 1, "at chance level"),
         (["diagnose", "train.py:learnt", "--lr", "0.1"], 0, "lr 0.1 is safe at this point"),
+        (
+            ["diagnose", "train.py:learnt", "--lr", "0.1", "--held-out", "train.py:make_problem"],
+            0,
+            "memorised?     in part",
+        ),
         (["diagnose", "train.py:saddle"], 1, "a strict saddle"),
         (["spectrum", "train.py:make_problem", "--k", "3"], 0, "3 eigenpairs (LA)"),
         (["spectrum", "train.py:saddle", "--which", "SA", "--k", "1"], 0, "-2"),

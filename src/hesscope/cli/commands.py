@@ -119,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--effort", choices=("quick", "standard", "deep"), default="standard")
     diagnose.add_argument("--max-matvecs", type=int, help="in place of the effort's")
     diagnose.add_argument("--batch-size", type=int, help="of the training, for the noise verdict")
+    diagnose.add_argument(
+        "--held-out", metavar="TARGET", help="the same model and loss on data it has not seen"
+    )
     diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
@@ -188,6 +191,7 @@ def _check(options: argparse.Namespace) -> int:
 def _diagnose(options: argparse.Namespace) -> int:
     import hesscope as hs
     from hesscope.cli.progress_bar import showing_progress
+    from hesscope.cli.target import load_problem
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
@@ -200,8 +204,9 @@ def _diagnose(options: argparse.Namespace) -> int:
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
+    unseen = None if options.held_out is None else load_problem(options.held_out)
     with showing_progress():
-        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
+        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed, held_out=unseen)
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from hesscope.anatomy.constant_prediction import constant_loss
 from hesscope.anatomy.signals import signals
-from hesscope.anatomy.time_signals import time_signals
 from hesscope.examination import batches, gradients, motion, network, sanity, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
 from hesscope.examination.look import INTERRUPTED, Look, MissingError
@@ -167,8 +166,12 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity("data_summary", sanity.data_summary),
     Quantity("neighbours", sanity.neighbours),
     Quantity("trained", sanity.trained, lambda _: Cost(gradients=sanity.PASS)),
-    of_problem("time_signals", time_signals, gradients=1.0),
-    Quantity("held_out_loss", sanity.held_out_loss, lambda _: Cost(gradients=sanity.PASS)),
+    Quantity("time_signals", sanity.time_signals, lambda _: Cost(gradients=1.0)),
+    Quantity(
+        "held_out_loss",
+        sanity.held_out_loss,
+        lambda q: Cost(gradients=0.0 if q.held_out is None else sanity.PASS),
+    ),
     of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),
     Quantity("smoothness", motion.smoothness, lambda _: Cost(gradients=15.0), since="standard"),

@@ -7,9 +7,10 @@ from hesscope.anatomy import neighbours as neighbours_of
 from hesscope.anatomy import predictions as predictions_of
 from hesscope.anatomy.sample import Sample
 from hesscope.anatomy.sample import sample as sample_of
+from hesscope.anatomy.time_signals import time_signals as time_signals_of
 from hesscope.anatomy.trained import trained as trained_of
 from hesscope.examination.look import Look
-from hesscope.results.sanity import DataSummary, Neighbours, Predictions, Trained
+from hesscope.results.sanity import DataSummary, Neighbours, Predictions, TimeSignal, Trained
 from hesscope.system import collectives
 
 PASS = 1 / 3  # gradients: a forward pass
@@ -48,6 +49,13 @@ def trained(look: Look) -> Trained:
     """Which layers are moved by training."""
     look.spend(gradients=PASS)
     return trained_of(look.problem, look.question.optimizer)
+
+
+def time_signals(look: Look) -> tuple[TimeSignal, ...] | None:
+    """The gradients of what recurrent layers are given; None without such layers."""
+    found = time_signals_of(look.problem)
+    look.spend(gradients=0.0 if found is None else 1.0)
+    return found
 
 
 def held_out_loss(look: Look) -> float | None:
