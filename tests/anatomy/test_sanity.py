@@ -70,9 +70,10 @@ def test_classes_are_found_where_the_loss_has_them(outputs, targets):
     ("loss", "twice"),
     [(F.cross_entropy, True), (lambda p, y: F.nll_loss(p.log(), y), False)],
 )
-def test_probabilities_that_are_taken_for_logits_are_known_by_the_loss(loss, twice):
+@pytest.mark.parametrize("squashed", [lambda z: z.softmax(1), torch.sigmoid])
+def test_probabilities_that_are_taken_for_logits_are_known_by_the_loss(loss, twice, squashed):
     torch.manual_seed(0)
-    seen = Sample(torch.arange(9), None, torch.randn(9, 3).softmax(1), torch.arange(9) % 3)
+    seen = Sample(torch.arange(90), None, squashed(torch.randn(90, 3)), torch.arange(90) % 3)
     assert predictions(seen, loss).probabilities is twice
 
 
@@ -172,3 +173,10 @@ def test_held_out_data_is_looked_at_where_it_is_given():
     assert found.verdict("memorised").evidence["held_out_loss"] == unseen.loss()
     with pytest.raises(ValueError, match=r"^held_out is of type Tensor; give a hesscope\.Problem"):
         hs.diagnose(problem, lr=0.1, held_out=torch.ones(2))
+
+
+def test_a_head_whose_bias_alone_is_trained_is_frozen():
+    model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3))
+    model[2].weight.requires_grad_(False)
+    data = torch.randn(9, 2), torch.arange(9) % 3
+    assert trained(hs.Problem(model, F.cross_entropy, data)).frozen == ("2",)

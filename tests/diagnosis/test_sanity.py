@@ -71,7 +71,7 @@ def test_the_loss_stands_beside_that_of_a_constant(
         ({"spread": 1.0, "size": 1e4}, (), "they depend on the inputs only", "", False),
         ({"spread": 1.0, "size": 1e4, "target_spread": 1.0}, (), "they depend", "", False),
         ({"spread": 1e-3, "target_spread": 1.0}, (), "collapsed", "collapse", True),
-        ({"spread": 0.0, "size": 0.0}, ("head.weight",), "zero for every input", "", False),
+        ({"spread": 0.0, "size": 0.0}, ("head.weight",), "the same for every input", "", False),
         ({"probabilities": True}, (), "softmax is applied twice", "softmax_twice", True),
         ({"num_examples": 7, "spread": 0.0}, (), "undecided: 7 examples", "", False),
     ],

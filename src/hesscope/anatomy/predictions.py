@@ -14,6 +14,7 @@ from hesscope.anatomy.sample import Sample
 from hesscope.results.sanity import Predictions
 
 SUMS = 1e-3  # from one, within which outputs are probabilities
+MANY = 50  # numbers: so many logits do not lie between 0 and 1 by chance
 
 
 def predictions(sample: Sample, loss_fn: Callable[[Any, Any], Tensor]) -> Predictions:
@@ -69,7 +70,9 @@ def with_labels(outputs: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def _are_probabilities(rows: Tensor) -> bool:
-    return bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < SUMS).all())
+    """Whether they are: they sum to one, or lie between 0 and 1 without exception (a sigmoid)."""
+    sums = bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < SUMS).all())
+    return sums or (rows.numel() >= MANY and bool(((rows > 0) & (rows < 1)).all()))
 
 
 def _taken_for_logits(

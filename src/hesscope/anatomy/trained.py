@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from hesscope.anatomy.layer_statistics import layers_of
@@ -28,7 +28,7 @@ def trained(problem: Problem, optimizer: Optimizer | None = None) -> Trained:
     ('2', ('2',))
     """
     modules = layers_of(problem.model)
-    own = {name: list(module.parameters(recurse=False)) for name, (module, _) in modules.items()}
+    own = {name: _weights(module) for name, (module, _) in modules.items()}
     own = {name: parameters for name, parameters in own.items() if parameters}
     moved = None if optimizer is None else _moved(optimizer)
     asked = {name: [p for p in parameters if p.requires_grad] for name, parameters in own.items()}
@@ -41,6 +41,12 @@ def trained(problem: Problem, optimizer: Optimizer | None = None) -> Trained:
         num_layers=len(own),
         steps=math.nan if optimizer is None else _steps(optimizer),
     )
+
+
+def _weights(module: nn.Module) -> list[Tensor]:
+    """Its own matrices, or all of its parameters where it has none: a bias is no layer."""
+    parameters: list[Tensor] = list(module.parameters(recurse=False))
+    return [p for p in parameters if p.ndim >= 2] or parameters
 
 
 def _last(problem: Problem, modules: dict[str, Any]) -> str:

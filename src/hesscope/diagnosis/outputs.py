@@ -57,17 +57,18 @@ def outputs(p: Predictions, zero_weights: Sequence[str] = ()) -> Verdict:
 def _judge(p: Predictions, relative: float, zero: Sequence[str]) -> tuple[str, str, str, bool]:
     if p.probabilities:
         return (
-            "softmax is applied twice: the outputs are probabilities, and the loss takes them for "
-            "logits, so its gradients are small and it cannot come near zero",
+            "softmax is applied twice: the outputs are probabilities (of a softmax or a sigmoid), "
+            "and the loss takes them for logits, so its gradients are small and it stays above "
+            "zero",
             "softmax_twice",
-            "leave the softmax out of the model; torch's cross_entropy makes its own",
+            "leave softmax and sigmoid out of the model; torch's cross_entropy makes its own",
             True,
         )
     if p.num_examples < FEWEST:
         return f"undecided: {p.num_examples} examples are too few to compare", "", "", False
     if relative < COLLAPSED and _loss_sees_nothing(p):
-        if p.size == 0 and zero:
-            claim = f"zero for every input, for {zero[0]} is exactly zero"
+        if zero:
+            claim = f"the same for every input, for {zero[0]} is exactly zero"
             return (
                 claim,
                 "",

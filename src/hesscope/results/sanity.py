@@ -17,7 +17,7 @@ class Predictions(Result):
     target_spread: float  # rms of the targets around theirs; NaN for labels
     accuracy: float  # share of labels that are the largest output; NaN without labels
     guessing: float  # share of the commonest label; NaN without labels
-    probabilities: bool  # outputs sum to one, and the loss takes them for logits
+    probabilities: bool  # outputs lie in [0, 1] throughout, and the loss takes them for logits
 
 
 @dataclass(frozen=True)
