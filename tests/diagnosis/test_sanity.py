@@ -211,6 +211,7 @@ def test_without_a_finding_the_headline_says_what_was_learnt():
     assert (fine.claim, fine.cause, fine.advice) == ("nothing wrong was found", "", "go on")
     assert headline([CHANCE, GOING]).cause == "chance_level"
     assert "most likely cause" in str(headline([DEAD]))
+    assert str(headline([CHANCE])).startswith("in short: nothing yet")
     assert str(fine).startswith("in short: nothing wrong was found")
 
 

@@ -21,9 +21,13 @@ class Headline(Result):
     advice: str = ""
     others: tuple[str, ...] = ()  # keys of the other findings, by rank
 
+    @property
+    def title(self) -> str:
+        """What the claim is; chance level is where a network stands, and no cause of that."""
+        return "in short" if self.cause in ("", "chance_level") else "most likely cause"
+
     def __str__(self) -> str:
-        title = "most likely cause" if self.cause else "in short"
-        lines = [f"{title}: {self.claim}  ({self.confidence})"]
+        lines = [f"{self.title}: {self.claim}  ({self.confidence})"]
         lines += [f"  speaks for it:     {text}" for text in self.speaks_for]
         lines += [f"  speaks against it: {text}" for text in self.speaks_against]
         if self.advice:
