@@ -24,13 +24,16 @@ from hesscope.results.result import Result
 RESULTS = (  # made by hesscope, not by its users
     "Basin", "BatchStability", "Certificate", "Check", "CheckpointSpectrum", "ClassDecomposition",
     "Conditioning",
-    "ConvexityProbes", "CriticalStep", "Curvature", "Decomposition", "Descent", "Diagonal",
+    "ConvexityProbes", "CriticalStep", "Curvature", "DataSummary",
+    "Decomposition", "Descent", "Diagonal",
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
-    "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
-    "Measurements", "Outliers", "Overlap", "Postmortem", "Result", "SamplingError", "Series",
+    "Headline", "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
+    "Measurements", "Neighbours", "Outliers", "Overlap", "Postmortem",
+    "Predictions", "Result", "SamplingError", "Series",
     "Shares",
     "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",
-    "SpectralDensity", "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
+    "SpectralDensity", "SpectralForm", "Spectrum", "Step", "TimeSignal", "Trained",
+    "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]
 HEAVY = ("torch", "matplotlib", "jinja2", "sklearn", "transformers", "numpy", "scipy", "rich")

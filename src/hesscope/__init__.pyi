@@ -75,6 +75,7 @@ from hesscope.results.descent import Descent as Descent
 from hesscope.results.estimate import Diagonal as Diagonal
 from hesscope.results.estimate import Estimate as Estimate
 from hesscope.results.estimate import Interval as Interval
+from hesscope.results.headline import Headline as Headline
 from hesscope.results.history import Event as Event
 from hesscope.results.history import History as History
 from hesscope.results.history import Series as Series
@@ -93,6 +94,11 @@ from hesscope.results.record import save as save
 from hesscope.results.result import Result as Result
 from hesscope.results.sampling import SamplingError as SamplingError
 from hesscope.results.sampling import Shares as Shares
+from hesscope.results.sanity import DataSummary as DataSummary
+from hesscope.results.sanity import Neighbours as Neighbours
+from hesscope.results.sanity import Predictions as Predictions
+from hesscope.results.sanity import TimeSignal as TimeSignal
+from hesscope.results.sanity import Trained as Trained
 from hesscope.results.sharpness import Sharpness as Sharpness
 from hesscope.results.sharpness import SharpnessComparison as SharpnessComparison
 from hesscope.results.sharpness import SharpnessMeasure as SharpnessMeasure

@@ -81,7 +81,7 @@ def run(say: Callable[[str], None], page: Path) -> Examination:
     }
     del results["eigenpairs"]
     title = f"hesscope demo: a 64-{HIDDEN}-10 network on handwritten digits"
-    report.write(page, title, examined.verdicts, results, examined.cost())
+    report.write(page, title, examined.verdicts, results, examined.cost(), examined.headline)
     say(f"report: {page}")
     return examined
 

@@ -254,3 +254,11 @@ def test_what_is_wrong_in_large_arguments_is_told_from_what_is_rough_there(funct
 def test_the_examples_of_a_check_are_joined_evenly():
     joined = _joined([(torch.ones(1, 2), torch.ones(1)) for _ in range(7)], 3)
     assert [len(content[0]) for content in joined] == [2, 2, 3]
+
+
+def test_a_loss_that_is_rough_where_it_stands_is_not_accused_of_a_detached_value():
+    """Waves that no difference sees, though their slope is right."""
+    start = torch.linspace(1.6, 1.9, 5).double()
+    check = hs.check_problem(hs.Problem.from_function(lambda t: rough_beyond(t).sum(), start))
+    assert "gradient_is_not_the_derivative" not in [f.name for f in check.faults]
+    assert "gradient_not_checked" in [f.name for f in check.findings]

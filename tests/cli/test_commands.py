@@ -42,6 +42,13 @@ def slow():
     model = nn.Sequential(nn.Linear(4, 50), nn.Tanh(), nn.Linear(50, 3))
     return hs.Problem(model, F.cross_entropy, SlowData(), cache_bytes=0)
 
+def learnt():
+    model, inputs = make_problem().model, torch.randn(40, 4)
+    with torch.no_grad():
+        model[2].weight *= 5
+        labels = model(inputs).argmax(1)
+    return hs.Problem(model, F.cross_entropy, (inputs, labels))
+
 def triple():
     problem = make_problem()
     return problem.model, F.cross_entropy, problem.batches.source
@@ -79,7 +86,13 @@ def train(tmp_path, monkeypatch):
         (["check", "train.py:summed"], 1, "FAULT sum_reduction"),
         (["check", "train.py:triple"], 0, "check: ok"),
         (["check", "train.py:own"], 0, "note  inferred: loss: the model's own, of x, labels"),
-        (["diagnose", "train.py:make_problem", "--lr", "0.1"], 0, "lr 0.1 is fine"),
+        (["diagnose", "train.py:make_problem", "--lr", "0.1"], 1, "at chance level"),
+        (["diagnose", "train.py:learnt", "--lr", "0.1"], 0, "lr 0.1 is safe at this point"),
+        (
+            ["diagnose", "train.py:learnt", "--lr", "0.1", "--held-out", "train.py:make_problem"],
+            0,
+            "memorised?     in part",
+        ),
         (["diagnose", "train.py:saddle"], 1, "a strict saddle"),
         (["spectrum", "train.py:make_problem", "--k", "3"], 0, "3 eigenpairs (LA)"),
         (["spectrum", "train.py:saddle", "--which", "SA", "--k", "1"], 0, "-2"),

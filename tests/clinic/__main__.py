@@ -9,6 +9,8 @@ from collections import Counter
 
 from tests.clinic.case import outcome
 from tests.clinic.cases import CASES
+from tests.clinic.sanity import CASES as SANITY
+from tests.clinic.sanity import named
 
 # torch.func.jvp imports torch._decomp, which still calls torch.jit.script
 warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
@@ -18,14 +20,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.clinic", description=__doc__)
     parser.add_argument("words", nargs="*", help="only cases whose names hold one of these")
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--sanity", action="store_true", help="the cases of sanity instead")
     asked = parser.parse_args()
-    chosen = [c for c in CASES.values() if not asked.words or any(w in c.name for w in asked.words)]
+    cases, judged = (SANITY, named) if asked.sanity else (CASES.values(), outcome)
+    chosen = [c for c in cases if not asked.words or any(w in c.name for w in asked.words)]
     total: Counter[str] = Counter()
     print(f"{'case':<46}  right  undecided  wrong  seconds")
     for case in chosen:
         started, found, notes = time.process_time(), Counter[str](), Counter[str]()
         for seed in range(asked.seeds):
-            result, why = outcome(case, case.examine(seed))
+            result, why = judged(case, case.examine(seed))
             found[result] += 1
             notes.update(f"{result}: {reason}" for reason in why)
         total += found

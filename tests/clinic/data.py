@@ -65,7 +65,7 @@ def train(
     inputs, targets = data
     for _ in range(num_steps):
         if batch_size is not None:
-            chosen = torch.randint(len(inputs), (batch_size,))
+            chosen = torch.randint(len(data[0]), (batch_size,))
             inputs, targets = data[0][chosen], data[1][chosen]
         optimizer.zero_grad()
         loss_fn(model(inputs), targets).backward()

@@ -184,12 +184,14 @@ def layer_case(name: str, make: Callable[[int], Patient], *words: str) -> Case:
 
 
 CASES = [
-    layer_case("dead ReLU layer", dead_layer, "all 24 units of 2 are dead"),
-    layer_case("network killed by a step", stuck, "all 24 units of 0 are dead"),
+    layer_case("dead ReLU layer", dead_layer, 'all 24 units of layer "2" are dead'),
+    layer_case("network killed by a step", stuck, 'all 24 units of layer "0" are dead'),
     layer_case("20 of 32 units dead", half_dead, "of the units are dead"),
     layer_case("vanishing gradients, 13 sigmoid layers", vanishing, "vanishing gradients"),
     layer_case("exploding initial weights", exploding, "exploding"),
-    layer_case("exploding last layer", exploding_last, "the weights of 4 are out of proportion"),
+    layer_case(
+        "exploding last layer", exploding_last, 'the weights of layer "4" are out of proportion'
+    ),
     layer_case("all weights zero", all_zero, "exactly zero"),
     Case(
         "saturated sigmoid",
@@ -213,7 +215,7 @@ CASES = [
     Case(
         "regression at its noise floor",
         noise_floor,
-        {"minimum?": (NOISE,), "noise": ("the choice of examples explains",)},
+        {"minimum?": (NOISE,), "noise": ("the gradient is smaller than its sampling noise",)},
     ),
     Case("random labels", random_labels, {"minimum?": (NOISE,)}),
     Case(

@@ -17,7 +17,7 @@ EIGENVALUES = torch.tensor([100.0, 10.0, 3.0, 1.0, 0.3, 0.1], dtype=torch.float6
 CLIMBS = "too large: this step climbs"
 GROWS = "the sharpest direction oscillates and grows"
 EDGE = "edge of stability"
-FINE = "is fine"
+FINE = "is safe at this point"
 cross_entropy, mse = nn.functional.cross_entropy, nn.functional.mse_loss
 
 

@@ -22,7 +22,7 @@ def spectrum(*values: float) -> hs.Conditioning:
 
 
 EVEN = spectrum(4.0, 2.0, 2.0, 1.0)  # largest over median 2
-LARGEST = "gradient descent at the largest stable learning rate takes about "
+LARGEST = "typical directions need about "
 UNEVEN = spectrum(1000.0, 1.0, 1.0, 1.0)
 SINGULAR = spectrum(4.0, 2.0, 2.0, 0.0, 0.0)
 FLAT = spectrum(0.0, 0.0)
@@ -31,15 +31,30 @@ FLAT = spectrum(0.0, 0.0)
 @pytest.mark.parametrize(
     ("known", "extra", "claim", "finding"),
     [
-        (EVEN, {}, LARGEST + "1 steps to shrink the error", False),
-        (EVEN, {"lr": 0.1}, "gradient descent at lr 0.1 takes about 5 steps to shrink", False),
-        (UNEVEN, {}, LARGEST + "500 steps to shrink", False),
+        (
+            EVEN,
+            {},
+            LARGEST + "1 step of gradient descent at the largest safe learning rate",
+            False,
+        ),
+        (
+            EVEN,
+            {"lr": 0.1},
+            "typical directions need about 5 steps of gradient descent at lr 0.1",
+            False,
+        ),
+        (UNEVEN, {}, LARGEST + "500 steps of gradient descent", False),
         (UNEVEN, {"gradient_curvature": 1.0}, LARGEST, False),
         (UNEVEN, {"gradient_curvature": -1e-3}, LARGEST, False),
-        (UNEVEN, {"gradient_curvature": 1e-3}, "gradient descent creeps: the curvature", True),
+        (
+            UNEVEN,
+            {"gradient_curvature": 1e-3},
+            "gradient descent creeps: the gradient points where the loss is 1,000,000 times",
+            True,
+        ),
         (EVEN, {"feature_ratio": 99.0}, LARGEST + "1 s", False),
         (EVEN, {"feature_ratio": 1e3}, "ill-conditioned by the input features: their", True),
-        (FLAT, {}, "no curvature above", False),
+        (FLAT, {}, "the loss is flat here: no curvature above", False),
     ],
 )
 def test_the_claim_follows_from_the_ratios_and_their_cause(known, extra, claim, finding):
@@ -53,26 +68,28 @@ def test_the_claim_follows_from_the_ratios_and_their_cause(known, extra, claim, 
 
 def test_flat_directions_are_counted():
     verdict = conditioning(SINGULAR, NAN, 1)
-    assert "2 of 5 directions are flat (κ = ∞)" in verdict.claim
+    assert "2 of 5 directions are flat: nothing moves along them" in verdict.claim
     assert "gradient in the top 1" not in verdict.evidence
 
 
 @pytest.mark.parametrize(("share", "told"), [(0.9, True), (0.1, False), (NAN, False)])
 def test_a_gradient_in_the_sharpest_directions_is_told(share, told):
     claim = conditioning(EVEN, share, 2).claim
-    assert ("of the gradient lies in the 2 sharpest: steps bounce" in claim) is told
+    assert (
+        "of the gradient lies along the 2 sharpest directions, so steps bounce" in claim
+    ) is told
 
 
 def test_a_spread_that_is_not_known_is_undecided():
     wide = {**EVEN.ratios, 0.5: hs.Interval(1.0, 1e6, 0.95)}
     verdict = conditioning(hs.Conditioning(**{**vars(EVEN), "ratios": wide}), NAN, 1)
     assert verdict.confidence == "undecided"
-    assert verdict.claim.startswith("undecided: gradient descent at the largest stable")
+    assert verdict.claim.startswith("undecided: at the largest safe learning rate")
     assert verdict.advice
     low = {**EVEN.ratios, 0.5: hs.Interval(100.0, 1e6, 0.95)}
     known = conditioning(hs.Conditioning(**{**vars(EVEN), "ratios": low}), NAN, 1)
     assert known.confidence == "measured"
-    assert "50 steps or more" in known.claim
+    assert "between 50 and 500,000 steps" in known.claim
 
 
 def examined(problem: hs.Problem) -> hs.Verdict:

@@ -33,14 +33,42 @@ def curvature(**known: float) -> Curvature:
     [
         (0.0, math.nan, BOWL, "a strict local minimum", "certified", False),
         (0.0, math.nan, SADDLE, "a strict saddle", "proven", True),
-        (0.0, math.nan, FLAT, "a minimum to second order, up to 2.0e-04", "certified", False),
-        (0.0, math.nan, OPEN, "a critical point, minimum or saddle undecided", "undecided", False),
+        (
+            0.0,
+            math.nan,
+            FLAT,
+            "a minimum to second order: nothing curves downhill by more than 2.0e-04",
+            "certified",
+            False,
+        ),
+        (
+            0.0,
+            math.nan,
+            OPEN,
+            "a critical point; whether a minimum or a saddle is undecided",
+            "undecided",
+            False,
+        ),
         (0.0, math.nan, PEAK, "a local maximum", "certified", True),
-        (0.1, 0.11, SADDLE, "at the noise level", "proven", False),
+        (0.1, 0.11, SADDLE, "at the noise level", "measured", False),
         (0.1, 0.11, FLAT, "at the noise level", "certified", False),
         (0.1, 0.11, OPEN, "at the noise level", "undecided", False),
-        (0.1, 0.08, FLAT, "undecided: the gradient is 1.2 times its noise", "undecided", False),
-        (0.1, 0.08, SADDLE, "undecided: the gradient is 1.2 times its noise", "undecided", False),
+        (
+            0.1,
+            0.08,
+            FLAT,
+            "undecided: the gradient is 1.2 times its sampling noise",
+            "undecided",
+            False,
+        ),
+        (
+            0.1,
+            0.08,
+            SADDLE,
+            "undecided: the gradient is 1.2 times its sampling noise",
+            "undecided",
+            False,
+        ),
         (0.1, 0.04, SADDLE, "no: still descending; some directions curve down", "measured", False),
         (0.1, math.nan, FLAT, "no: still descending", "measured", False),
     ],
@@ -64,7 +92,7 @@ def test_a_gradient_within_the_users_tolerance_is_critical():
 @pytest.mark.parametrize(
     ("progress", "ends", "claim", "confidence", "finding"),
     [
-        (1e-9, FLAT, "a plateau: the gradient is no noise, but a step lowers", "measured", True),
+        (1e-9, FLAT, "a plateau: there is a slope, but a step lowers", "measured", True),
         (1e-9, SADDLE, "a plateau", "proven", True),
         (1e-5, FLAT, "no: still descending", "measured", False),
         (math.nan, FLAT, "no: still descending", "measured", False),
@@ -73,7 +101,9 @@ def test_a_gradient_within_the_users_tolerance_is_critical():
 def test_a_slope_that_leads_nowhere_is_a_plateau(progress, ends, claim, confidence, finding):
     verdict = critical_point(Descent(0.1, 0.01, 1e-9, progress=progress), curvature(**ends))
     assert verdict.claim.startswith(claim)
-    assert ("negative curvature leads away" in verdict.claim) is (ends is SADDLE and progress < 1)
+    assert ("a direction that curves downhill leads off it" in verdict.claim) is (
+        ends is SADDLE and progress < 1
+    )
     assert (verdict.confidence, verdict.finding) == (confidence, finding)
 
 
@@ -94,13 +124,13 @@ def test_negative_curvature_below_rounding_noise_proves_nothing():
         (
             0.1,
             FLAT,
-            "a degenerate saddle: no curvature leads down, but the loss falls",
+            "a degenerate saddle: there is no slope and no curvature that leads down, but",
             "measured",
             True,
         ),
         (0.0, FLAT, "a minimum to second order", "certified", False),
         (0.1, NOTHING, "a degenerate", "measured", True),
-        (0.0, NOTHING, "undecided: the loss is flat", "undecided", False),
+        (0.0, NOTHING, "undecided: slope and curvature are zero", "undecided", False),
     ],
 )
 def test_without_curvature_the_loss_itself_decides(fell, ends, claim, confidence, finding):

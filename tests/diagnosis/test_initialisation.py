@@ -23,11 +23,15 @@ def geometric(num, forward, backward=1.0, gain=1.0):
 @pytest.mark.parametrize(
     ("sizes", "claim", "advice"),
     [
-        (geometric(5, 1.0), "signals keep their size: outputs x1 and gradients x1 per layer", ""),
+        (
+            geometric(5, 1.0),
+            "signals keep their size: each layer multiplies outputs by 1 and gradients by 1",
+            "",
+        ),
         (
             geometric(5, 0.25, 1.0, 0.5),
-            "signals do not keep their size over 5 hidden layers: outputs x0.25 and",
-            "weights larger by a factor 4 keep the signals: a gain of 2 in place of 0.5",
+            "signals do not keep their size over 5 hidden layers: each layer multiplies",
+            "weights larger by a factor 4 keep the signals: a gain (std times √inputs) ",
         ),
         (geometric(5, 4.0), "signals do not keep", "weights smaller by a factor 4 keep the"),
         (geometric(5, 1.0, 0.1), "signals do not keep", "a normalisation layer or skip"),

@@ -74,17 +74,22 @@ def vector(*values: float) -> Tensor:
 @pytest.mark.parametrize(
     ("gradients", "known", "claim", "finding"),
     [
-        (EVEN, {}, "3 of 3 layers get a gradient; its rms is 1 in the first ones and 1", False),
+        (EVEN, {}, "all 3 layers learn: gradient entries of 1 in the first ones and 1", False),
         ([2.0], {}, "one layer: nothing to compare", False),
-        ([1e-4, 1e-2, 1.0], {}, "3 of 3 layers get a gradient; its rms is 0.0001", False),
+        ([1e-4, 1e-2, 1.0], {}, "all 3 layers learn: gradient entries of 0.0001", False),
         ([1e-8, 1e-4, 1.0], {}, "vanishing gradients: they fall by 10^8.0 from the last", True),
         ([0.0, 1e-9, 1.0], {}, "vanishing gradients: they fall to nothing", True),
-        ([0.0, 0.0, 1.0], {"zero_weights": ("c.weight",)}, "1 of 3 layers get a gradient", False),
-        ([1.0, 1e-3, 1e-5], {}, "exploding: each layer amplifies white inputs by 1, grad", True),
-        (EVEN, {"signal": vector(1, 1e5, 1)}, "exploding: each layer amplifies", True),
-        (EVEN, {"signal": vector(1, 1, 1e5)}, "3 of 3 layers get a gradient", False),
-        (EVEN, {"signal": vector(1, 100, 100)}, "3 of 3 layers get a gradient", False),
-        (FIVE, {"gain": vector(5, 5, 5, 5, 5)}, "5 of 5 layers get a gradient", False),
+        ([0.0, 0.0, 1.0], {"zero_weights": ("c.weight",)}, "1 of 3 layers learn", False),
+        (
+            [1.0, 1e-3, 1e-5],
+            {},
+            "exploding: each layer makes its inputs about 1 times larger, grad",
+            True,
+        ),
+        (EVEN, {"signal": vector(1, 1e5, 1)}, "exploding: each layer makes its inputs", True),
+        (EVEN, {"signal": vector(1, 1, 1e5)}, "all 3 layers learn", False),
+        (EVEN, {"signal": vector(1, 100, 100)}, "all 3 layers learn", False),
+        (FIVE, {"gain": vector(5, 5, 5, 5, 5)}, "all 5 layers learn", False),
         (FIVE, {"gain": vector(5, 5, 5, 5, 5), "signal": vector(1, 2, 3, 20, 20)}, "explo", True),
         (
             FIVE,
@@ -95,20 +100,35 @@ def vector(*values: float) -> Tensor:
             "exploding",
             True,
         ),
-        (EVEN, {"gain": vector(1, 1, 600)}, "the weights of c are out of proportion", True),
-        (EVEN, {"gain": vector(1e-3, 1e-3, 1)}, "3 of 3 layers get a gradient", False),
-        ([1.0, 5e3, 1.0], {}, "b dominates: its gradient entries are 5e+03 times", True),
-        (EVEN, {"units": units(64)}, "all 64 units of b are dead: their output never ch", True),
-        (EVEN, {"units": units(40)}, "62% of the units are dead: b units 0, 1, 2, 3, 4, 5", True),
-        (EVEN, {"units": units(20)}, "3 of 3 layers get a gradient", False),
-        (EVEN, {"units": units(40, always_on=20)}, "3 of 3 layers get a gradient", False),
-        (EVEN, {"units": units(40, far_dead=31)}, "3 of 3 layers get a gradient", False),
+        (EVEN, {"gain": vector(1, 1, 600)}, 'the weights of layer "c" are out of proportion', True),
+        (EVEN, {"gain": vector(1e-3, 1e-3, 1)}, "all 3 layers learn", False),
+        ([1.0, 5e3, 1.0], {}, 'layer "b" dominates: its gradient entries are 5,000 times', True),
+        (
+            EVEN,
+            {"units": units(64)},
+            'all 64 units of layer "b" are dead: their output never ch',
+            True,
+        ),
+        (
+            EVEN,
+            {"units": units(40)},
+            '62% of the units are dead: layer "b": 40 of 64 units never fire (0, 1, 2, 3, 4, 5',
+            True,
+        ),
+        (EVEN, {"units": units(20)}, "all 3 layers learn", False),
+        (EVEN, {"units": units(40, always_on=20)}, "all 3 layers learn", False),
+        (EVEN, {"units": units(40, far_dead=31)}, "all 3 layers learn", False),
         (FIVE, {"gain": torch.zeros(5)}, "the weights of all 5 layers are exactly zero", True),
-        (EVEN, {"units": units(4, 6)}, "3 of 3 layers get a gradient", False),
-        (EVEN, {"units": units(40, num_seen=7)}, "3 of 3 layers get a gradient", False),
-        (EVEN, {"units": units(0, saturated=0.95)}, "95% of ReLU 1 after b is saturated", True),
-        (EVEN, {"units": units(0, saturated=0.95, hidden=False)}, "3 of 3 layers", False),
-        ([math.nan, 1.0, 1.0], {}, "the gradient of a is not finite", True),
+        (EVEN, {"units": units(4, 6)}, "all 3 layers learn", False),
+        (EVEN, {"units": units(40, num_seen=7)}, "all 3 layers learn", False),
+        (
+            EVEN,
+            {"units": units(0, saturated=0.95)},
+            '95% of ReLU 1 after layer "b" is saturated',
+            True,
+        ),
+        (EVEN, {"units": units(0, saturated=0.95, hidden=False)}, "all 3 layers", False),
+        ([math.nan, 1.0, 1.0], {}, 'the gradient of layer "a" is not finite', True),
     ],
 )
 def test_the_claim_follows_from_the_numbers(gradients, known, claim, finding):
@@ -130,8 +150,9 @@ def test_a_gradient_of_zero_decides_nothing_and_says_what_would():
 
 def test_the_fall_per_layer_is_stated():
     verdict = layers(statistics_of([10.0 ** (2 * k) for k in range(-9, 1)]))
-    assert "they fall by 10^14.0 from the last layers to the first, x0.01 per layer" in (
-        verdict.claim
+    assert (
+        "they fall by 10^14.0 from the last layers to the first, by a factor 0.01 at each layer"
+        in (verdict.claim)
     )
     assert verdict.evidence["gradient_growth"] == pytest.approx(1e-2)
 
@@ -150,7 +171,7 @@ def test_what_takes_no_part_is_remarked_upon_without_a_finding():
     assert not verdict.finding
     assert "the loss does not use c.weight: connect or freeze them" in verdict.claim
     assert "inputs 0, 7 (of 64) are always zero" in verdict.claim
-    assert "dead units: b units 0 (1 of 64), ReLU 1" in verdict.claim
+    assert 'layer "b": 1 of 64 units never fire (0)' in verdict.claim
 
 
 def test_the_layer_of_the_top_eigenvector_is_in_the_evidence():
@@ -247,35 +268,44 @@ def large_last() -> nn.Module:
 
 
 PLANTED: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "dead layer": (dead_layer, "all 32 units of 2 are dead: their output never changes; 2 of 4"),
-    "dead functional": (dead_layer_functional, "all 32 units of parts.1 are dead: their output"),
-    "dead gelu": (dead_gelu, "all 32 units of 2 are dead"),
-    "dead channels": (dead_channels, "all 16 units of 1 are dead"),
+    "dead layer": (
+        dead_layer,
+        'all 32 units of layer "2" are dead: their output never changes; 2 of 4',
+    ),
+    "dead functional": (
+        dead_layer_functional,
+        'all 32 units of layer "parts.1" are dead: their output',
+    ),
+    "dead gelu": (dead_gelu, 'all 32 units of layer "2" are dead'),
+    "dead channels": (dead_channels, 'all 16 units of layer "1" are dead'),
     "half dead": (
         half_dead,
-        r"[56]\d% of the units are dead: 2 units 0, 1, 2, 3, 4, 5, \.\.\. \(3",
+        r"[56]\d% of the units are dead: layer \"2\": 3\d of 64 units never fire \(0, 1, 2,",
     ),
     "half dead functional": (
         half_dead_functional,
-        r"[56]\d% of the units are dead: parts.1 units 0, 1,",
+        r"[56]\d% of the units are dead: layer \"parts.1\": 3\d of 64 units never fire \(0, 1,",
     ),
     "vanishing sigmoid": (
         lambda: network(10, *[32] * 19, 3, act=nn.Sigmoid),
         r"vanishing gradients: they fall by 10\^1[1-4]\.",
     ),
-    "exploding relu": (lambda: network(10, *[32] * 9, 3, scale=10.0), "exploding: each layer am"),
+    "exploding relu": (
+        lambda: network(10, *[32] * 9, 3, scale=10.0),
+        "exploding: each layer makes its inputs about 5",
+    ),
     "exploding relu 5": (lambda: network(10, *[32] * 4, 3, scale=10.0), "exploding: each layer"),
     "exploding tanh": (
         lambda: network(10, *[32] * 9, 3, act=nn.Tanh, scale=10.0),
-        r"exploding: each layer amplifies white inputs by 5\.[6-9]",
+        r"exploding: each layer makes its inputs about 5\.[6-9]",
     ),
     "exploding tanh 20": (
         lambda: network(10, *[32] * 19, 3, act=nn.Tanh, scale=10.0),
-        r"exploding: each layer amplifies white inputs by 5\.[6-9]",
+        r"exploding: each layer makes its inputs about 5\.[6-9]",
     ),
     "large last layer": (
         large_last,
-        "the weights of 4 are out of proportion: it amplifies by [56]",
+        'the weights of layer "4" are out of proportion: it makes its inputs [56]',
     ),
 }
 
@@ -316,7 +346,7 @@ def test_clean_models_raise_no_finding(name):
         verdict = layers(layer_statistics(problem, problem.gradient()))
         died = name == "relu_mlp" and bool((case.model(case.data[0]).std(0) == 0).all())
         assert verdict.finding is died, (seed, verdict.claim)
-        assert not died or verdict.claim.startswith("all 6 units of 6 are dead")
+        assert not died or verdict.claim.startswith('all 6 units of layer "6" are dead')
 
 
 @pytest.mark.parametrize("name", sorted(set(networks.SMOOTH) - set(clean_models.RECIPES)))

@@ -22,12 +22,18 @@ def sampled(mixing: float = 0.01) -> hs.SamplingError:
         (1.0, math.nan, 8, "undecided: the gradient's noise over the data is not", "undecided"),
         (1.0, 0.0, 8, "none: all examples have the same gradient", "measured"),
         (0.0, 0.0, None, "none: all examples have the same gradient", "measured"),
-        (0.8, 1.0, 8, "the choice of examples explains the gradient: 0.8 times", "measured"),
+        (0.8, 1.0, 8, "the gradient is smaller than its sampling noise (0.8 times", "measured"),
         (1.9, 1.0, 8, "undecided: on all 1000 examples the gradient is 1.9 times", "undecided"),
-        (5.0, 1.0, None, "the gradient is 5 times its noise on all 1000 exam", "measured"),
+        (5.0, 1.0, None, "the gradient is 5 times its sampling noise on all 1000 exam", "measured"),
         (5.0, 1.0, 1, "your batch of 1 examples is too small to see this", "measured"),
-        (5.0, 1.0, 32, "the gradient is 5 times its noise on all 1000 exam", "measured"),
-        (50.0, 1.0, 500, "the gradient is 50 times its noise on all 1000 exam", "measured"),
+        (5.0, 1.0, 32, "the gradient is 5 times its sampling noise on all 1000 exam", "measured"),
+        (
+            50.0,
+            1.0,
+            500,
+            "the gradient is 50 times its sampling noise on all 1000 exam",
+            "measured",
+        ),
     ],
 )
 def test_the_claim_follows_from_gradient_noise_and_batch(gradient, error, batch, claim, confidence):
@@ -40,21 +46,22 @@ def test_the_claim_follows_from_gradient_noise_and_batch(gradient, error, batch,
 
 def test_a_batch_far_above_the_noise_scale_is_called_so():
     assert (
-        "a batch of 500 examples is far above the critical 0.4" in noise(50.0, 1.0, 1000, 500).claim
+        "your batch of 500 examples is far larger than it takes to see it (about 1 example)"
+        in noise(50.0, 1.0, 1000, 500).claim
     )
 
 
 def test_the_error_of_the_sharpness_and_what_a_batch_reads_are_told():
     """λ 10 ± 1 with bias 0.5 of 1000 examples: a batch of 250 reads 9.5 + 4 · 0.5, ± √4."""
     verdict = noise(5.0, 1.0, 1000, 250, sampled())
-    assert "λmax lies between 7.46 and 11.5 for data like this" in verdict.claim
-    assert "a batch of 250 would read 11.5 ± 2" in verdict.claim
+    assert "the sharpest curvature (λmax) would lie between 7.46 and 11.5 (95 %)" in verdict.claim
+    assert "a batch of 250 examples would show 11.5 ± 2" in verdict.claim
     assert verdict.evidence["batch_lambda_max"] == 11.5
 
 
 def test_where_perturbation_theory_ends_nothing_is_read():
     assert "another direction would be the sharpest" in noise(5.0, 1.0, 1000, 5, sampled()).claim
-    assert "is not known: its eigenvector" in noise(5.0, 1.0, 1000, 250, sampled(0.5)).claim
+    assert "is not known: other data" in noise(5.0, 1.0, 1000, 250, sampled(0.5)).claim
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -11,8 +11,8 @@ import hesscope as hs
 from hesscope.diagnosis.outliers import outliers
 
 BULK = [1.0, 0.9, 0.8, 0.7, 0.6]
-CLEAR = "{} apart, clear: the gap below them is a factor of {}"
-OPEN = "no clear gap: the largest factor between neighbours is {}, after eigenvalue {}"
+CLEAR = "{} apart: the next is {} times smaller"
+OPEN = "no eigenvalues stand clearly apart: the largest gap is a factor {}, after the first {}"
 NONE = "no two positive eigenvalues are known: nothing can be counted"
 
 

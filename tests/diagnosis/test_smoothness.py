@@ -48,7 +48,7 @@ def along_a_line(
         ),
         (along_a_line(QUARTIC), 0.1, "smooth: over a step of length 0.1", "measured"),
         (along_a_line(SMOOTH, (0, 0, 0.5)), None, "not quadratic over a step of len", "measured"),
-        (along_a_line(KINKED), None, "kinks (Relu) change the", "measured"),
+        (along_a_line(KINKED), None, "kinks (Relu) hide curvature", "measured"),
         (along_a_line(KINKED, kinks=()), None, "not quadratic over a step of length 1", "measured"),
         (along_a_line(KINKED), 0.01, "smooth: over a step of length 0.01", "measured"),
         (along_a_line(SMOOTH, rounding=10.0), None, "undecided: rounding hides", "undecided"),
@@ -69,13 +69,13 @@ def test_the_claim_follows_from_differences_and_remainders(measured, step, claim
 
 def test_kinks_are_told_with_both_curvatures_and_the_step_they_allow():
     verdict = smoothness(along_a_line(KINKED))
-    assert "2 at the point, 3 over a step; derivatives are off by 33%" in verdict.claim
-    assert verdict.advice.endswith("up to a step of about 0.667")  # 2 |g·v| / 3
+    assert "derivatives say 2, over a step it is 3, so they are off by 33%" in verdict.claim
+    assert verdict.advice.endswith("over a length of about 0.667")  # 2 |g·v| / 3
     assert "wrong in sign" in smoothness(along_a_line(FLIPPED)).claim
 
 
 def test_a_hinge_hides_all_of_its_curvature():
-    assert "derivatives are off by 100%" in smoothness(along_a_line((0, 4, 3), curvature=0.0)).claim
+    assert "so they are off by 100%" in smoothness(along_a_line((0, 4, 3), curvature=0.0)).claim
 
 
 def test_the_quadratic_radius_is_the_last_before_the_first_failure():

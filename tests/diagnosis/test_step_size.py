@@ -1,6 +1,7 @@
 """Numbers in, claims out: the step against the limits of the quadratic model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ import torch
 import hesscope as hs
 from hesscope.diagnosis.step_size import step_size
 from hesscope.results.step import Step
+
+HERE = "; far from a minimum this says nothing about the next hundred steps"
 
 
 def along_the_gradient(lr: float, change: float, **known: float) -> Step:
@@ -19,17 +22,33 @@ def along_the_gradient(lr: float, change: float, **known: float) -> Step:
 @pytest.mark.parametrize(
     ("step", "claim", "finding"),
     [
-        (Step(1.0, 2.5, 10.0, 0.0), "unstable above 0.2 = 2/λmax; along this gradient 0.8", False),
-        (along_the_gradient(0.05, -0.04), "lr 0.05 is fine", False),
+        (
+            Step(1.0, 2.5, 10.0, 0.0),
+            "safe at this point up to lr 0.2 = 2/λmax; far from a minimum",
+            False,
+        ),
+        (along_the_gradient(0.05, -0.04), "lr 0.05 is safe at this point: the limit is 0.2", False),
         (along_the_gradient(0.19, -0.01), "lr 0.19 is at the edge of stability: 0.95", False),
         (along_the_gradient(0.21, -0.01), "lr 0.21 is at the edge of stability: 1.05", False),
-        (along_the_gradient(0.3, -0.1875), "lr 0.3 is 1.5 times 2/λmax = 0.2: the sharp", True),
-        (along_the_gradient(0.3, -0.01), "lr 0.3 is 1.5 times 2/λmax, but this step", False),
+        (
+            along_the_gradient(0.3, -0.1875),
+            "lr 0.3 is 1.5 times the limit 0.2 = 2/λmax: the sharp",
+            True,
+        ),
+        (
+            along_the_gradient(0.3, -0.01),
+            "lr 0.3 is 1.5 times the limit 0.2 = 2/λmax, but this step",
+            False,
+        ),
         (along_the_gradient(0.9, 0.1125), "too large: this step climbs, because the curv", True),
         (along_the_gradient(0.3, 0.2), "too large: this step climbs, because the loss bend", True),
         (along_the_gradient(0.3, math.inf), "too large: after this step the loss is not f", True),
         (along_the_gradient(0.3, 0.2, slope=0.1), "this step climbs because it points up", True),
-        (along_the_gradient(0.05, 1e-9, rounding=1e-8), "lr 0.05 is fine", False),
+        (
+            along_the_gradient(0.05, 1e-9, rounding=1e-8),
+            "lr 0.05 is safe at this point: the limit is 0.2",
+            False,
+        ),
     ],
 )
 def test_the_claim_follows_from_the_update_and_the_curvature(step, claim, finding):
@@ -43,7 +62,7 @@ def test_the_claim_follows_from_the_update_and_the_curvature(step, claim, findin
 def test_the_limit_is_that_of_the_optimiser_and_its_preconditioner():
     step = along_the_gradient(0.3, -0.1875, sharpness=4.0, factor=3.8)
     assert step.stable == pytest.approx(0.95)
-    assert step_size(step).claim.startswith("lr 0.3 is fine: unstable above 0.95")
+    assert step_size(step).claim.startswith("lr 0.3 is safe at this point: the limit is 0.95")
 
 
 def test_the_best_multiple_of_a_climbing_step_is_advised():
@@ -51,7 +70,7 @@ def test_the_best_multiple_of_a_climbing_step_is_advised():
 
 
 def test_without_positive_curvature_along_the_gradient_there_is_no_finite_limit():
-    assert "along this gradient no finite limit" in step_size(Step(1.0, -1.0, 5.0, 0.0)).claim
+    assert step_size(Step(1.0, -1.0, 5.0, 0.0)).evidence["gradient_limit"] == math.inf
 
 
 @pytest.mark.parametrize(("factor", "climbs"), [(0.99, False), (1.01, True)])
@@ -74,7 +93,12 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
 @pytest.mark.parametrize(
     ("known", "claim", "confidence", "finding"),
     [
-        ({}, "lr 0.21 is at the edge of stability: 1.05 of 2/λmax; this step", "measured", 0),
+        (
+            {},
+            "lr 0.21 is at the edge of stability: 1.05 of the limit 0.2 = 2/λmax; this step",
+            "measured",
+            0,
+        ),
         ({"change": 0.9}, "too large: this step climbs", "measured", True),
         (
             {"factor": math.nan, "change": -1.0, "optimizer": "Adam"},
@@ -85,7 +109,7 @@ def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs
         ),
         (
             {"sharpness": 20.0, "change": -0.1, "adaptive": True},
-            "lr 0.21 is 2.1 times 2/λmax, but this step lowers the loss",
+            "lr 0.21 is 2.1 times the limit 0.1 = 2/λmax, but this step lowers the loss",
             "measured",
             False,
         ),
@@ -130,23 +154,33 @@ def batches(noise_factor: float, size: int = 4, share: float = 0.01) -> hs.Batch
         (
             0.19,
             2.0,
-            "lr 0.19 is 1.9 times what batches of 4 can bear near a minimum (0.1, 2 tim",
+            "lr 0.19 is 1.9 times what batches of 4 examples can bear near a minimum (lr 0.1",
             1,
         ),
         (
             0.11,
             2.0,
-            "lr 0.11 is 1.1 times what batches of 4 can bear near a minimum (0.1, 2 tim",
+            "lr 0.11 is 1.1 times what batches of 4 examples can bear near a minimum (lr 0.1",
             0,
         ),
-        (0.05, 2.0, "lr 0.05 is fine: unstable above 0.2 = 2/λmax; along this gradient 0.8; ba", 0),
+        (
+            0.05,
+            2.0,
+            "lr 0.05 is safe at this point: the limit is 0.2 = 2/λmax" + HERE + "; batches of 4",
+            0,
+        ),
         (
             0.05,
             1.01,
-            "lr 0.05 is fine: unstable above 0.2 = 2/λmax; along this gradient 0.8; ba",
+            "lr 0.05 is safe at this point: the limit is 0.2 = 2/λmax" + HERE + "; batches of 4",
             0,
         ),
-        (0.19, 1.04, "lr 0.19 is at the edge of stability: 0.95 of 2/λmax; batches of 4 can be", 0),
+        (
+            0.19,
+            1.04,
+            "lr 0.19 is at the edge of stability: 0.95 of the limit 0.2",
+            0,
+        ),
     ],
 )
 def test_the_claim_names_the_batch_size_and_what_it_leaves(lr, noise_factor, claim, finding):
@@ -193,3 +227,23 @@ def test_a_step_uphill_is_put_down_to_what_may_turn_it(options, steps, cause):
     verdict = hs.diagnose(problem, optimiser, effort="quick").verdict("step size")
     assert "points uphill" in verdict.claim
     assert cause in verdict.claim
+
+
+def test_a_prediction_that_misses_by_far_is_said_aloud():
+    missed = along_the_gradient(0.05, -0.01)
+    missed = replace(missed, change=48 * missed.predicted)
+    assert "48 times as much: trust the measured one" in step_size(missed).claim
+    turned = replace(missed, change=-missed.predicted)
+    assert "the other way: trust the measured one" in step_size(turned).claim
+    held = replace(missed, change=1.5 * missed.predicted)
+    assert "trust the measured one" not in step_size(held).claim
+
+
+def test_a_little_way_uphill_is_no_finding_where_batches_are_noisy():
+    step = replace(along_the_gradient(0.05, 1e-4), slope=1e-4, curvature=0.0, loss=1.0)
+    assert not step_size(step).finding
+    assert "uphill a little" in step_size(step).claim
+    assert step_size(replace(step, loss=1e-2)).finding
+    assert not step_size(replace(step, loss=1e-2), noisy=True).finding
+    assert step_size(replace(step, loss=1e-3), noisy=True).finding
+    assert step_size(replace(step, uphill="maximize is set")).finding

@@ -16,7 +16,7 @@ def test_the_size_of_the_batches_decides_about_the_same_step():
     for size in (1, 40):
         look = hs.diagnose(problem, lr=lr, batch_size=size, effort="quick", check=False)
         verdict = look.verdict("step_size")
-        assert f"batches of {size} can bear" in verdict.claim
+        assert f"batches of {size} example{'s' * (size > 1)} can bear" in verdict.claim
         limits[size] = verdict.evidence["batch_limit"]
         assert look.results["batch_stability"].batch_size == size
     assert limits[1] < 0.95 * limits[40]

@@ -19,11 +19,18 @@ def quadratic(*eigenvalues: float) -> hs.Problem:
 @pytest.mark.parametrize(
     ("eigenvalues", "claim"),
     [
-        ((3.0, 2.0, 1.0), "a strict local minimum: all curvature is positive"),
-        ((3.0, 2.0, -1.0), "a strict saddle: a direction of negative curvature leads down"),
-        ((3.0, 2.0, 0.0), "a minimum to second order, up to 3.0e-04: flat directions are left"),
-        ((-3.0, -2.0, -1.0), "a local maximum"),
-        ((2.0,), "a strict local minimum: all curvature is positive"),
+        ((3.0, 2.0, 1.0), "a strict local minimum: the loss rises in every direction"),
+        (
+            (3.0, 2.0, -1.0),
+            "a strict saddle: there is no slope, but the loss falls along at least one direction",
+        ),
+        (
+            (3.0, 2.0, 0.0),
+            "a minimum to second order: nothing curves downhill by more than 3.0e-04, and flat "
+            "directions are left",
+        ),
+        ((-3.0, -2.0, -1.0), "a local maximum: the loss falls in every direction"),
+        ((2.0,), "a strict local minimum: the loss rises in every direction"),
     ],
 )
 def test_critical_points_of_quadratics_are_named(eigenvalues, claim):
@@ -112,7 +119,8 @@ def test_arguments_out_of_range_are_refused(options, message):
 
 
 def test_an_unknown_verdict_names_the_known_ones():
-    message = "no verdict 'mood'; there are 'critical_point', 'stuck_high', 'step_size', "
-    message += "'conditioning', 'layers', 'noise', 'convexity', 'outliers', 'smoothness'."
+    message = "no verdict 'mood'; there are 'learnt', 'critical_point', 'stuck_high', 'step_size', "
+    message += "'data', 'outputs', 'trained_layers', 'conditioning', 'layers', 'noise', "
+    message += "'convexity', 'outliers', 'smoothness'."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         hs.diagnose(small_problem()).verdict("mood")

@@ -81,3 +81,30 @@ def test_an_unwritable_place_is_named(tmp_path):
     blocked.write_text("")
     with pytest.raises(RuntimeError, match=r"^cannot write the report to .*page\.html: .*"):
         report.write(blocked / "page.html", "t", [], {}, "")
+
+
+def test_the_headline_stands_on_top_with_what_speaks_for_and_against_it(tmp_path):
+    verdicts = (
+        hs.Verdict("learnt?", "yes", {"share": 0.2}, key="learnt"),
+        hs.Verdict("data", "the label leaks <i>", finding=True, cause="leak", advice="leave it"),
+        hs.Verdict("layers", "all units are dead", finding=True),
+    )
+    examined = hs.Examination(verdicts, hs.Measurements({}))
+    page = examined.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    top = page[page.index('id="headline"') : page.index("Verdicts</h2>")]
+    assert "Most likely cause" in top
+    assert "the label leaks &lt;i&gt;" in top
+    assert "not explained by it: layers: all units are dead" in top
+    assert "the network learns all the same" in top
+    assert "What to do next: leave it." in top
+    assert "the label leaks &lt;i&gt;" in examined._repr_html_()
+    assert examined.to_dict()["headline"]["cause"] == "leak"
+    assert hs.load(examined.save(tmp_path / "saved")).headline == examined.headline
+
+
+def test_at_chance_level_the_page_calls_nothing_good(tmp_path):
+    chance = hs.Verdict("learnt?", "nothing yet", key="learnt", cause="chance_level")
+    examined = hs.Examination((chance,), hs.Measurements({}))
+    page = examined.to_html(tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Nothing calls for action" not in page
+    assert "nothing yet" in page

@@ -27,6 +27,7 @@ from hesscope.results.convexity import ConvexityProbes
 from hesscope.results.decomposition import ClassDecomposition, Decomposition
 from hesscope.results.descent import Curvature, Descent
 from hesscope.results.estimate import Diagonal
+from hesscope.results.headline import Headline
 from hesscope.results.layers import LayerMap, LayerStatistics, UnitStatistics
 from hesscope.results.measurements import Measurements
 from hesscope.results.paths import LossPath
@@ -34,6 +35,7 @@ from hesscope.results.record import RECORD, read_provenance
 from hesscope.results.result import Result
 from hesscope.results.saddles import IndexCurve
 from hesscope.results.sampling import SamplingError, Shares
+from hesscope.results.sanity import DataSummary, Neighbours, Predictions, TimeSignal, Trained
 from hesscope.results.sharpness import Sharpness, SharpnessComparison, SharpnessMeasure
 from hesscope.results.slices import Directions, Slice
 from hesscope.results.smoothness import Smoothness
@@ -191,6 +193,14 @@ RESULTS = {
     "step": Step(1.0, 2.0, 3.0, 0.0, lr=0.5, optimizer="Größe"),
     "measurements": Measurements({"loss": 0.5, "t": AWKWARD}, {"step": "why"}, {"lr": None}),
     "examination": hs.Examination((hs.Verdict("a", "b"),), Measurements({"loss": math.nan})),
+    "headline": Headline("größe", "layers", "", "measured", ("a",), (), "b", ("c",)),
+    "predictions": Predictions(3, math.inf, 0.0, math.nan, 0.5, -0.0, True),
+    "data summary": DataSummary(
+        3, 0, math.nan, 1.0, True, False, 2.0, True, 1, -1, 0.5, 0.1, False
+    ),
+    "neighbours": Neighbours(9, 3, (1, 2)),
+    "trained": Trained("größe", ("a",), (), 3, math.nan),
+    "time signal": TimeSignal("größe", 3, math.inf, 0.0, 5e-324),
     "forecast": hs.Forecast(40, 90.5, 1e-3, 2**40, 7, "quick"),
     "semicircle": hs.rmt.Semicircle(2.0),
     "Marchenko-Pastur": hs.rmt.MarchenkoPastur(0.5),

@@ -78,7 +78,7 @@ def test_training_hovers_where_lr_is_at_its_limit(options):
 def test_the_verdict_tells_what_the_gradient_allows():
     problem, muon = made(lr=1e-3)
     verdict = hs.diagnose(problem, muon, effort="quick", check=False).verdict("step_size")
-    assert verdict.claim.startswith("lr 0.001 is fine: with this gradient steps descend below")
+    assert verdict.claim.startswith("lr 0.001 is safe with this gradient: steps descend below")
     muon.param_groups[0]["lr"] = verdict.evidence["stability_limit"]
     verdict = hs.diagnose(problem, muon, effort="quick", check=False).verdict("step_size")
     assert verdict.evidence["lr_over_limit"] == pytest.approx(1.0, rel=1e-6)

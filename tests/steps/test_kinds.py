@@ -172,7 +172,7 @@ def test_a_learning_rate_of_zero_is_judged_like_any_other(name):
     problem, optimiser = trained(STEPPED[name])
     optimiser.param_groups[0]["lr"] = 0.0
     verdict = hs.diagnose(problem, optimiser, effort="quick", check=False).verdict("step size")
-    assert verdict.claim.startswith("lr 0: nothing moves, as at the ends of a schedule; unstable")
+    assert verdict.claim.startswith("lr 0: nothing moves, as at the ends of a schedule; safe")
     assert not verdict.finding
 
 

@@ -14,6 +14,7 @@ from hesscope.checks.differences import (
     differences_settle,
     direction,
     first_error,
+    gradient_differences_settle,
     is_right_beside,
     rounding_noise,
     second_error,
@@ -140,6 +141,14 @@ def wrong_gradient(state: State, sample: Sample, where: str) -> Finding | None:
         return None
     if first_error(sample.with_floor) <= allowed:
         return _cancellation(state, sample, "its gradient")
+    if sample.double and not differences_settle(sample):
+        state.note(
+            "gradient_not_checked",
+            "the loss is so rough that its differences do not settle, however small the step, so "
+            "they cannot decide whether the gradient is right.",
+            "look for weights that are much too large, and for a depth that amplifies.",
+        )
+        return None
     worst, largest = worst_tensor(sample)
     known, cures = _known(state)
     return Finding(
@@ -165,6 +174,14 @@ def wrong_hessian(
         return None
     if second_error(sample.with_floor, known)[0] <= sample.allowed.second:
         return _cancellation(state, sample, "its second derivative")
+    if sample.double and not gradient_differences_settle(sample):
+        state.note(
+            "second_derivative_not_checked",
+            "the loss is so rough that differences of its gradient do not settle, however small "
+            "the step, so they cannot decide whether the second derivative is right.",
+            "look for weights that are much too large, and for a depth that amplifies.",
+        )
+        return None
     if sample.kinks and not sample.double:
         state.note(
             "second_derivative_not_checked",

@@ -136,6 +136,18 @@ def differences_settle(sample: Sample) -> bool:
     return any(_settles(sample, direction(sample.problem, seed)) for seed in range(2, 5))
 
 
+def gradient_differences_settle(sample: Sample) -> bool:
+    """The same of the gradient's differences, by the two smallest steps but one. Four gradients."""
+    theta, d = sample.problem.theta, direction(sample.problem, 0)
+    steps = sorted(sample.allowed.steps_second)
+    one, other = (
+        (sample.at(theta + h * d).gradient - sample.at(theta - h * d).gradient) / (2 * h)
+        for h in (steps[1:3] if len(steps) > 2 else steps)
+    )
+    size = max(float(one.norm()), float(other.norm()))
+    return float((one - other).norm()) <= sample.allowed.second * size
+
+
 def _settles(sample: Sample, d: Tensor) -> bool:
     theta = sample.problem.theta
     one, other = (

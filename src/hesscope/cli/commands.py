@@ -1,8 +1,8 @@
 """The commands, their arguments and their exit status.
 
 Arguments are parsed before torch is imported, so that --help answers at once.
-Exit status: 0 healthy, 1 findings or unconverged values, 2 could not be measured (or told), 130
-interrupted, 143 terminated. A result is saved before it is told.
+Exit status: 0 healthy, 1 findings, nothing learnt yet, or unconverged values, 2 could not be
+measured (or told), 130 interrupted, 143 terminated. A result is saved before it is told.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
 
 HEALTHY, FINDINGS, FAILED = 0, 1, 2
-STATUSES = "0 healthy, 1 findings, 2 could not be measured, 130 interrupted, 143 terminated"
+STATUSES = (
+    "0 healthy, 1 findings or nothing learnt yet, 2 could not be measured, 130 interrupted, "
+    "143 terminated"
+)
 
 WITHOUT_TARGET = ("demo", "init", "watch", "report", "show", "compare")
 TARGET = """\
@@ -120,6 +123,9 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--effort", choices=("quick", "standard", "deep"), default="standard")
     diagnose.add_argument("--max-matvecs", type=int, help="in place of the effort's")
     diagnose.add_argument("--batch-size", type=int, help="of the training, for the noise verdict")
+    diagnose.add_argument(
+        "--held-out", metavar="TARGET", help="the same model and loss on data it has not seen"
+    )
     diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
@@ -196,6 +202,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _diagnose(options: argparse.Namespace) -> int:
     import hesscope as hs
+    from hesscope.cli.target import load_problem
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
@@ -209,8 +216,9 @@ def _diagnose(options: argparse.Namespace) -> int:
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
+    unseen = None if options.held_out is None else load_problem(options.held_out)
     with progress():
-        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
+        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed, held_out=unseen)
     _give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 

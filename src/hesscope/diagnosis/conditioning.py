@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hesscope.diagnosis import words
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.estimate import Interval
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -58,9 +59,11 @@ def conditioning(
     steps = _steps(c, lr)
     relative = gradient_curvature / size if size > 0 else math.nan
     claim, confidence, advice, finding = _judge(c, steps, relative, feature_ratio, lr)
+    by_features = finding and feature_ratio >= SCALES
     if gradient_in_top > MOSTLY and not finding:
         claim += (
-            f"; {gradient_in_top:.0%} of the gradient lies in the {num_top} sharpest: steps bounce"
+            f"; {gradient_in_top:.0%} of the gradient lies along the {_sharpest(num_top)}, "
+            "so steps bounce across the valley more than they go along it"
         )
     return Verdict(
         key="conditioning",
@@ -68,11 +71,11 @@ def conditioning(
         claim=claim,
         **known(
             ("lambda_abs_max", "largest |λ|", size),
-            ("tau", "tau", c.tau),
+            ("tau", "tau: smaller curvatures count as zero", c.tau),
             ("flat_low", "flat directions at least", c.null.low),
             ("flat_high", "flat directions at most", c.null.high),
-            ("steps_low", "steps per factor e at least", steps.low),
-            ("steps_high", "steps per factor e at most", steps.high),
+            ("steps_low", "steps that leave 37 % of the error, at least", steps.low),
+            ("steps_high", "at most", steps.high),
             ("gradient_in_top", f"gradient in the top {num_top}", gradient_in_top),
             ("gradient_curvature", "curvature along the gradient / largest", relative),
             ("feature_ratio", "largest / smallest feature scale", feature_ratio),
@@ -82,6 +85,7 @@ def conditioning(
         advice=advice,
         source=SOURCE,
         finding=finding,
+        cause="feature_scales" if by_features else "",
     )
 
 
@@ -96,12 +100,12 @@ def _judge(
     c: Conditioning, steps: Interval, relative: float, feature_ratio: float, lr: float | None
 ) -> tuple[str, Confidence, str, bool]:
     if c.size <= c.tau or c.positive.high + c.negative.high == 0:
-        claim = f"no curvature above {c.tau:.1e} was seen: the loss is flat here"
+        claim = f"the loss is flat here: no curvature above {c.tau:.1e} was seen"
         return claim, "measured", "", False
     if feature_ratio >= SCALES:
         return (
             f"ill-conditioned by the input features: their scales differ by a factor "
-            f"{feature_ratio:.2g}, the curvatures of their weights by its square",
+            f"{words.plain(feature_ratio)}, the curvatures of their weights by its square",
             "measured",
             "normalise the features (mean 0, standard deviation 1); a per-parameter method such "
             "as Adam helps in part",
@@ -109,11 +113,13 @@ def _judge(
         )
     if 0 < relative < CREEPING:
         return (
-            f"gradient descent creeps: the curvature along the gradient is {relative:.1g} of the "
-            f"largest, so about {0.5 / relative:.1g} stable steps shrink the rest by a factor e",
+            "gradient descent creeps: the gradient points where the loss is "
+            f"{words.plain(1 / relative)} times flatter than in the sharpest direction, so even "
+            "at the largest safe learning rate what is left takes about "
+            f"{words.steps(0.5 / relative)}",
             "measured",
-            "normalise inputs and layers, or use a preconditioned optimiser such as Adam; a "
-            "larger learning rate is not stable",
+            "normalise inputs and layers, or use an optimiser with a step for each parameter such "
+            "as Adam; a larger learning rate is not stable",
             True,
         )
     return *_usual(c, steps, lr), False
@@ -121,51 +127,51 @@ def _judge(
 
 def _usual(c: Conditioning, steps: Interval, lr: float | None) -> tuple[str, Confidence, str]:
     flat = _flat(c)
-    rate = "the largest stable learning rate" if lr is None else f"lr {lr:g}"
+    rate = "the largest safe learning rate" if lr is None else f"lr {lr:g}"
     if math.isnan(steps.low):
-        return f"the spread of the curvatures is not known{flat}", "undecided", _MORE
+        return f"undecided: how unequal the curvatures are is not known{flat}", "undecided", _MORE
     if steps.high > LOOSE * steps.low and steps.low <= 1:
         return (
-            f"undecided: gradient descent at {rate} takes between 1 and {_number(steps.high)} "
-            f"steps to shrink the error by a factor e in a typical direction{flat}",
+            f"undecided: at {rate} gradient descent gets rid of most of the error in a typical "
+            f"direction in {words.steps(1, steps.high)}{flat}",
             "undecided",
             _MORE,
         )
     if steps.high > LOOSE * steps.low:  # the lower end holds, and says enough
         return (
-            f"gradient descent at {rate} takes {_number(steps.low)} steps or more to shrink "
-            f"the error by a factor e in a typical direction{flat}",
+            f"slow directions need between {words.plain(steps.low)} and "
+            f"{words.steps(steps.high)} of "
+            f"gradient descent at {rate}{flat}",
             "measured",
             "" if steps.low < LOOSE else _EVEN,
         )
     return (
-        f"gradient descent at {rate} takes about {_range(steps)} steps to shrink the error by a "
-        f"factor e in a typical direction{flat}",
+        f"typical directions need about {words.steps(steps.low, steps.high)} of gradient "
+        f"descent at {rate}{flat}",
         "measured",
         "" if steps.low < LOOSE else _EVEN,
     )
 
 
-_EVEN = "usual for networks; a preconditioned optimiser such as Adam evens this out"
-_MORE = "more matvecs for hs.conditioning narrow this; nothing needs to be done about it"
+_EVEN = "no action needed: usual for networks; an optimiser such as Adam evens this out"
+_MORE = "no action needed; hs.conditioning with more products narrows this"
 
 
 def _flat(c: Conditioning) -> str:
     if c.singular:
-        num = _range(c.null)
-        return (
-            f"; {num} of {c.n} directions are flat (κ = ∞): nothing moves along them without "
-            "weight decay or damping"
-        )
+        num = words.among(c.null.low, c.null.high)
+        return f"; {num} of {c.n} directions are flat: nothing moves along them but weight decay"
     if c.definite:
-        return f"; κ = {_range(c.kappa)}"
+        low, high = (words.plain(end) for end in (c.kappa.low, c.kappa.high))
+        times = low if low == high else f"{low} to {high}"
+        alike = "all directions are alike"
+        return (
+            f"; the sharpest is {times} times as sharp as the flattest"
+            if times != "1"
+            else f"; {alike}"
+        )
     return ""
 
 
-def _range(interval: Interval) -> str:
-    low, high = _number(interval.low), _number(interval.high)
-    return low if low == high else f"{low} to {high}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.2g}" if value < 100 or value >= 1e5 else f"{value:.0f}"
+def _sharpest(num: int) -> str:
+    return "sharpest direction" if num == 1 else f"{num} sharpest directions"

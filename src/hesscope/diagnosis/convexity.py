@@ -69,7 +69,7 @@ def _judge(
             "certified",
             "",
         )
-    advice = "a larger budget of matvecs narrows this interval"
+    advice = "effort='deep', or a larger max_matvecs, narrows this; no action needed"
     if c.never_negative:
         return (
             f"undecided: no negative curvature was found at {points} points, but away from these "
@@ -84,7 +84,7 @@ def _judge(
     )
 
 
-_USUAL = "nothing: no network is convex"
+_USUAL = "no action needed: no network is convex"
 
 
 def _downwards(c: Curvature) -> str:
@@ -93,8 +93,9 @@ def _downwards(c: Curvature) -> str:
     if c.lambda_max <= c.noise:
         return "a direction curves downwards, and none was found that curves up"
     share = abs(c.lambda_min) / c.lambda_max
-    size = "half" if math.isclose(share, 0.5) else f"{share:.2g} times"
-    return f"one direction curves downwards, {size} as strongly as the sharpest curves up"
+    by = f"{share:.2g} times "
+    by = "half " if by == "0.5 times " else "" if by == "1 times " else by
+    return f"one direction curves downwards, {by}as strongly as the sharpest curves up"
 
 
 def _evidence(c: Curvature, points: int, probes: ConvexityProbes | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ SOURCE = (
 
 
 VISIBLE = 2.0  # standard errors from which a gradient is more than luck, whatever its direction
+_DOWNHILL = "; not a minimum: some directions still go downhill (this much is proven)"
 PLATEAU = 1e-6  # of the loss per step: below, a million steps would not halve it
 
 
@@ -25,12 +26,12 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
 
     >>> bowl = Curvature(2.0, 0.0, 1.0, 0.0, lower=1.0, upper=2.0, noise=1e-12, delta=0.001)
     >>> critical_point(Descent(0.0, float("nan"), 1e-12), bowl).claim
-    'a strict local minimum: all curvature is positive'
+    'a strict local minimum: the loss rises in every direction'
     """
     if descent.gradient_norm <= max(descent.rounding, descent.tolerance):
         claim, confidence, advice, finding = _at_a_critical_point(descent, curvature)
     elif descent.gradient_norm <= descent.gradient_noise:
-        claim, confidence, advice, finding = _at_noise_level(curvature)
+        claim, confidence, advice, finding = _at_noise_level(descent, curvature)
     elif descent.gradient_norm <= VISIBLE * descent.gradient_noise:
         claim, confidence, advice, finding = _near_noise_level(descent, curvature)
     elif descent.progress < PLATEAU:
@@ -65,20 +66,30 @@ def critical_point(descent: Descent, curvature: Curvature) -> Verdict:
 
 def _at_a_critical_point(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
     if c.negative and c.upper < 0:
-        return "a local maximum", "certified", "move in any direction", True
+        return (
+            "a local maximum: the loss falls in every direction",
+            "certified",
+            "any step leads down; look whether the loss has the wrong sign",
+            True,
+        )
     if c.negative:
         return (
-            "a strict saddle: a direction of negative curvature leads down",
+            "a strict saddle: there is no slope, but the loss falls along at least one direction",
             "proven",
-            "hs.escape(problem) moves along it; a random kick (hs.kick) does so more slowly",
+            "hs.escape(problem) moves down along it; a random kick (hs.kick) does so more slowly",
             True,
         )
     if c.definite:
-        return "a strict local minimum: all curvature is positive", "certified", "", False
+        return (
+            "a strict local minimum: the loss rises in every direction",
+            "certified",
+            "no action needed, if the loss is as low as it should be",
+            False,
+        )
     if d.fell > 0:
         return (
-            "a degenerate saddle: no curvature leads down, but the loss falls along a flat "
-            "direction",
+            "a degenerate saddle: there is no slope and no curvature that leads down, but the loss "
+            "falls along a flat direction",
             "measured",
             "a random kick (hs.kick) and a few steps of descent leave it; if all weights are "
             "zero, draw them at random",
@@ -86,82 +97,88 @@ def _at_a_critical_point(d: Descent, c: Curvature) -> tuple[str, Confidence, str
         )
     if c.none:
         return (
-            "undecided: the loss is flat to second order in every direction; minimum, saddle and "
+            "undecided: slope and curvature are zero in every direction, so minimum, saddle and "
             "plateau look alike",
             "undecided",
-            "a random kick (hs.kick) and the loss after it decide; look at the layers, too (dead "
-            "units, zero weights)",
+            "move by a random kick (hs.kick): the loss after it decides; look for dead units and "
+            "zero weights, too",
             False,
         )
     if c.never_negative:
         return (
-            f"a minimum to second order, up to {c.epsilon:.1e}: flat directions are left",
+            f"a minimum to second order: nothing curves downhill by more than {c.epsilon:.1e}, and "
+            "flat directions are left",
             "certified",
-            "higher derivatives decide along the flat directions",
+            "no action needed, if the loss is as low as it should be: flat directions are usual, "
+            "and curvature cannot tell whether they lead down further on",
             False,
         )
     return _undecided(c, "a critical point")
 
 
-def _at_noise_level(c: Curvature) -> tuple[str, Confidence, str, bool]:
-    where = "at the noise level: the choice of examples explains the gradient"
+def _at_noise_level(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
+    where = (
+        f"at the noise level: the gradient is smaller than its sampling noise "
+        f"({d.gradient_norm / d.gradient_noise:.2g} times), so another sample could point elsewhere"
+    )
+    advice = "give the problem more examples to decide whether descent goes on"
     if c.negative:
+        return f"{where}{_DOWNHILL}", "measured", advice, False
+    if c.never_negative:
         return (
-            f"{where}; no minimum, for negative curvature remains",
-            "proven",
-            "more data tells whether descent goes on; the eigenvector of λmin still leads down",
+            f"{where}; nothing curves downhill by more than {c.epsilon:.1e}",
+            "certified",
+            "no action needed, if the loss is as low as it should be",
             False,
         )
-    if c.never_negative:
-        return f"{where}; no curvature below -{c.epsilon:.1e}", "certified", "", False
     return _undecided(c, where)
 
 
 def _near_noise_level(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
     ratio = d.gradient_norm / d.gradient_noise
-    tail = "; no minimum, for negative curvature remains" if c.negative else ""
     return (
-        f"undecided: the gradient is {ratio:.1f} times its noise, slope or luck of the examples"
-        f"{tail}",
+        f"undecided: the gradient is {ratio:.1f} times its sampling noise, too little to tell a "
+        f"slope from the luck of the examples{_DOWNHILL if c.negative else ''}",
         "undecided",
-        "more examples decide; until then go on training",
+        "give the problem more examples to decide; until then go on training",
         False,
     )
 
 
 def _on_a_plateau(d: Descent, c: Curvature) -> tuple[str, Confidence, str, bool]:
     claim = (
-        f"a plateau: the gradient is no noise, but a step lowers the loss by {d.progress:.0e} of it"
+        f"a plateau: there is a slope, but a step lowers the loss by only {d.progress:.0e} of it"
     )
     if c.negative:
         return (
-            f"{claim}; negative curvature leads away",
+            f"{claim}; a direction that curves downhill leads off it",
             "proven",
-            "hs.escape(problem) follows the negative curvature",
+            "hs.escape(problem) follows that direction",
             True,
         )
     advice = (
-        "if the loss is as low as it should be, stop; otherwise look at the layers (dead or "
-        "saturated units), raise the learning rate, or start elsewhere"
+        "if the loss is as low as it should be, stop; otherwise raise the learning rate, look for "
+        "dead or saturated units, or start from other weights"
     )
     return claim, "measured", advice, True
 
 
 def _descending(c: Curvature) -> tuple[str, Confidence, str, bool]:
-    tail = "; some directions curve downwards" if c.negative else ""
+    tail = "; some directions curve downhill" if c.negative else ""
     return (
         f"no: still descending{tail}",
         "measured",
-        "go on training: a high loss here is not a local minimum, the gradient is larger than "
-        "its noise",
+        "go on training: a loss that is high here is not a local minimum, for there is a slope, "
+        "larger than its noise",
         False,
     )
 
 
 def _undecided(c: Curvature, where: str) -> tuple[str, Confidence, str, bool]:
     return (
-        f"{where}, minimum or saddle undecided: λmin lies in [{c.lower:.2e}, {c.lambda_min:.2e}]",
+        f"{where}; whether a minimum or a saddle is undecided: the lowest curvature lies between "
+        f"{c.lower:.2e} and {c.lambda_min:.2e}",
         "undecided",
-        "a larger budget of matvecs narrows this interval",
+        "effort='deep', or a larger max_matvecs, narrows this interval",
         False,
     )

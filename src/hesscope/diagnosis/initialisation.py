@@ -37,7 +37,7 @@ def initialisation(signals: Signals) -> Verdict:
 
     >>> sizes = {"a": (1.0, 0.01, 1.0), "b": (0.1, 0.1, 0.2), "c": (0.01, 1.0, 0.2), "d": (9, 9, 1)}
     >>> initialisation(sizes).advice
-    'weights larger by a factor 10 keep the signals: a gain of 2 in place of 0.2'
+    'weights larger by a factor 10 keep the signals: a gain (std times √inputs) of 2, not 0.2'
     """
     hidden = list(signals.values())[:-1]
     forward = _per_layer([size for size, _, _ in hidden])
@@ -68,15 +68,15 @@ def _judge(num: int, forward: float, backward: float, gain: float) -> tuple[str,
     if forward == 0 or math.isnan(forward):
         return "no signal arrives: an output in between is zero for all examples", _REDRAW
     over = [forward ** (num - 1), backward ** (num - 1)]
-    sizes = f"outputs x{forward:.2g} and gradients x{backward:.2g} per layer"
+    sizes = f"each layer multiplies outputs by {forward:.2g} and gradients by {backward:.2g}"
     if all(1 / KEPT <= factor <= KEPT for factor in over):
         return f"signals keep their size: {sizes}", ""
     claim = f"signals do not keep their size over {num} hidden layers: {sizes}"
     if not 1 / KEPT <= over[0] <= KEPT:
         word, factor = ("larger", 1 / forward) if forward < 1 else ("smaller", forward)
         return claim, (
-            f"weights {word} by a factor {factor:.2g} keep the signals: a gain of "
-            f"{gain / forward:.2g} in place of {gain:.2g}"
+            f"weights {word} by a factor {factor:.2g} keep the signals: a gain (std times √inputs) "
+            f"of {gain / forward:.2g}, not {gain:.2g}"
         )
     return claim, "a normalisation layer or skip connections keep gradients where weights cannot"
 

@@ -8,15 +8,23 @@ from dataclasses import dataclass
 
 from hesscope.diagnosis.conditioning import conditioning
 from hesscope.diagnosis.convexity import convexity
-from hesscope.diagnosis.critical_point import critical_point
+from hesscope.diagnosis.critical_point import VISIBLE, critical_point
+from hesscope.diagnosis.data import data
+from hesscope.diagnosis.headline import without_echoes
 from hesscope.diagnosis.initialisation import initialisation
+from hesscope.diagnosis.labels import labels
 from hesscope.diagnosis.layers import layers
+from hesscope.diagnosis.learnt import learnt
+from hesscope.diagnosis.memorised import memorised
 from hesscope.diagnosis.model_fault import model_fault
 from hesscope.diagnosis.noise import noise
 from hesscope.diagnosis.outliers import outliers
+from hesscope.diagnosis.outputs import outputs
 from hesscope.diagnosis.smoothness import smoothness
 from hesscope.diagnosis.step_size import step_size
 from hesscope.diagnosis.stuck import stuck
+from hesscope.diagnosis.through_time import through_time
+from hesscope.diagnosis.trained_layers import trained_layers
 from hesscope.results.measurements import Measurements
 from hesscope.results.verdict import Verdict
 
@@ -50,13 +58,28 @@ def judge(look: Measurements) -> tuple[Verdict, ...]:
 
     >>> from hesscope.results.step import Step
     >>> [v.claim for v in judge(Measurements({"step": Step(1.0, 0.5, 0.5, 0.0)}))]
-    ['unstable above 4 = 2/λmax; along this gradient 4']
+    ['safe at this point up to lr 4 = 2/λmax; ...']
     """
     check = look.get("check")
     if check is not None and not check.ok:
         return (model_fault(check),)
     verdicts = (rule.verdict(look) for rule in RULES)
-    return tuple(verdict for verdict in verdicts if verdict is not None)
+    return without_echoes([verdict for verdict in verdicts if verdict is not None])
+
+
+def _outputs(look: Measurements) -> Verdict:
+    stats = look.get("layers")
+    return outputs(look["predictions"], () if stats is None else stats.zero_weights)
+
+
+def _memorised(look: Measurements) -> Verdict:
+    return memorised(look["loss"], look["held_out_loss"], look.get("constant_loss", math.nan))
+
+
+def _step_size(look: Measurements) -> Verdict:
+    descent = look.get("descent")
+    noisy = descent is not None and descent.gradient_norm <= VISIBLE * descent.gradient_noise
+    return step_size(look["step"], look.get("batch_stability"), noisy=noisy)
 
 
 def _conditioning(look: Measurements) -> Verdict:
@@ -87,6 +110,15 @@ def _noise(look: Measurements) -> Verdict:
 
 RULES: tuple[Rule, ...] = (
     Rule(
+        "learnt",
+        "learnt?",
+        ("loss", "constant_loss"),
+        lambda look: learnt(
+            look["loss"], look["constant_loss"], look.get("predictions"), look.get("trained")
+        ),
+    ),
+    Rule("memorised", "memorised?", ("loss", "held_out_loss"), _memorised),
+    Rule(
         "critical_point",
         "minimum?",
         ("descent", "curvature"),
@@ -108,10 +140,30 @@ RULES: tuple[Rule, ...] = (
         "step_size",
         "step size",
         ("step",),
-        lambda look: step_size(look["step"], look.get("batch_stability")),
+        _step_size,
+    ),
+    Rule(
+        "data",
+        "data",
+        ("data_summary",),
+        lambda look: data(look["data_summary"], look.get("feature_ratio", math.nan)),
+    ),
+    Rule("labels", "labels", ("neighbours",), lambda look: labels(look["neighbours"])),
+    Rule("outputs", "outputs", ("predictions",), _outputs),
+    Rule(
+        "trained_layers",
+        "what trains",
+        ("trained",),
+        lambda look: trained_layers(look["trained"]),
     ),
     Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),
     Rule("layers", "layers", ("layers",), lambda look: layers(look["layers"])),
+    Rule(
+        "through_time",
+        "through time",
+        ("time_signals",),
+        lambda look: through_time(look["time_signals"]),
+    ),
     Rule(
         "initialisation",
         "initialisation",

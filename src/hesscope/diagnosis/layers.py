@@ -12,6 +12,7 @@ import math
 import statistics
 from dataclasses import dataclass, field
 
+from hesscope.diagnosis import words
 from hesscope.results.layers import LayerStatistics, UnitStatistics, listed
 from hesscope.results.verdict import Verdict, known
 
@@ -41,6 +42,7 @@ DOMINATES = 1e3
 # that live are mostly always on, depth has made the layer blind to its inputs: that is the fault of
 # the initial weights, not of dead units.
 MANY_DEAD, ENOUGH_UNITS, ENOUGH_SEEN = 0.5, 16, 32
+NEARLY_ALL = 0.9  # dead: then it does not matter by how much, the few left are a bottleneck
 # Of the largest gradient rms; such layers are named, without alarm: queries and keys of attention
 # at small initial weights, or weights whose effect a normalisation takes out.
 HARDLY = 1e-6
@@ -98,7 +100,7 @@ def layers(stats: LayerStatistics) -> Verdict:
     if not math.isfinite(total):
         names = [n for n, g in zip(stats.layers, stats.gradient_norm, strict=True) if not g < 1e300]
         advice = "lower the learning rate or the initial weights; look for overflow in these layers"
-        notes.findings.append((f"the gradient of {listed(names)} is not finite", advice))
+        notes.findings.append((f"the gradient of {words.layers(names)} is not finite", advice))
     else:
         cut_off = _dead_layers(stats, notes)
         _ends(stats, evidence, notes, explained=cut_off or bool(stats.zero_weights))
@@ -124,9 +126,10 @@ def _healthy(stats: LayerStatistics) -> str:
     first, last = _end_sizes(stats)
     if len(order) < 2:
         return "one layer: nothing to compare"
-    claim = f"{len(learning)} of {len(order)} layers get a gradient"
+    every = len(learning) == len(order)
+    claim = f"{f'all {len(order)}' if every else f'{len(learning)} of {len(order)}'} layers learn"
     if first > 0 and last > 0:
-        claim += f"; its rms is {first:.2g} in the first ones and {last:.2g} in the last"
+        claim += f": gradient entries of {first:.2g} in the first ones and {last:.2g} in the last"
     return claim
 
 
@@ -217,11 +220,11 @@ def _dead_layers(stats: LayerStatistics, notes: _Notes) -> bool:
     order = stats.in_depth(matrices=False)
     still = [i for i in order if float(stats.gradient_norm[i]) == 0]
     sizes = f"all {dead[-1].num} units" if len(names) == 1 else "all units"
-    claim = f"{sizes} of {listed(names)} are dead: their output never changes"
+    claim = f"{sizes} of {words.layers(names)} are dead: their output never changes"
     if still:
         claim += f"; {len(still)} of {len(order)} layers get no gradient"
     advice = (
-        f"no training revives {names[0]}: reset its bias to 0 and its weights (He's "
+        f"no training revives {words.layer(names[0])}: reset its bias to 0 and its weights (He's "
         "initialisation), lower the learning rate that has killed it, or use a leaky ReLU"
     )
     notes.findings.append((claim, advice))
@@ -241,7 +244,8 @@ def _ends(
         by = "to nothing" if math.isinf(orders) else f"by 10^{orders:.1f}"
         claim = f"vanishing gradients: they fall {by} from the last layers to the first"
         if depth > 2 and not math.isnan(rate):
-            claim += f", x{rate:.2g} per layer"
+            claim += f", by a factor {rate:.2g} at each layer"
+        claim += ", so the first layers hardly learn"
         advice = (
             "He's (ReLU) or Glorot's (tanh) initialisation, normalisation or skip connections, "
             "ReLU or GELU in place of sigmoid; or a learning rate per layer that grows towards "
@@ -254,9 +258,9 @@ def _ends(
     growth = evidence["signal_growth"]
     if -orders >= ORDERS or growth >= SIGNAL_GROWTH or _amplifies(stats, growth, -orders):
         gains = statistics.median([float(stats.gain[i]) for i in stats.in_depth()] or [math.nan])
-        claim = f"exploding: each layer amplifies white inputs by {gains:.2g}"
-        claim += f"; signals grow by {growth:.2g}" if growth > 1 else ""
-        claim += f", gradients by 10^{-orders:.1f} towards the input" if orders < 0 else ""
+        claim = f"exploding: each layer makes its inputs about {words.plain(gains)} times larger"
+        claim += f"; over the depth signals grow {words.plain(growth)} times" if growth > 1 else ""
+        claim += f", gradients 10^{-orders:.1f} times towards the input" if orders < 0 else ""
         advice = (
             "initialise with smaller weights (He's: standard deviation √(2/inputs); Glorot's for "
             "tanh), add normalisation, and clip the gradient norm until then"
@@ -295,11 +299,11 @@ def _outstanding(stats: LayerStatistics, notes: _Notes) -> None:
     if gains[i] >= OUTSTANDING * max(others, 1.0):
         name = stats.layers[i]
         claim = (
-            f"the weights of {name} are out of proportion: it amplifies by {gains[i]:.2g}, the "
-            f"other layers by {others:.2g}"
+            f"the weights of {words.layer(name)} are out of proportion: it makes its inputs "
+            f"{words.plain(gains[i])} times larger, the other layers {words.plain(others)} times"
         )
         advice = (
-            f"initialise {name} like the others (scale its weights by about "
+            f"initialise {words.layer(name)} like the others (scale its weights by about "
             f"{max(others, 1.0) / gains[i]:.1g}); if it must be so (large targets, tiny inputs), "
             "bring the data to a standard deviation of 1"
         )
@@ -308,10 +312,13 @@ def _outstanding(stats: LayerStatistics, notes: _Notes) -> None:
     rms = sorted(((float(stats.gradient_rms[i]), i) for i in order), reverse=True)
     if not notes.findings and rms[1][0] > 0 and rms[0][0] >= DOMINATES * rms[1][0]:
         name, ratio = stats.layers[rms[0][1]], rms[0][0] / rms[1][0]
-        claim = f"{name} dominates: its gradient entries are {ratio:.2g} times those of any other"
+        claim = (
+            f"{words.layer(name)} dominates: its gradient entries are {words.plain(ratio)} times "
+            "those of any other"
+        )
         advice = (
-            f"give {name} a learning rate about {1 / ratio:.1g} times that of the others, or bring "
-            "what it is fed with to a standard deviation of 1"
+            f"give {words.layer(name)} a learning rate about {1 / ratio:.1g} times that of the "
+            "others, or bring what it is fed with to a standard deviation of 1"
         )
         notes.findings.append((claim, advice))
 
@@ -320,28 +327,33 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
     many = [u for u in stats.units if _many_dead(u)]
     if many:
         worst = max(many, key=lambda u: u.share_dead)
-        claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(str, many[:3]))}"
+        claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(_idle, many[:3]))}"
         advice = (
             f"a lower learning rate, He's initialisation with bias 0, or a leaky ReLU after "
-            f"{worst.layer}; or a narrower layer, if the fit is good"
+            f"{words.layer(worst.layer)}; or a narrower layer, if the fit is good"
         )
         notes.findings.append((claim, advice))
     for units in stats.units:
         if units.hidden and units.saturated >= SATURATED and units.num >= ENOUGH_UNITS:
-            claim = f"{units.saturated:.0%} of {units.activation} after {units.layer} is saturated"
-            advice = f"smaller weights in {units.layer}, or normalisation before the activation"
+            where = words.layer(units.layer)
+            claim = f"{units.saturated:.0%} of {units.activation} after {where} is saturated"
+            advice = f"smaller weights in {where}, or normalisation before the activation"
             notes.findings.append((claim, advice))
+
+
+def _idle(units: UnitStatistics) -> str:
+    """Which units, as a reader says it."""
+    never = "change" if units.activation.startswith(("Tanh", "Sigmoid", "Hardsig")) else "fire"
+    some = f"{len(units.dead)} of {units.num} units never {never}"
+    return f"{words.layer(units.layer)}: {some} ({listed(units.dead)})"
 
 
 def _many_dead(units: UnitStatistics) -> bool:
     alive = units.num - len(units.dead)
-    return (
-        alive > 0
-        and units.far_dead >= MANY_DEAD * units.num
-        and units.num >= ENOUGH_UNITS
-        and units.num_seen >= ENOUGH_SEEN
-        and units.always_on < alive / 2
-    )
+    if alive == 0 or units.num < ENOUGH_UNITS or units.num_seen < ENOUGH_SEEN:
+        return False
+    far = units.far_dead >= MANY_DEAD * units.num and units.always_on < alive / 2
+    return far or units.share_dead >= NEARLY_ALL
 
 
 def _remarks(stats: LayerStatistics, notes: _Notes) -> None:
@@ -360,12 +372,14 @@ def _remarks(stats: LayerStatistics, notes: _Notes) -> None:
         if 0 < float(rms) < HARDLY * largest
     ]
     if weak and not notes.findings:
-        remarks.append(f"{listed(weak)} hardly learn (gradient below {HARDLY:g} of the largest)")
+        remarks.append(
+            f"{words.layers(weak)} hardly learn (gradient below {HARDLY:g} of the largest)"
+        )
     few = [u for u in stats.units if u.dead and len(u.dead) < u.num and not _many_dead(u)]
     if few:
-        remarks.append(f"dead units: {'; '.join(map(str, few[:3]))}")
+        remarks.append("; ".join(map(_idle, few[:3])))
     if stats.dead_inputs:
         remarks.append(
-            f"inputs {listed(stats.dead_inputs)} (of {stats.num_inputs}) are always zero: their "
+            f"inputs {listed(stats.dead_inputs)} (of {stats.num_inputs}) are always zero, so their "
             "weights do not matter"
         )

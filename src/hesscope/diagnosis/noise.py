@@ -99,25 +99,31 @@ def _judge(
         return f"none: all {unit} have the same gradient", "measured", ""
     if norm <= error:
         return (
-            f"the choice of {unit} explains the gradient: {norm / error:.2g} times its noise "
-            f"on all {num:g} {unit}",
+            f"the gradient is smaller than its sampling noise ({norm / error:.2g} times, on all "
+            f"{num:g} {unit}): another sample could point elsewhere",
             "measured",
-            f"further descent fits these {unit}, not what they were drawn from: more data, or "
-            "stop here; if the loss is still high, look at the other verdicts",
+            f"going on fits the luck of these {unit}: give more data, or stop here; if the loss is "
+            "still high, look at the other verdicts",
         )
     if norm <= VISIBLE * error:
         return (
-            f"undecided: on all {num:g} {unit} the gradient is {norm / error:.2g} times "
-            "its noise, too near to tell signal from luck",
+            f"undecided: on all {num:g} {unit} the gradient is {norm / error:.2g} times its "
+            "sampling noise, too near to tell a slope from luck",
             "undecided",
-            f"more {unit} decide",
+            f"give the problem more {unit} to decide",
         )
     B = critical_batch_size(norm, error, num)
-    claim = f"the gradient is {norm / error:.2g} times its noise on all {num:g} {unit}"
+    claim = f"the gradient is {norm / error:.2g} times its sampling noise on all {num:g} {unit}"
     if batch_size is None:
-        alike = f"in {'a batch of ' if unit != 'batches' else ''}about {B:.2g} {unit}"
-        return f"{claim}; {alike} they would be alike", "measured", ""
+        return f"{claim}; {_seen_from(B, unit)}", "measured", ""
     return _batch(claim, batch_size, B)
+
+
+def _seen_from(B: float, unit: str) -> str:
+    if B <= 1:
+        return "any batch size sees it" if unit == "examples" else f"any number of {unit} sees it"
+    of = "batches of about" if unit != "batches" else "about"
+    return f"{of} {B:.2g} {unit} and more see it, smaller ones see more noise than signal"
 
 
 def _batch(claim: str, batch_size: int, B: float) -> tuple[str, Confidence, str]:
@@ -132,12 +138,13 @@ def _batch(claim: str, batch_size: int, B: float) -> tuple[str, Confidence, str]
         )
     if batch_size > B / DROWNED:
         return (
-            f"{claim}; a batch of {batch_size} examples is far above the critical {B:.2g}",
+            f"{claim}; your batch of {batch_size} examples is far larger than it takes to see it "
+            f"(about {max(B, 1):.2g} {'examples' if B > 1 else 'example'})",
             "measured",
-            "smaller batches would give nearly as much progress a step at less cost",
+            "smaller batches would give nearly as much progress a step, at less cost",
         )
     seen = f"the signal is {signal:.2g} times the noise"
-    return f"{claim}; in your batch of {batch_size} {seen}", "measured", ""
+    return f"{claim}; in your batch of {batch_size} examples {seen}", "measured", ""
 
 
 def _errors_of_sharpness(
@@ -159,15 +166,25 @@ def _errors_of_sharpness(
 
 def _sharpness(sampling: SamplingError, batch_size: int | None) -> str:
     if not bool(sampling.reliable[0]):
-        return "; the data error of λmax is not known: its eigenvector is not settled by this data"
+        return (
+            "; how far λmax is the luck of this data is not known: other data could have another "
+            "sharpest direction"
+        )
     held = sampling.interval(0)
-    text = f"; λmax lies between {held.low:.3g} and {held.high:.3g} for data like this (95 %)"
+    text = (
+        f"; on other data like this the sharpest curvature (λmax) would lie between {held.low:.3g} "
+        f"and {held.high:.3g} (95 %)"
+    )
     if batch_size is None:
         return text
     if not _theory_holds(sampling, batch_size):
-        return f"{text}; on a batch of {batch_size} another direction would be the sharpest"
+        return (
+            f"{text}; on a batch of {batch_size} examples another direction would be the sharpest"
+        )
     read = sampling.on_batches(batch_size)
-    return f"{text}; a batch of {batch_size} would read {read.value:.3g} ± {read.stderr:.2g}"
+    return (
+        f"{text}; a batch of {batch_size} examples would show {read.value:.3g} ± {read.stderr:.2g}"
+    )
 
 
 def _theory_holds(sampling: SamplingError, batch_size: int) -> bool:

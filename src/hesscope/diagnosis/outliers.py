@@ -15,20 +15,17 @@ def outliers(found: Outliers) -> Verdict:
 
     >>> import torch, hesscope as hs
     >>> outliers(hs.outliers(torch.tensor([9.0, 8.0, 1.0, 0.9, 0.8]))).claim
-    '2 eigenvalues stand apart, clear: the gap below them is a factor of 8'
+    '2 eigenvalues stand apart: the next is 8 times smaller'
     """
     if found.considered == 0:
         claim = "no two positive eigenvalues are known: nothing can be counted"
     elif found.clear:
         noun = "eigenvalue stands" if found.count == 1 else "eigenvalues stand"
-        claim = (
-            f"{found.count} {noun} apart, clear: the gap below them is a factor of "
-            f"{found.gap_ratio:.3g}"
-        )
+        claim = f"{found.count} {noun} apart: the next is {found.gap_ratio:.3g} times smaller"
     else:
         claim = (
-            f"no clear gap: the largest factor between neighbours is {found.gap_ratio:.3g}, after "
-            f"eigenvalue {found.count}"
+            f"no eigenvalues stand clearly apart: the largest gap is a factor "
+            f"{found.gap_ratio:.3g}, after the first {found.count}"
         )
     return Verdict(
         key="outliers",
@@ -42,7 +39,7 @@ def outliers(found: Outliers) -> Verdict:
         ),
         assumptions=(found.scope, *found.reasons),
         confidence="measured" if found.clear else "undecided",
-        advice="" if found.clear else "nothing, unless you count on a number of outliers",
+        advice="" if found.clear else "no action needed",
         source=SOURCE,
     )
 

@@ -133,12 +133,14 @@ def _kinked(s: Smoothness, i: int, share: float) -> tuple[str, Confidence, str]:
     over = float(s.differences[i])
     size = f"off by {share:.0%}" if over * s.curvature >= 0 else "wrong in sign"
     claim = (
-        f"kinks ({', '.join(s.kinks)}) change the curvature along {s.direction}: "
-        f"{s.curvature:.3g} at the point, {over:.3g} over a step; derivatives are {size}"
+        f"kinks ({', '.join(s.kinks)}) hide curvature along {s.direction}: derivatives say "
+        f"{s.curvature:.3g}, over a step it is {over:.3g}, so they are {size}"
     )
-    advice = "limits of the step that rest on derivatives are rough here"
+    advice = "no action needed: usual for ReLU; take step limits from curvature as rough here"
     if over > 0 and s.slope != 0:
-        advice += f": with kinks the loss falls up to a step of about {2 * abs(s.slope) / over:.3g}"
+        advice += (
+            f"; with kinks the loss falls over a length of about {2 * abs(s.slope) / over:.3g}"
+        )
     return claim, "measured", advice
 
 
@@ -158,7 +160,7 @@ def _curved(
     return (
         f"not quadratic over a step of length {step:.3g}: {by}",
         "measured",
-        f"trust predictions from gradient and Hessian {trusted}; the measured loss decides beyond",
+        f"trust what gradient and curvature predict {trusted}; beyond, trust the measured loss",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hesscope.diagnosis import words
 from hesscope.results.batch_stability import BatchStability
 from hesscope.results.step import Step
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -27,22 +28,30 @@ NOISY = 1.05  # batches count where they lower the limit by more than that
 LOST = 1.3
 ALONE = 0.2  # of the noise, from which on an example is named
 USUAL_RISE = 0.2  # of the loss in one step: at the edge, a larger one is no longer usual
+# Of the loss in one step that points uphill, at most: on the data given, half of the steps do so
+# where batches are noisy. Classifiers at their noise floor with Adam: 1e-5 to 8e-3; stale
+# momentum: 0.03.
+DRIFT, DRIFT_NOISY = 1e-3, 0.02
+FAILS = 1.0  # a remainder above: the prediction misses by more than it predicts
 QUADRATIC = 0.1  # a remainder below this share of the predicted change: the model holds
 
 
-def step_size(step: Step, batches: BatchStability | None = None) -> Verdict:
+def step_size(step: Step, batches: BatchStability | None = None, *, noisy: bool = False) -> Verdict:
     """The verdict "step size".
 
     To second order the update d changes the loss by g·d + ½ d·Hd. For gradient descent it climbs
     when lr exceeds 2 g·g/g·Hg (no limit when g·Hg <= 0) and gains most at half of that. Repeated
     steps near a minimum are stable below factor/sharpness: 2/λmax, (2 + 2β)/λmax with momentum.
     On random batches the mean square of an error grows from a lower lr on, which `batches` tells.
+    `noisy` says that the gradient is within twice its sampling noise: steps then point uphill a
+    little as often as not.
 
     >>> step = Step(1.0, 10.0, 10.0, 0.0, lr=0.3, slope=-0.3, curvature=0.9, change=0.15)
     >>> step_size(step).claim
     'too large: this step climbs, because the curvature along it outweighs its slope'
     """
-    claim, advice, finding = _judge(step)
+    claim, advice, finding = _judge(step, noisy)
+    claim += _off(step)
     if batches is not None and not finding:
         claim, advice, finding = _on_batches(step, batches, claim, advice)
     confidence: Confidence = "measured"
@@ -93,13 +102,10 @@ def _evidence(step: Step, batches: BatchStability | None) -> dict[str, Any]:
     )
 
 
-def _judge(step: Step) -> tuple[str, str, bool]:
-    bounds = f"unstable above {_number(step.stable)} = {step.formula}"
-    if math.isnan(step.stable):
-        bounds = f"what repeated steps can bear {_why_unknown(step)}"
-    along = f"along this gradient {_number(step.limit)}"
+def _judge(step: Step, noisy: bool) -> tuple[str, str, bool]:
+    bounds = _bounds(step)
     if step.lr is None:
-        return f"{bounds}; {along}", "", False
+        return f"{bounds}{_HERE}", "", False
     if step.lr == 0:
         return f"lr 0: nothing moves, as at the ends of a schedule; {bounds}", "", False
     ratio = step.lr / step.stable
@@ -108,7 +114,7 @@ def _judge(step: Step) -> tuple[str, str, bool]:
     if _at_the_edge(step):
         return _edge(step, ratio)
     if step.climbs:
-        return _climbing(step)
+        return _climbing(step, noisy)
     if math.isnan(ratio):
         return (
             f"lr {step.lr:g}: this step lowers the loss; what repeated steps can bear "
@@ -118,7 +124,36 @@ def _judge(step: Step) -> tuple[str, str, bool]:
         )
     if ratio > 1:
         return _above_the_limit(step, ratio)
-    return f"lr {step.lr:g} is fine: {bounds}; {along}", "", False
+    if math.isfinite(step.stable):
+        bounds = f"safe at this point: the limit is {_limit(step)}"
+    return f"lr {step.lr:g} is {bounds}{_HERE}", "", False
+
+
+_HERE = "; far from a minimum this says nothing about the next hundred steps"
+
+
+def _bounds(step: Step) -> str:
+    """Up to which lr steps are safe, at this point."""
+    if math.isnan(step.stable):
+        return f"what repeated steps can bear {_why_unknown(step)}"
+    if math.isinf(step.stable):
+        return "safe at this point: nothing curves upwards, so curvature sets no limit"
+    return f"safe at this point up to lr {_limit(step)}"
+
+
+def _off(step: Step) -> str:
+    """The prediction beside the measured change, where it misses by more than it predicts."""
+    if not (FAILS < step.remainder < math.inf and math.isfinite(step.change)):
+        return ""
+    times = abs(step.change / step.predicted)
+    if step.change * step.predicted < 0:
+        how = "the other way"
+    else:
+        how = f"{words.plain(times)} times as much" if times > 1 else f"{times:.2g} of it"
+    return (
+        f"; curvature predicts that this step changes the loss by {step.predicted:.2g}, measured "
+        f"is {step.change:.2g}, {how}: trust the measured one"
+    )
 
 
 def _on_batches(
@@ -129,18 +164,19 @@ def _on_batches(
     if step.lr is None or step.lr == 0 or not math.isfinite(limit):
         return claim, advice, False
     size, ratio = batches.batch_size, step.lr / limit
-    by = f"{_number(limit)}, {batches.noise_factor:.3g} times below that of the whole data"
+    of = f"batches of {size} example{'s' if size > 1 else ''}"
+    by = f"lr {_number(limit)}, {batches.noise_factor:.3g} times below that of the whole data"
     if ratio > 1 and batches.noise_factor > NOISY:
         return (
-            f"lr {step.lr:g} is {ratio:.2g} times what batches of {size} can bear near a minimum "
-            f"({by}): on the whole data it is {step.lr / step.stable:.2f} of {step.formula}, but "
-            "the noise of the batches makes errors grow",
-            f"lr below {_number(limit)}, or larger batches{_by_whom(batches)}",
+            f"lr {step.lr:g} is {ratio:.2g} times what {of} can bear near a "
+            f"minimum ({by}): on the whole data it is {step.lr / step.stable:.2f} of the limit "
+            f"{step.formula}, but the noise of the batches makes errors grow",
+            f"use lr below {_number(limit)}, or larger batches{_by_whom(batches)}",
             ratio > LOST,
         )
     if batches.noise_factor <= NOISY:
-        return f"{claim}; batches of {size} can bear nearly as much", advice, False
-    return f"{claim}; batches of {size} can bear {by}", advice, False
+        return f"{claim}; {of} can bear nearly as much", advice, False
+    return f"{claim}; {of} can bear {by}", advice, False
 
 
 def _by_whom(batches: BatchStability) -> str:
@@ -183,11 +219,14 @@ def _as_in_evaluation(step: Step) -> tuple[str, str, bool]:
 
 
 def _edge(step: Step, ratio: float) -> tuple[str, str, bool]:
-    claim = f"lr {step.lr:g} is at the edge of stability: {ratio:.2f} of {step.formula}"
+    claim = f"lr {step.lr:g} is at the edge of stability: {ratio:.2f} of the limit {_limit(step)}"
     if not step.climbs:
-        return claim, "usual for full-batch training; a lower lr gives a smoother descent", False
+        advice = (
+            "no action needed: usual for full-batch training; a lower lr descends more smoothly"
+        )
+        return claim, advice, False
     return (
-        f"{claim}; this step climbs",
+        f"{claim}; this step climbs a little",
         "usual for full-batch training, if the loss falls over tens of steps; if it rises step "
         f"after step, {_smaller(step)}",
         False,
@@ -197,7 +236,7 @@ def _edge(step: Step, ratio: float) -> tuple[str, str, bool]:
 def _fixed_length(step: Step, ratio: float) -> tuple[str, str, bool]:
     limit = f"{_number(step.stable)} = {step.formula} over steps d of its norm ball"
     if ratio < EDGE_ADAPTIVE[0]:
-        return f"lr {step.lr:g} is fine: with this gradient steps descend below {limit}", "", False
+        return f"lr {step.lr:g} is safe with this gradient: steps descend below {limit}", "", False
     return (
         f"lr {step.lr:g} is {ratio:.2g} times what this gradient allows ({limit}): "
         f"{step.optimizer}'s steps keep their length, and hover about a loss that they cannot "
@@ -207,13 +246,9 @@ def _fixed_length(step: Step, ratio: float) -> tuple[str, str, bool]:
     )
 
 
-def _climbing(step: Step) -> tuple[str, str, bool]:
+def _climbing(step: Step, noisy: bool) -> tuple[str, str, bool]:
     if step.slope > 0:
-        why = step.uphill or "it comes from earlier gradients, not from this one"
-        advice = "less momentum or weight decay, or a warm-up; a smaller lr climbs more slowly"
-        if "maximize" in why:
-            advice = "leave out maximize, or give the problem that is to be minimised"
-        return f"this step climbs because it points uphill: {why}", advice, True
+        return _uphill(step, noisy)
     if math.isinf(step.change):
         return "too large: after this step the loss is not finite", _smaller(step), True
     if step.predicted > 0:
@@ -229,25 +264,50 @@ def _climbing(step: Step) -> tuple[str, str, bool]:
     )
 
 
+def _uphill(step: Step, noisy: bool) -> tuple[str, str, bool]:
+    why = step.uphill or "it comes from earlier gradients, not from this one"
+    if "maximize" in why:
+        advice = "leave out maximize, or give the problem that is to be minimised"
+        return f"this step climbs because it points uphill: {why}", advice, True
+    if step.change <= (DRIFT_NOISY if noisy else DRIFT) * step.loss:
+        return (
+            f"this step points uphill a little on the data given, and raises the loss by "
+            f"{step.change / step.loss:.1g} of it: {why}",
+            "no action needed: usual where the noise of batches is as large as the slope",
+            False,
+        )
+    return (
+        f"this step climbs because it points uphill: {why}",
+        "the run may already have blown up: check an earlier checkpoint; less momentum or weight "
+        "decay, or a warm-up; a smaller lr climbs more slowly",
+        True,
+    )
+
+
+def _over(step: Step, ratio: float) -> str:
+    return f"lr {step.lr:g} is {words.plain(ratio)} times the limit {_limit(step)}"
+
+
 def _above_the_limit(step: Step, ratio: float) -> tuple[str, str, bool]:
     if step.adaptive:  # measured: 10 to 300 times in healthy runs, where a feature is rare
         return (
-            f"lr {step.lr:g} is {ratio:.2g} times {step.formula}, but this step lowers the loss: "
-            f"{step.optimizer} shortens steps that oscillate, so this limit warns and no more",
-            f"if the loss jumps, lr below {_number(step.stable)}, or a larger eps",
+            f"{_over(step, ratio)}, but this step lowers the loss: {step.optimizer} shortens steps "
+            "that oscillate, so this limit warns and no more",
+            f"no action needed while the loss falls; if it jumps, lr below "
+            f"{_number(step.stable)}, or a larger eps",
             False,
         )
     if step.remainder <= QUADRATIC or math.isnan(step.change):
         return (
-            f"lr {step.lr:g} is {ratio:.2g} times {step.formula} = {_number(step.stable)}: the "
-            "sharpest direction oscillates and grows",
-            f"lr below {_number(step.stable)}, or a warm-up from there",
+            f"{_over(step, ratio)}: the sharpest direction oscillates and grows",
+            f"use lr below {_number(step.stable)}, or begin there and warm up",
             True,
         )
     return (
-        f"lr {step.lr:g} is {ratio:.2g} times {step.formula}, but this step goes far beyond the "
-        "quadratic model and the loss falls: the limit is only a safe side here",
-        f"below {_number(step.stable)} steps are safe also near a minimum",
+        f"{_over(step, ratio)}, "
+        "but this step goes farther than curvature sees, and the loss falls: whether the next "
+        "ones do is not known",
+        f"watch the loss: if it jumps, lr below {_number(step.stable)}",
         False,
     )
 
@@ -256,6 +316,11 @@ def _smaller(step: Step) -> str:
     if step.lr is not None and math.isfinite(step.scale) and step.scale > 0:
         return f"use lr {step.lr * step.scale / 2:.3g}, the best along this step, or less"
     return f"use lr below {_number(step.stable)}"
+
+
+def _limit(step: Step) -> str:
+    """The largest stable learning rate, and what it is."""
+    return f"{_number(step.stable)} = {step.formula.replace('(2)/', '2/')}"
 
 
 def _number(value: float) -> str:

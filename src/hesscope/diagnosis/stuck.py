@@ -46,7 +46,7 @@ def stuck(
 
     >>> bowl = Curvature(2.0, 0.0, 1.0, 0.0, lower=1.0, upper=2.0, noise=1e-12, delta=0.001)
     >>> stuck(0.69, 0.69, Descent(0.0, math.nan, 1e-9), bowl).claim
-    'stuck high: a minimum, and the loss is 100 % of that of the best constant prediction'
+    "stuck high: a minimum, and the loss is at chance level, 100 % of the best constant answer's"
     """
     measures = loss >= 0 and constant_loss > PERFECT * loss
     share = loss / constant_loss if measures else math.nan
@@ -74,13 +74,16 @@ def _judge(
     share: float, radius: float, d: Descent, c: Curvature
 ) -> tuple[str, Confidence, str, bool]:
     if math.isnan(share):
-        claim = "undecided: a constant prediction has a loss of zero or less, so it is no measure"
+        claim = (
+            "undecided: the best constant answer has a loss of zero or less, so it is no measure"
+        )
         return claim, "undecided", "", False
-    times = f"{100 * share:.0f} % of" if share < 2 else f"{share:.2g} times"
-    level = f"the loss is {times} that of the best constant prediction"
+    times = f"{100 * share:.0f} %" if share < 2 else f"{share:.2g} times that"
+    at = "at chance level, " if CHANCE <= share <= 1 / CHANCE else ""
+    level = f"the loss is {at}{times} of the best constant answer's"
     where = _stopped(d, c)
     if not where and d.gradient_norm <= d.gradient_noise:
-        return f"no: the choice of examples explains the gradient; {level}", "measured", "", False
+        return f"no: the gradient is below its sampling noise; {level}", "measured", "", False
     if not where:
         return f"no: a step still lowers the loss; {level}", "measured", "", False
     if share < HIGH:
@@ -102,12 +105,12 @@ def _stopped(d: Descent, c: Curvature) -> str:
 
 def _advice(radius: float, c: Curvature) -> str:
     if c.negative:
-        return "hs.escape(problem) moves down along the negative curvature; else restart"
+        return "hs.escape(problem) moves down where the loss curves downhill; else restart"
     kick = "a kick of a tenth of the norm of the weights"
     if math.isfinite(radius):
         kick = f"hs.kick(problem, {radius:.2g})"
     return (
-        "restart from other initial weights (see the verdict initialisation), or move away by "
+        "start again from other weights (see the verdict initialisation), or move away by "
         f"{kick} and descend again; if both end at this loss, the inputs say nothing more about "
         "the targets to this model"
     )

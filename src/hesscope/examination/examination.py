@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hesscope import report
+from hesscope.diagnosis.headline import headline
 from hesscope.diagnosis.judge import judge
-from hesscope.results import record
+from hesscope.results import html, record
+from hesscope.results.headline import Headline
 from hesscope.results.measurements import Measurements
 from hesscope.results.result import Columns, Result
 from hesscope.results.verdict import Verdict
@@ -20,6 +22,11 @@ class Examination(Result):
 
     verdicts: tuple[Verdict, ...]
     measurements: Measurements
+    headline: Headline | None = None  # what the verdicts amount to; made from them if not given
+
+    def __post_init__(self) -> None:
+        if self.headline is None:
+            object.__setattr__(self, "headline", headline(self.verdicts))
 
     @property
     def results(self) -> dict[str, Any]:
@@ -53,8 +60,12 @@ class Examination(Result):
 
     @property
     def healthy(self) -> bool:
-        """True when no verdict calls for action, and nothing was cut short."""
-        return not (self.interrupted or any(verdict.finding for verdict in self.verdicts))
+        """True when no verdict calls for action, something is learnt, and nothing was cut short.
+
+        At chance level no network is healthy, though at the start of training that is no finding.
+        """
+        ill = any(v.finding or v.cause == "chance_level" for v in self.verdicts)
+        return not (self.interrupted or ill)
 
     @property
     def interrupted(self) -> bool:
@@ -76,6 +87,10 @@ class Examination(Result):
     def judge(self) -> Examination:
         """The same look, judged by the rules of the hesscope that runs now."""
         return Examination(judge(self.measurements), self.measurements)
+
+    def picture(self) -> str:
+        """The headline, above the table in a notebook."""
+        return "" if self.headline is None else html.text(str(self.headline))
 
     def columns(self) -> Columns:
         """A row for each verdict."""
@@ -101,10 +116,12 @@ class Examination(Result):
         Raises:
             RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
         """
-        return report.write(path, "hesscope examination", self.verdicts, self.results, self.cost())
+        title, cost = "hesscope examination", self.cost()
+        return report.write(path, title, self.verdicts, self.results, cost, self.headline)
 
     def __str__(self) -> str:
-        lines = [str(verdict) for verdict in self.verdicts]
+        lines = [] if self.headline is None else [str(self.headline), ""]
+        lines += [str(verdict) for verdict in self.verdicts]
         return "\n".join([*lines, self.cost()])
 
     def cost(self) -> str:

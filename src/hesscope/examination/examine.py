@@ -33,6 +33,7 @@ def diagnose(
     gradient_tolerance: float = 0.0,
     seed: int | None = None,
     delta: float = 1e-3,
+    held_out: Problem | None = None,
     check: bool = True,
 ) -> Examination:
     """Says where a model stands and whether its step is right, with the evidence.
@@ -56,6 +57,8 @@ def diagnose(
         gradient_tolerance: gradient norms below are called zero, besides rounding.
         seed: of all random starts; None draws a fresh one, which the record keeps.
         delta: probability that a certified statement is wrong.
+        held_out: the same model and loss on data that it was not trained on: does what was learnt
+            carry over? Costs a forward pass over that data.
         check: False leaves out `check_problem` (at most 30 gradients).
 
     Raises:
@@ -67,7 +70,7 @@ def diagnose(
     >>> import torch, hesscope as hs
     >>> saddle = hs.Problem.from_function(lambda t: t[0] ** 2 - t[1] ** 2, torch.zeros(2))
     >>> hs.diagnose(saddle).verdict("critical_point").claim
-    'a strict saddle: a direction of negative curvature leads down'
+    'a strict saddle: there is no slope, but the loss falls along at least one direction'
     """
     question = asked(
         optimizer,
@@ -78,6 +81,7 @@ def diagnose(
         tolerance=gradient_tolerance,
         seed=seed,
         delta=delta,
+        held_out=held_out,
     )
     started = time.perf_counter()
     found = Check(())

@@ -12,7 +12,7 @@ from typing import Any
 
 from hesscope.anatomy.constant_prediction import constant_loss
 from hesscope.anatomy.signals import signals
-from hesscope.examination import batches, gradients, motion, network, spectral
+from hesscope.examination import batches, gradients, motion, network, sanity, spectral
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
 from hesscope.examination.look import INTERRUPTED, Look, MissingError
 from hesscope.examination.question import Question
@@ -162,6 +162,16 @@ QUANTITIES: tuple[Quantity, ...] = (
     of_problem("num_examples", num_units, gradients=0.0),
     of_problem("unit", unit_of, gradients=0.0),
     of_problem("constant_loss", constant_loss, gradients=1.0),
+    Quantity("predictions", sanity.predictions, lambda _: Cost(gradients=sanity.PASS)),
+    Quantity("data_summary", sanity.data_summary),
+    Quantity("neighbours", sanity.neighbours),
+    Quantity("trained", sanity.trained, lambda _: Cost(gradients=sanity.PASS)),
+    Quantity("time_signals", sanity.time_signals, lambda _: Cost(gradients=1.0)),
+    Quantity(
+        "held_out_loss",
+        sanity.held_out_loss,
+        lambda q: Cost(gradients=0.0 if q.held_out is None else sanity.PASS),
+    ),
     of_problem("signals", signals, gradients=1.0, since="standard"),
     Quantity("gradient_in_top", spectral.gradient_in_top),
     Quantity("smoothness", motion.smoothness, lambda _: Cost(gradients=15.0), since="standard"),

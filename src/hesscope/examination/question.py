@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from hesscope.curvature.shared import shared_seed
 from hesscope.examination.efforts import EFFORTS, Effort, EffortName, Spending, spending
+from hesscope.problem.problem import Problem
 from hesscope.steps.kinds import ball_of, is_adaptive, unwrapped
 
 
@@ -24,6 +25,7 @@ class Question:
     tolerance: float = 0.0
     seed: int = 0
     delta: float = 1e-3
+    held_out: Problem | None = None  # whose data the network has not seen
 
     def given(self) -> dict[str, Any]:
         """What the user gave, for the record."""
@@ -47,6 +49,7 @@ def asked(
     tolerance: float = 0.0,
     seed: int | None = None,
     delta: float = 1e-3,
+    held_out: Problem | None = None,
 ) -> Question:
     """The arguments as a question, with the products shared out.
 
@@ -64,6 +67,12 @@ def asked(
             f"batch_size={batch_size} is no number of examples; give that of your training batches."
         )
         raise ValueError(msg)
+    if held_out is not None and not isinstance(held_out, Problem):
+        msg = (
+            f"held_out is of type {type(held_out).__name__}; give a hesscope.Problem of the same "
+            "model and loss on the held-out data."
+        )
+        raise ValueError(msg)
     if not 0 < delta < 0.05:
         msg = f"delta={delta} must lie between 0 and 0.05; the usual is 1e-3."
         raise ValueError(msg)
@@ -79,4 +88,6 @@ def asked(
         and (is_adaptive(optimizer) or ball_of(optimizer) is not None),
     )
     own = shared_seed(seed)
-    return Question(EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, own, delta)
+    return Question(
+        EFFORTS[effort], parts, optimizer, lr, batch_size, tolerance, own, delta, held_out
+    )

@@ -14,6 +14,7 @@ from hesscope.results.check import Check
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Estimate, plus_minus
+from hesscope.results.headline import Headline
 from hesscope.results.layers import LayerStatistics
 from hesscope.results.outliers import Outliers
 from hesscope.results.record import provenance
@@ -44,6 +45,7 @@ def write(
     verdicts: Sequence[Verdict],
     results: Mapping[str, Any],
     cost: str,
+    headline: Headline | None = None,
 ) -> Path:
     """Writes the page and returns its path; a page that is there stays until this one is whole.
 
@@ -53,6 +55,7 @@ def write(
     html = rendered(
         "page.html",
         title=title,
+        headline=headline,
         verdicts=[plain_verdict(verdict) for verdict in verdicts],
         figures=_figures(results),
         tables=_tables(results),

@@ -30,6 +30,7 @@ class Verdict(Result):
     finding: bool = False
     labels: dict[str, str] = field(default_factory=dict)  # evidence -> what a reader calls it
     key: str = ""  # the question for scripts, such as "step_size"; made from the name if not given
+    cause: str = ""  # what was found, for scripts, such as "leak"; empty where it has no name
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", self.key or re.sub(r"\W+", "_", self.name).strip("_"))
