@@ -18,6 +18,7 @@ from hesscope.curvature.shared import SharedOperator
 from hesscope.operator import SymmetricOperator, at_order_one
 from hesscope.optim.arguments import check, check_count
 from hesscope.problem.problem import Problem
+from hesscope.system import interrupts
 from hesscope.system.contexts import public
 
 POOR, GOOD = 0.25, 0.75  # reduction ratios below and above which the damping is raised, lowered
@@ -155,7 +156,7 @@ class Newton(Optimizer):
 
         model = at_order_one(A, work)
         losses = _Losses(A.problem, self.problem.theta)
-        trial = self._tried(model, losses, g)
+        trial = self._tried(model, losses)
         group["num_steps"] += 1
         group["num_matvecs"] += model.num_matvecs
         group["num_losses"] += losses.num
@@ -164,7 +165,7 @@ class Newton(Optimizer):
         else:
             self._write(group["lr"] * trial.length, trial.d)
 
-    def _tried(self, model: Model, losses: _Losses, g: Tensor) -> _Trial | None:
+    def _tried(self, model: Model, losses: _Losses) -> _Trial | None:
         """The step that lowers the loss: damped more and more, then shortened, or lengthened.
 
         Raises:
@@ -176,7 +177,7 @@ class Newton(Optimizer):
             raise RuntimeError(msg)
         unseen = rounding.loss_change_noise(losses.problem.weakest, abs(before))
         for _ in range(SOLVED_AGAIN + 1):
-            trial = self._solved(model, losses, g)
+            trial = self._solved(model, losses)
             if -trial.change <= unseen:  # no ratio of such changes means anything
                 return trial if trial.loss <= before + unseen else None
             self._adapt(group, (trial.loss - before) / trial.change, model.noise)
@@ -189,14 +190,13 @@ class Newton(Optimizer):
             trial = replace(trial, length=shorter, loss=losses.at(trial.d, shorter))
         return None
 
-    def _solved(self, model: Model, losses: _Losses, g: Tensor) -> _Trial:
+    def _solved(self, model: Model, losses: _Losses) -> _Trial:
         """d = Q (|T| + damping)⁻¹ Qᵀb, |T| being what the method makes of T, and the loss there."""
         damping = self.param_groups[0]["damping"]
         theta, S = np.linalg.eigh(model.T)
         y = S @ ((S.T @ model.b) / (self._curvatures(theta, damping) + damping))
         d = model.vector(y)
-        slope = float(g.double() @ d.double())
-        return _Trial(y, d, slope, model.change(y), losses.at(d))
+        return _Trial(y, d, -float(model.b @ y), model.change(y), losses.at(d))
 
     @staticmethod
     def _adapt(group: dict[str, Any], ratio: float, noise: float) -> None:
@@ -209,10 +209,9 @@ class Newton(Optimizer):
     def _write(self, length: float, d: Tensor) -> None:
         parameters = self.param_groups[0]["params"]
         pieces = self.problem.layout.split(d)
-        with torch.no_grad():
-            for p, piece in zip(parameters, pieces, strict=True):
-                p.add_(piece, alpha=length)
-        self._remember(parameters, pieces)
+        with interrupts.deferred(), torch.no_grad():
+            torch._foreach_add_(parameters, pieces, alpha=length)
+            self._remember(parameters, pieces)
 
     def _remember(self, parameters: list[Tensor], pieces: Any) -> None:
         """Notes the direction d of a step, for methods that make use of it."""
