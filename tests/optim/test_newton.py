@@ -303,3 +303,19 @@ def test_steps_do_not_depend_on_the_contexts_of_the_caller():
                     optimizer.step()
         thetas.append(problem.theta)
     assert torch.equal(*thetas)
+
+
+@pytest.mark.parametrize("make", [hs.optim.NewtonCG, hs.optim.SaddleFreeNewton])
+def test_training_goes_on_where_curvature_is_no_more_than_rounding(make):
+    """Separable classes in float32: the loss goes to zero, and with it the digits of H."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = X.float()
+    optimizer = make(hs.Problem(net, F.cross_entropy, (x, Y)), damping=0.1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x), Y)
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 1e-6
+    assert optimizer.param_groups[0]["damping"] < 1e8

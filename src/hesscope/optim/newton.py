@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from hesscope import rounding
 from hesscope.curvature.shared import SharedOperator
+from hesscope.krylov.subspace import Subspace
 from hesscope.operator import SymmetricOperator, at_order_one
 from hesscope.optim.arguments import check, check_count
 from hesscope.problem.problem import Problem
@@ -36,8 +37,20 @@ class Model:
     T: np.ndarray  # QᵀAQ
     b: np.ndarray  # Qᵀb
     vector: Callable[[np.ndarray], Tensor]  # y -> Q y
-    noise: float  # what rounding leaves in an eigenvalue of T
+    least: float  # damping: less is less than what rounding leaves in T
+    most: float  # with more, d is less than what rounding leaves in g/‖T‖
     num_matvecs: int
+
+    @classmethod
+    def within(cls, space: Subspace, b: np.ndarray, num_matvecs: int) -> Model:
+        """The model in the first len(b) directions of a subspace."""
+
+        def vector(y: np.ndarray) -> Tensor:
+            return space.Q.combine(torch.from_numpy(y[:, None]))[:, 0]
+
+        m, size = len(b), space.scale
+        most = size / rounding.eps(space.A.precision) if size > 0 else math.inf
+        return cls(space.T[:m, :m], b, vector, space.noise, most, num_matvecs)
 
     def change(self, y: np.ndarray) -> float:
         """What the loss is predicted to change by."""
@@ -45,7 +58,8 @@ class Model:
 
     def times(self, unit: float) -> Model:
         """The model of an operator and a gradient that are so many times as large."""
-        return replace(self, T=self.T * unit, b=self.b * unit, noise=self.noise * unit)
+        least, most = self.least * unit, self.most * unit
+        return replace(self, T=self.T * unit, b=self.b * unit, least=least, most=most)
 
 
 @dataclass
@@ -180,7 +194,7 @@ class Newton(Optimizer):
             trial = self._solved(model, losses)
             if -trial.change <= unseen:  # no ratio of such changes means anything
                 return trial if trial.loss <= before + unseen else None
-            self._adapt(group, (trial.loss - before) / trial.change, model.noise)
+            self._adapt(group, (trial.loss - before) / trial.change, model)
             if _lowers(trial, before):
                 break
         for _ in range(HALVINGS):
@@ -199,12 +213,13 @@ class Newton(Optimizer):
         return _Trial(y, d, -float(model.b @ y), model.change(y), losses.at(d))
 
     @staticmethod
-    def _adapt(group: dict[str, Any], ratio: float, noise: float) -> None:
+    def _adapt(group: dict[str, Any], ratio: float, model: Model) -> None:
         """Levenberg-Marquardt: more damping where the model does not hold, less where it does."""
+        now = group["damping"]
         if not ratio >= POOR:  # NaN, too
-            group["damping"] *= RAISE
+            group["damping"] = min(now * RAISE, max(model.most, now))
         elif ratio > GOOD:
-            group["damping"] = max(group["damping"] / RAISE, min(noise, group["damping"]))
+            group["damping"] = max(now / RAISE, min(model.least, now))
 
     def _write(self, length: float, d: Tensor) -> None:
         parameters = self.param_groups[0]["params"]

@@ -188,8 +188,4 @@ class _Space:
     def model(self) -> Model:
         """Without the last direction, if that made it indefinite and is not the only one."""
         m = len(self.b) - int(self.indefinite and len(self.b) > 1)
-
-        def vector(y: np.ndarray) -> Tensor:
-            return self.space.Q.combine(torch.from_numpy(y[:, None]))[:, 0]
-
-        return Model(self.space.T[:m, :m], self.b[:m], vector, self.space.noise, self.num_matvecs)
+        return Model.within(self.space, self.b[:m], self.num_matvecs)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from hesscope import rounding
 from hesscope.curvature.hessian import Hessian
 from hesscope.curvature.shared import SharedOperator
-from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import Lanczos, Start
-from hesscope.operator import SymmetricOperator
+from hesscope.krylov.subspace import Subspace
+from hesscope.operator import SymmetricOperator, norm
 from hesscope.optim.newton import Model, Newton
 from hesscope.problem.problem import Problem
 
@@ -29,7 +29,7 @@ class SaddleFreeNewton(Newton):
 
     g is what `.grad` holds; H and the losses are those of the problem's data, or of the `batch`
     given to `step`. A step costs a gradient, `max_matvecs` products of about 2 gradients and 2
-    losses or some more, and `max_matvecs` vectors; `param_groups[0]` counts: num_steps,
+    losses or some more, and 2 `max_matvecs` vectors; `param_groups[0]` counts: num_steps,
     num_matvecs, num_losses, num_rejected (θ stayed).
 
     The Krylov space knows of a direction only what g has of it. *Exactly* on the stable manifold of
@@ -73,11 +73,11 @@ class SaddleFreeNewton(Newton):
 
     def _model(self, A: SymmetricOperator, b: Tensor, damping: float) -> Model:  # noqa: ARG002
         """The Krylov space of H and the gradient."""
-        run = Lanczos(A, Start(b, 0.0), Basis(A))  # no proof rests on this start
-        while not run.exhausted and run.num_steps < self.max_matvecs:
-            run.step()
-        first = np.zeros(run.num_steps)
-        first[:1] = float(A.inner(run.Q[0][:, None], b[:, None]))
-        return Model(
-            run.T, first, lambda y: run.vectors(y[:, None])[:, 0], run.noise, run.num_steps
-        )
+        space, v = Subspace(A), b
+        while len(space) < min(self.max_matvecs, A.n) and space.add(v):
+            v = space.Q.complement(space.AQ[len(space) - 1])
+            if norm(A, v) <= rounding.breakdown(A.precision, space.scale):
+                break
+        first = np.zeros(len(space))
+        first[:1] = norm(A, b)
+        return Model.within(space, first, space.num_matvecs)
