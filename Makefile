@@ -38,8 +38,9 @@ bench: $(READY) ## cost of products and eigenpairs beside gradients
 	"$(BIN)/python" benchmarks/hvp.py
 	"$(BIN)/python" benchmarks/eigenpairs.py
 
-papers: $(READY) ## reproduce the papers figure by figure; resumes (40 minutes of two cores)
+papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of two cores)
 	"$(BIN)/python" papers/sagun2016.py
+	"$(BIN)/python" papers/newton.py
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

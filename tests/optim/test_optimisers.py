@@ -24,6 +24,10 @@ def sgd(net, **options):
     return torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9, weight_decay=1e-3, **options)
 
 
+def problem(net):
+    return hs.Problem(net, F.cross_entropy, (X, Y), training=net.training)
+
+
 MADE = {
     "SAM": lambda net: hs.optim.SAM(sgd(net), rho=0.1, model=net),
     "SAM on Adam": lambda net: hs.optim.SAM(torch.optim.Adam(net.parameters(), lr=0.01), model=net),
@@ -35,6 +39,8 @@ MADE = {
     "entropy": lambda net: hs.optim.EntropySGD(
         net.parameters(), num_inner=4, gamma=0.1, inner_lr=0.2, noise=0.01
     ),
+    "Newton": lambda net: hs.optim.NewtonCG(problem(net), max_matvecs=15),
+    "saddle-free": lambda net: hs.optim.SaddleFreeNewton(problem(net), max_matvecs=5),
 }  # fmt: skip
 every = pytest.mark.parametrize("name", list(MADE))
 
@@ -168,7 +174,14 @@ def test_mixed_precision_with_a_scaler_that_leaves_a_step_out(name):
     assert float(losses[-1]) < 0.9 * float(losses[0])
 
 
-@every
+@pytest.mark.parametrize("name", ["Newton", "saddle-free"])
+def test_a_method_of_one_problem_refuses_other_parameters(name):
+    optimizer = MADE[name](model())
+    with pytest.raises(ValueError, match="steps in the θ of its problem, one group; make an"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+@pytest.mark.parametrize("name", [name for name in MADE if name not in ("Newton", "saddle-free")])
 def test_groups_and_unused_parameters(name):
     net = model()
     optimizer = MADE[name](net)
@@ -180,6 +193,15 @@ def test_groups_and_unused_parameters(name):
 
 
 PARAMETER = [nn.Parameter(torch.ones(2))]
+OF_CLOSURE = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(2))
+
+
+def newton(*arguments, **options):
+    return lambda: hs.optim.NewtonCG(*(arguments or (problem(model()),)), **options)
+
+
+def saddle_free(*arguments, **options):
+    return lambda: hs.optim.SaddleFreeNewton(*(arguments or (problem(model()),)), **options)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +227,17 @@ PARAMETER = [nn.Parameter(torch.ones(2))]
         (lambda: hs.optim.EntropySGD(PARAMETER, alpha=0), "alpha=0; give a finite number a"),
         (lambda: hs.optim.EntropySGD(PARAMETER, noise=-1), "noise=-1; give a finite number a"),
         (lambda: hs.optim.EntropySGD(PARAMETER, num_inner=0), "num_inner=0; give a whole num"),
+        (newton(PARAMETER), "problem is a list; give hs.Problem(model, loss_fn, data), whose"),
+        (saddle_free(model()), "problem is a Sequential; give hs.Problem(model, loss_fn, data)"),
+        (newton(lr=0.0), "lr=0.0; give a finite number above 0."),
+        (newton(damping=-1), "damping=-1; give a finite number above 0."),
+        (saddle_free(damping=float("inf")), "damping=inf; give a finite number above 0."),
+        (newton(curvature="fisher"), "curvature='fisher'; choose 'ggn' or 'hessian'."),
+        (newton(max_matvecs=1), "max_matvecs=1; give a whole number, 2 or more."),
+        (saddle_free(max_matvecs=2.0), "max_matvecs=2.0; give a whole number, 1 or more."),
+        (newton(OF_CLOSURE), "made from a closure"),
+        (saddle_free(OF_CLOSURE.at(torch.zeros(2))), "stays at parameters or buffers of its own"),
+        (newton(problem(model().bfloat16())), "the model is in torch.bfloat16, which has no"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_when_they_are_made(make, cause):

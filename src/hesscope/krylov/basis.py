@@ -77,8 +77,7 @@ class Basis:
         """w - Q c for the coefficients c to be subtracted, and Qᵀ times what is left of w."""
         if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
-            parts = [self.A.inner(block.T, left[:, None])[:, 0] for block in self._filled()]
-            return left, torch.cat(parts)
+            return left, self.inner(left)
         blocks = self._filled()
         found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
@@ -92,6 +91,10 @@ class Basis:
                 left[start : start + CHUNK] = piece
             found += torch.cat([part @ piece for part in rows])
         return left, found
+
+    def inner(self, w: Tensor) -> Tensor:
+        """Qᵀw, (size,) in float64, by the operator's inner product."""
+        return torch.cat([self.A.inner(block.T, w[:, None])[:, 0] for block in self._filled()])
 
     def combine(self, S: Tensor) -> Tensor:
         """The combinations Q S, (n, k), of the first len(S) vectors."""

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hesscope import rounding
@@ -89,9 +88,8 @@ class Cycle:
 
     def projected(self, damping: float, b: Tensor) -> Tensor:
         """Q (T + damping I)⁻¹ Qᵀ b, (n,): what this space knows of another right-hand side."""
-        parts = [self.run.A.inner(v[:, None], b[:, None])[0, 0] for v in self.run.Q]
         m = self.run.num_steps
-        c = torch.stack(parts[:m]).cpu().numpy()
+        c = self.run.Q.inner(b)[:m].cpu().numpy()
         T = self.run.T + damping * np.eye(m)
         return self.run.vectors(self._least_squares(T, c)[:, None])[:, 0]
 

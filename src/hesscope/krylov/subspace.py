@@ -85,9 +85,8 @@ class Subspace:
     def _extend(self, w: Tensor, Aw: Tensor) -> None:
         self.Q.append(w)
         self.AQ.append(Aw)
-        column = np.array([float(self.A.inner(q[:, None], Aw[:, None])) for q in self.Q])
         self.T = np.pad(self.T, (0, 1))
-        self.T[-1, :] = self.T[:, -1] = column
+        self.T[-1, :] = self.T[:, -1] = self.Q.inner(Aw).cpu().numpy()
 
 
 def settled(theta: np.ndarray, residual: float, second: float) -> float:

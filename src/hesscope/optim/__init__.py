@@ -2,5 +2,7 @@
 
 from hesscope.optim.asam import ASAM as ASAM
 from hesscope.optim.entropy_sgd import EntropySGD as EntropySGD
+from hesscope.optim.newton_cg import NewtonCG as NewtonCG
 from hesscope.optim.perturbed_sgd import PerturbedSGD as PerturbedSGD
+from hesscope.optim.saddle_free_newton import SaddleFreeNewton as SaddleFreeNewton
 from hesscope.optim.sam import SAM as SAM

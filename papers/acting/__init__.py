@@ -1,0 +1,1 @@
+"""Methods that act on curvature, run beside those that do not."""
