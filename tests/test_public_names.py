@@ -30,7 +30,8 @@ RESULTS = (  # made by hesscope, not by its users
     "Measurements", "Outliers", "Overlap", "Postmortem", "Result", "SamplingError", "Series",
     "Shares",
     "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",
-    "SpectralDensity", "SpectralForm", "Spectrum", "Step", "UnitStatistics", "Verdict", "Walk",
+    "SpectralDensity", "SpectralForm", "SpectralPenalty", "Spectrum", "Step", "UnitStatistics",
+    "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]
 HEAVY = ("torch", "matplotlib", "jinja2", "sklearn", "transformers", "numpy", "scipy", "rich")

@@ -52,6 +52,8 @@ from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
 from hesscope.operator import as_operator as as_operator
 from hesscope.operator import check_operator as check_operator
+from hesscope.optim.penalties import spectral_penalty as spectral_penalty
+from hesscope.optim.penalties import trace_penalty as trace_penalty
 from hesscope.problem.problem import Problem as Problem
 from hesscope.results.basin import Basin as Basin
 from hesscope.results.basin import Walk as Walk
@@ -96,6 +98,7 @@ from hesscope.results.slices import Directions as Directions
 from hesscope.results.slices import Slice as Slice
 from hesscope.results.smoothness import Smoothness as Smoothness
 from hesscope.results.solution import Solution as Solution
+from hesscope.results.spectral_penalty import SpectralPenalty as SpectralPenalty
 from hesscope.results.spectrum import Certificate as Certificate
 from hesscope.results.spectrum import Eigenpairs as Eigenpairs
 from hesscope.results.spectrum import Spectrum as Spectrum

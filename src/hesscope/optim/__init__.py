@@ -1,4 +1,4 @@
-"""Optimisers that use what the landscape says, each a `torch.optim.Optimizer` and one paper."""
+"""Optimisers that use what the landscape says, one paper each, and penalties for any other."""
 
 from hesscope.optim.asam import ASAM as ASAM
 from hesscope.optim.entropy_sgd import EntropySGD as EntropySGD

@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Optimizer
 
 from hesscope.optim.arguments import check
 from hesscope.optim.noise import norm
+from hesscope.optim.statistics import statistics_at_rest
 
 
 class Neighbour(Optimizer):
@@ -65,7 +66,7 @@ class Neighbour(Optimizer):
         moved = self._displacements()
         kept = [(p, p.detach().clone()) for p, _ in moved]
         self._away = True
-        with _statistics_at_rest(self.model):
+        with statistics_at_rest(self.model):
             try:
                 with torch.no_grad():
                     for p, displacement in moved:
@@ -148,17 +149,3 @@ class Neighbour(Optimizer):
         """Takes over the state of such an optimiser, as `state_dict` has given it."""
         self.base.load_state_dict(state_dict)
         self._share()
-
-
-@contextmanager
-def _statistics_at_rest(model: nn.Module | None) -> Iterator[None]:
-    """Layers in training mode normalise by the batch and write nothing down."""
-    modules = () if model is None else model.modules()
-    kept = [m for m in modules if m.training and getattr(m, "track_running_stats", False)]
-    for m in kept:
-        vars(m)["track_running_stats"] = False
-    try:
-        yield
-    finally:
-        for m in kept:
-            vars(m)["track_running_stats"] = True
