@@ -4,3 +4,4 @@ from hesscope.optim.asam import ASAM as ASAM
 from hesscope.optim.entropy_sgd import EntropySGD as EntropySGD
 from hesscope.optim.perturbed_sgd import PerturbedSGD as PerturbedSGD
 from hesscope.optim.sam import SAM as SAM
+from hesscope.optim.subspace_sgd import SubspaceSGD as SubspaceSGD
