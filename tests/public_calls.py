@@ -143,6 +143,7 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
     "Problem.write": lambda s: _written(s.problem.frozen_copy(), s.v),
     "Problem.evaluation": lambda s: _evaluated(s.problem),
     "check_problem": lambda s: hs.check_problem(s.problem),
+    "suggest_lr": lambda s: hs.suggest_lr(s.problem, s.optimizer, 8, seed=0),
     "plan": lambda s: hs.plan(s.problem).num_matvecs,
     "diagnose": lambda s: hs.diagnose(s.problem, s.optimizer, effort="quick", seed=0),
     "diagnose, an lr": lambda s: hs.diagnose(s.problem, lr=0.1, effort="quick", seed=0),

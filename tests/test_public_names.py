@@ -26,7 +26,7 @@ RESULTS = (  # made by hesscope, not by its users
     "Conditioning",
     "ConvexityProbes", "CriticalStep", "Curvature", "Decomposition", "Descent", "Diagonal",
     "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
-    "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
+    "History", "Interval", "LayerMap", "LayerStatistics", "LearningRate", "LossLine", "LossPath",
     "Measurements", "Outliers", "Overlap", "Postmortem", "Result", "SamplingError", "Series",
     "Shares",
     "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",

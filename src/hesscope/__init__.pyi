@@ -33,6 +33,7 @@ from hesscope.examination import Examination as Examination
 from hesscope.examination import Forecast as Forecast
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
+from hesscope.examination import suggest_lr as suggest_lr
 from hesscope.krylov.eigsh import eigsh as eigsh
 from hesscope.krylov.solve import solve as solve
 from hesscope.landscape.basin import basin as basin
@@ -82,6 +83,7 @@ from hesscope.results.landscape import LossLine as LossLine
 from hesscope.results.layers import LayerMap as LayerMap
 from hesscope.results.layers import LayerStatistics as LayerStatistics
 from hesscope.results.layers import UnitStatistics as UnitStatistics
+from hesscope.results.learning_rate import LearningRate as LearningRate
 from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
 from hesscope.results.paths import LossPath as LossPath

@@ -11,12 +11,14 @@ from hesscope.diagnosis.convexity import convexity
 from hesscope.diagnosis.critical_point import critical_point
 from hesscope.diagnosis.initialisation import initialisation
 from hesscope.diagnosis.layers import layers
+from hesscope.diagnosis.learning_rate import learning_rate
 from hesscope.diagnosis.model_fault import model_fault
 from hesscope.diagnosis.noise import noise
 from hesscope.diagnosis.outliers import outliers
 from hesscope.diagnosis.smoothness import smoothness
 from hesscope.diagnosis.step_size import step_size
 from hesscope.diagnosis.stuck import stuck
+from hesscope.results.learning_rate import LearningRate
 from hesscope.results.measurements import Measurements
 from hesscope.results.verdict import Verdict
 
@@ -85,6 +87,17 @@ def _noise(look: Measurements) -> Verdict:
     )
 
 
+def _suggested(look: Measurements) -> LearningRate:
+    descent, size = look.get("descent"), look.asked.get("batch_size")
+    return learning_rate(
+        look["step"],
+        math.nan if descent is None else descent.gradient_noise,
+        look.get("num_examples", math.nan),
+        size if look.get("unit", "examples") == "examples" else None,
+        look.get("batch_stability"),
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         "critical_point",
@@ -108,7 +121,7 @@ RULES: tuple[Rule, ...] = (
         "step_size",
         "step size",
         ("step",),
-        lambda look: step_size(look["step"], look.get("batch_stability")),
+        lambda look: step_size(look["step"], look.get("batch_stability"), _suggested(look)),
     ),
     Rule("conditioning", "conditioning", ("descent", "conditioning", "eigenpairs"), _conditioning),
     Rule("layers", "layers", ("layers",), lambda look: layers(look["layers"])),

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from hesscope.results.batch_stability import BatchStability
+from hesscope.results.learning_rate import LearningRate
 from hesscope.results.step import Step
 from hesscope.results.verdict import Confidence, Verdict, known
 
@@ -30,13 +31,18 @@ USUAL_RISE = 0.2  # of the loss in one step: at the edge, a larger one is no lon
 QUADRATIC = 0.1  # a remainder below this share of the predicted change: the model holds
 
 
-def step_size(step: Step, batches: BatchStability | None = None) -> Verdict:
+def step_size(
+    step: Step,
+    batches: BatchStability | None = None,
+    suggested: LearningRate | None = None,
+) -> Verdict:
     """The verdict "step size".
 
     To second order the update d changes the loss by g·d + ½ d·Hd. For gradient descent it climbs
     when lr exceeds 2 g·g/g·Hg (no limit when g·Hg <= 0) and gains most at half of that. Repeated
     steps near a minimum are stable below factor/sharpness: 2/λmax, (2 + 2β)/λmax with momentum.
     On random batches the mean square of an error grows from a lower lr on, which `batches` tells.
+    The lr of `hs.suggest_lr` stands with the numbers, and in the advice of a finding.
 
     >>> step = Step(1.0, 10.0, 10.0, 0.0, lr=0.3, slope=-0.3, curvature=0.9, change=0.15)
     >>> step_size(step).claim
@@ -49,6 +55,9 @@ def step_size(step: Step, batches: BatchStability | None = None) -> Verdict:
     if finding and _unlike_training(step):
         claim, advice, finding = _as_in_evaluation(step)
         confidence = "undecided"
+    lr = math.nan if suggested is None else suggested.lr
+    if finding and not math.isnan(lr) and step.slope <= 0:
+        advice = f"{advice}; to start from: lr {_number(lr)}"
     assumptions = ["measured on the data given, not on the batch of the next step"]
     if batches is not None:
         assumptions.append(
@@ -62,7 +71,7 @@ def step_size(step: Step, batches: BatchStability | None = None) -> Verdict:
         key="step_size",
         name="step size",
         claim=claim,
-        **_evidence(step, batches),
+        **_evidence(step, batches, lr),
         assumptions=tuple(assumptions),
         confidence=confidence,
         advice=advice,
@@ -71,7 +80,7 @@ def step_size(step: Step, batches: BatchStability | None = None) -> Verdict:
     )
 
 
-def _evidence(step: Step, batches: BatchStability | None) -> dict[str, Any]:
+def _evidence(step: Step, batches: BatchStability | None, suggested: float) -> dict[str, Any]:
     limit = math.nan if batches is None else step.stable / batches.noise_factor
     size = math.nan if batches is None else batches.batch_size
     lr = math.nan if step.lr is None else step.lr
@@ -86,6 +95,7 @@ def _evidence(step: Step, batches: BatchStability | None) -> dict[str, Any]:
         ("batch_size", "batch size", size),
         ("batch_limit", "limit on such batches", limit),
         ("lr_over_batch_limit", "lr over that", lr / limit),
+        ("suggested_lr", "suggested lr", suggested),
         ("lr_lambda_max", "η λmax", lr * step.lambda_max),
         ("predicted_change", "predicted change", step.predicted),
         ("measured_change", "measured change", step.change),
