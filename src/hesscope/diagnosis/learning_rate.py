@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hesscope.diagnosis.step_size import NOISY
 from hesscope.results.batch_stability import BatchStability
 from hesscope.results.learning_rate import LearningRate
 from hesscope.results.step import Step
@@ -59,15 +60,14 @@ def learning_rate(
     scale = num_examples * gradient_noise**2 / step.g_dot_g if step.g_dot_g > 0 else math.nan
     share = _noise_share(scale, num_examples, batch_size)
     on_batches = best if math.isnan(share) else best / (1 + share)
-    allowed = {
-        SHARPEST if factor <= 1.05 else NOISE: below_the_limit(limit),
-        SLOPE if not share > 1 else NOISE + " ": on_batches,  # one key each
-    }
-    known = {why: lr for why, lr in allowed.items() if math.isfinite(lr)}
-    why = min(known, key=lambda name: known[name], default="")
+    allowed = [
+        (below_the_limit(limit), NOISE if factor > NOISY else SHARPEST),
+        (on_batches, NOISE if share > 1 else SLOPE),
+    ]
+    lr, why = min((one for one in allowed if math.isfinite(one[0])), default=(math.nan, ""))
     return LearningRate(
-        lr=known.get(why, math.nan),
-        limited_by=why.strip(),
+        lr=lr,
+        limited_by=why,
         stability_limit=limit,
         best_along=best,
         best_on_batches=on_batches,
