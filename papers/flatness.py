@@ -157,8 +157,9 @@ def cifar(run: Run, sizes: Sizes, out: Path, options: argparse.Namespace) -> Par
         f"ResNet-{sizes.depth} (BatchNorm) on the first {len(y):,} images, pooled to 16 x 16 to "
         f"save time; {len(test_y):,} test images. lr 0.05 without momentum, batches of {batch} "
         f"(small: {batch // 5}), at most {most} steps, trace penalty times 3e-4, Entropy-SGD as "
-        "above. BatchNorm's statistics are taken anew before the accuracy is. λmax "
-        f"and trace are those of {sizes.looked_at} training images with the statistics of these."
+        "above. Looks at the loss are 5 steps apart, between which it falls by up to a quarter: "
+        "see its column. BatchNorm's statistics are taken anew before the accuracy is. λmax and "
+        f"trace are those of {sizes.looked_at} training images with the statistics of these."
     )
     text = page.comparison(title, what, "cifar", table, sizes.cifar_targets, PLAIN)
     return Part(text, {"cifar": table})
