@@ -41,6 +41,7 @@ bench: $(READY) ## cost of products and eigenpairs beside gradients
 papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of two cores)
 	"$(BIN)/python" papers/sagun2016.py
 	"$(BIN)/python" papers/newton.py
+	"$(BIN)/python" papers/flatness.py
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -143,6 +143,7 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
     "Problem.write": lambda s: _written(s.problem.frozen_copy(), s.v),
     "Problem.evaluation": lambda s: _evaluated(s.problem),
     "check_problem": lambda s: hs.check_problem(s.problem),
+    "suggest_lr": lambda s: hs.suggest_lr(s.problem, s.optimizer, 8, seed=0),
     "plan": lambda s: hs.plan(s.problem).num_matvecs,
     "diagnose": lambda s: hs.diagnose(s.problem, s.optimizer, effort="quick", seed=0),
     "diagnose, an lr": lambda s: hs.diagnose(s.problem, lr=0.1, effort="quick", seed=0),
@@ -161,6 +162,10 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
     "basin": MADE["basin"],
     "sharpness": MADE["measures"],
     "critical_sharpness": lambda s: hs.critical_sharpness(s.problem),
+    "trace_penalty": lambda s: _penalty(s, hs.trace_penalty(*_batch(s), 2, seed=0)),
+    "spectral_penalty": lambda s: _penalty(
+        s, hs.spectral_penalty(*_batch(s), curvature="ggn", seed=0).value
+    ),
     "gram_spectrum": lambda s: hs.gram_spectrum(s.problem.subsample(5)).eigenvalues,
     "Monitor": _run,
     "postmortem": lambda s: hs.postmortem(
@@ -284,6 +289,16 @@ def _evaluated(problem: hs.Problem) -> list[Any]:
 
 def _moved(model: nn.Module, step: int) -> dict[str, Tensor]:
     return {name: tensor * (1 + 0.1 * step) for name, tensor in model.state_dict().items()}
+
+
+def _batch(s: Stage) -> tuple[Any, ...]:
+    return s.model, F.cross_entropy, s.data
+
+
+def _penalty(s: Stage, value: Tensor) -> list[Tensor]:
+    with ExitStack() as stack:
+        derivatives_on(stack)
+        return [value.detach(), *torch.autograd.grad(value, list(s.model.parameters()))]
 
 
 def _page(examination: hs.Examination) -> bool:

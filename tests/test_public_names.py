@@ -23,16 +23,18 @@ from hesscope.results.result import Result
 
 RESULTS = (  # made by hesscope, not by its users
     "Basin", "BatchStability", "Certificate", "Check", "CheckpointSpectrum", "ClassDecomposition",
-    "Conditioning",
+    "Compared", "Comparison", "Conditioning",
     "ConvexityProbes", "CriticalStep", "Curvature", "DataSummary",
     "Decomposition", "Descent", "Diagonal",
-    "Directions", "Eigenpairs", "Escape", "Event", "Examination", "Finding", "Forecast",
-    "Headline", "History", "Interval", "LayerMap", "LayerStatistics", "LossLine", "LossPath",
+    "Directions", "Eigenpairs", "Escape", "Estimate", "Event", "Examination", "Finding", "Forecast",
+    "Headline", "History", "Interval", "LayerMap", "LayerStatistics", "LearningRate",
+    "LossLine", "LossPath",
     "Measurements", "Neighbours", "Outliers", "Overlap", "Postmortem",
     "Predictions", "Result", "SamplingError", "Series",
     "Shares",
     "Sharpness", "SharpnessComparison", "SharpnessMeasure", "Signal", "Slice", "Smoothness",
-    "SpectralDensity", "SpectralForm", "Spectrum", "Step", "TimeSignal", "Trained",
+    "SpectralDensity", "SpectralForm", "SpectralPenalty",
+    "Spectrum", "Step", "TimeSignal", "Trained",
     "UnitStatistics", "Verdict", "Walk",
 )  # fmt: skip
 CALLED = [name for name in hs.__all__ if name not in (*RESULTS, *hs._NAMESPACES)]

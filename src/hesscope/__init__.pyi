@@ -34,6 +34,7 @@ from hesscope.examination import Forecast as Forecast
 from hesscope.examination import compare as compare
 from hesscope.examination import diagnose as diagnose
 from hesscope.examination import plan as plan
+from hesscope.examination import suggest_lr as suggest_lr
 from hesscope.krylov.eigsh import eigsh as eigsh
 from hesscope.krylov.inverse import Inverse as Inverse
 from hesscope.krylov.solve import solve as solve
@@ -54,6 +55,8 @@ from hesscope.operator import SpectralForm as SpectralForm
 from hesscope.operator import SymmetricOperator as SymmetricOperator
 from hesscope.operator import as_operator as as_operator
 from hesscope.operator import check_operator as check_operator
+from hesscope.optim.penalties import spectral_penalty as spectral_penalty
+from hesscope.optim.penalties import trace_penalty as trace_penalty
 from hesscope.problem.problem import Problem as Problem
 from hesscope.results.basin import Basin as Basin
 from hesscope.results.basin import Walk as Walk
@@ -85,6 +88,7 @@ from hesscope.results.landscape import LossLine as LossLine
 from hesscope.results.layers import LayerMap as LayerMap
 from hesscope.results.layers import LayerStatistics as LayerStatistics
 from hesscope.results.layers import UnitStatistics as UnitStatistics
+from hesscope.results.learning_rate import LearningRate as LearningRate
 from hesscope.results.measurements import Measurements as Measurements
 from hesscope.results.outliers import Outliers as Outliers
 from hesscope.results.paths import LossPath as LossPath
@@ -106,6 +110,7 @@ from hesscope.results.slices import Directions as Directions
 from hesscope.results.slices import Slice as Slice
 from hesscope.results.smoothness import Smoothness as Smoothness
 from hesscope.results.solution import Solution as Solution
+from hesscope.results.spectral_penalty import SpectralPenalty as SpectralPenalty
 from hesscope.results.spectrum import Certificate as Certificate
 from hesscope.results.spectrum import Eigenpairs as Eigenpairs
 from hesscope.results.spectrum import Spectrum as Spectrum

@@ -28,6 +28,11 @@ def problem(net):
     return hs.Problem(net, F.cross_entropy, (X, Y), training=net.training)
 
 
+def subspace(net, base, **options):
+    problem = hs.Problem(net, F.cross_entropy, (X, Y))
+    return hs.optim.SubspaceSGD(base, problem, k=3, every=5, **options)
+
+
 MADE = {
     "SAM": lambda net: hs.optim.SAM(sgd(net), rho=0.1, model=net),
     "SAM on Adam": lambda net: hs.optim.SAM(torch.optim.Adam(net.parameters(), lr=0.01), model=net),
@@ -36,6 +41,8 @@ MADE = {
     "kicks": lambda net: hs.optim.PerturbedSGD(
         net.parameters(), lr=0.2, radius=0.05, threshold=9.0, wait=3
     ),
+    "subspace": lambda net: subspace(net, sgd(net), top=0.5),
+    "bulk of Adam": lambda net: subspace(net, torch.optim.Adam(net.parameters(), lr=0.01)),
     "entropy": lambda net: hs.optim.EntropySGD(
         net.parameters(), num_inner=4, gamma=0.1, inner_lr=0.2, noise=0.01
     ),
@@ -223,6 +230,15 @@ def saddle_free(*arguments, **options):
         (lambda: hs.optim.PerturbedSGD(PARAMETER, threshold="1"), "threshold='1'; give a fini"),
         (lambda: hs.optim.PerturbedSGD(PARAMETER, wait=-1), "wait=-1; give a whole number, 0 "),
         (lambda: hs.optim.PerturbedSGD(PARAMETER, seed=0.5), "seed=0.5; give a whole number"),
+        (lambda: subspace(model(), PARAMETER), "base=list; give the optimizer that"),
+        (lambda: subspace(model(), sgd(model())), "6 of the problem's 6 parameters are"),
+        (lambda: subspace(net := model(), sgd(net), top=-1), "top=-1; give a finite number"),
+        (lambda: subspace(net := model(), sgd(net), bulk=True), "bulk=True; give a finite"),
+        (lambda: hs.optim.SubspaceSGD(sgd(model()), 3), "problem is a int; give hs.Problem("),
+        (lambda: hs.optim.SubspaceSGD(sgd(net := model()), hs.Problem(net, F.cross_entropy, (X, Y)),
+                                      every=0), "every=0; give a whole number, 1 or more."),
+        (lambda: hs.optim.SubspaceSGD(sgd(net := model()), hs.Problem(net, F.cross_entropy, (X, Y)),
+                                      k=1000), "k=1000 directions of 99 parameters"),
         (lambda: hs.optim.EntropySGD(PARAMETER, lr=1.5), "lr=1.5; give a finite number above"),
         (lambda: hs.optim.EntropySGD(PARAMETER, alpha=0), "alpha=0; give a finite number a"),
         (lambda: hs.optim.EntropySGD(PARAMETER, noise=-1), "noise=-1; give a finite number a"),

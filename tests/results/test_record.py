@@ -206,6 +206,10 @@ RESULTS = {
     "Marchenko-Pastur": hs.rmt.MarchenkoPastur(0.5),
     "spike": hs.rmt.additive_spike(2.0),
     "critical step": hs.CriticalStep(0.5, math.inf, 0.1, -1.0, "Größe", 6, ((1.0, -0.5),)),
+    "learning rate": hs.LearningRate(
+        math.nan, "Größe", math.inf, 1.0, 0.5, "SGD", None, 3.0, ("ö",)
+    ),
+    "spectral penalty": hs.SpectralPenalty(torch.tensor(3.0), AWKWARD, math.nan, 5),
     "batch stability": hs.BatchStability(4, 0.1, math.inf, (0.2, 0.1), "SGD", 9.0, 0.5, 3, 6, 54.0),
     "series": hs.Series(torch.tensor([0, 7]), torch.tensor([1.0, math.nan]).double()),
     "event": hs.Event(7, "switched off", "größe"),

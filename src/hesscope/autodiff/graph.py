@@ -146,19 +146,19 @@ def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], T
     """
     with fast_second_derivatives() as mode:
         value = evaluate()
-    if mode.differentiated and _normalises_derivatives(tensor_of(value)):
+    if mode.differentiated and normalises_derivatives([tensor_of(value)]):
         with fast_second_derivatives(normalisations=True) as mode:
             value = evaluate()
-        if _normalises_derivatives(tensor_of(value)):
+        if normalises_derivatives([tensor_of(value)]):
             raise UntrustworthyError(HIDDEN_NORMALISATION)
     if mode.wrong is not None:
         raise UntrustworthyError(mode.wrong)
     return value
 
 
-def _normalises_derivatives(value: Tensor) -> bool:
+def normalises_derivatives(values: Sequence[Tensor]) -> bool:
     """Whether the graph holds the backward pass of a normalisation, ready to run backwards."""
-    return any("NormBackwardBackward" in name for name in node_names([value]))
+    return any("NormBackwardBackward" in name for name in node_names(values))
 
 
 def variables_behind(loss: Tensor) -> set[int]:

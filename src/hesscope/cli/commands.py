@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hesscope import __version__
 from hesscope.cli import runs
 from hesscope.cli.comparing import add_compare_arguments, compared
+from hesscope.cli.giving import complain, give
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
@@ -26,7 +26,7 @@ from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, se
 from hesscope.cli.starting import add_init_arguments, write_target
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
-from hesscope.cli.words import in_one_line, printable, strings_in, told
+from hesscope.cli.words import printable, told
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
@@ -76,11 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
             return HEALTHY
         except SystemExit as error:
-            _complain(options, f"the target's code has called sys.exit({error.code!r}).")
+            complain(options, f"the target's code has called sys.exit({error.code!r}).")
         except (ValueError, RuntimeError) as error:
-            _complain(options, str(error))
+            complain(options, str(error))
         except BaseException as error:
-            _complain(options, told(error))
+            complain(options, told(error))
         return FAILED
 
 
@@ -90,11 +90,6 @@ def _work(options: argparse.Namespace) -> int:
     check_outputs(save, page, scratch, figure)
     with held(None if is_series(options) else save):  # a series locks its folder itself
         return int(options.run(options))
-
-
-def _complain(options: argparse.Namespace, text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody can be told
-        print(f"hesscope {options.command}: {in_one_line(text)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -196,7 +191,7 @@ def _check(options: argparse.Namespace) -> int:
     problem = _problem(options)
     with progress():
         result = hs.check_problem(problem)
-    _give(result, options)
+    give(result, options)
     return HEALTHY if result.ok else FINDINGS
 
 
@@ -219,7 +214,7 @@ def _diagnose(options: argparse.Namespace) -> int:
     unseen = None if options.held_out is None else load_problem(options.held_out)
     with progress():
         result = hs.diagnose(problem, optimizer, **asked, seed=options.seed, held_out=unseen)
-    _give(result, options)
+    give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 
 
@@ -233,7 +228,7 @@ def _spectrum(options: argparse.Namespace) -> int:
     with progress():
         found = exact(problem, options.scratch) if options.exact else measure(problem, options)
     single = len(found) == 1
-    _give(next(iter(found.values())) if single else found, options)
+    give(next(iter(found.values())) if single else found, options)
     pairs = found.get("eigenvalues")
     return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
 
@@ -247,7 +242,7 @@ def _series(problem: Problem, options: argparse.Namespace) -> int:
     with progress():
         found = series(problem, options, kept)
     options.saved = kept
-    _give(found, options)
+    give(found, options)
     if kept is not None:
         print(f"saved: {kept}", file=sys.stderr if options.json else sys.stdout)
     return HEALTHY if is_whole(found) else FINDINGS
@@ -260,7 +255,7 @@ def _slice(options: argparse.Namespace) -> int:
     problem = _problem(options)
     with progress():
         found = measure(problem, options)
-    _give(found, options)
+    give(found, options)
     if options.figure is not None:
         told = sys.stderr if options.json else sys.stdout
         print(f"figure: {draw(found, options.figure, log=options.log)}", file=told)
@@ -272,7 +267,7 @@ def _postmortem(options: argparse.Namespace) -> int:
 
     with progress():
         found = postmortem(options)
-    _give(found, options)
+    give(found, options)
     return HEALTHY if found.healthy else FINDINGS
 
 
@@ -283,7 +278,7 @@ def _show(options: argparse.Namespace) -> int:
 
     options.save, options.names = None, ()
     found = hs.load(options.folder)
-    _give(found, options)
+    give(found, options)
     if not options.json:
         of_run = isinstance(found, History)
         made = found.facts["provenance"] if of_run else read_provenance(options.folder)
@@ -294,7 +289,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     options.save, options.names = None, ()
-    _give(compared(options), options)
+    give(compared(options), options)
     return HEALTHY
 
 
@@ -314,84 +309,3 @@ def _optimizer(problem: Problem, path: str | None) -> Optimizer | None:
     from hesscope.steps.state import load_optimizer
 
     return None if path in (None, "none") else load_optimizer(problem.model, Path(str(path)))
-
-
-def _give(result: Any, options: argparse.Namespace) -> None:
-    """Saves, writes the page and prints, as asked, in this order: what is saved is not lost.
-
-    Raises:
-        RuntimeError: if it could not be saved or told.
-    """
-    import hesscope as hs
-
-    page, lines = getattr(options, "report", None), []
-    try:
-        with interrupts.deferred():
-            if options.save is not None:
-                options.saved = hs.save(result, options.save)
-                lines.append(f"saved: {options.saved}")
-            if page is not None:
-                place = getattr(options, "folder", Path())
-                lines.append(f"report: {_write_page(result, page, place)}")
-    except RuntimeError:  # a disk that has filled up, say
-        options.output.tell(_text(result, options))
-        raise
-    _tell(result, options)
-    for line in lines:
-        if options.json:
-            print(printable(line), file=sys.stderr)
-        else:
-            options.output.tell(printable(line))
-
-
-def _tell(result: Any, options: argparse.Namespace) -> None:
-    """Prints the result, or says where it is saved.
-
-    Raises:
-        RuntimeError: if it cannot be printed.
-    """
-    import hesscope as hs
-
-    try:
-        options.output.tell(_text(result, options))
-    except OSError as error:
-        kept = options.saved or getattr(options, "folder", None)
-        kept = kept or hs.save(result, tempfile.mkdtemp(prefix="hesscope-"))
-        msg = f"cannot write to standard output ({error.strerror}); the result is in {kept}."
-        if isinstance(error, BrokenPipeError):
-            _complain(options, msg)
-        else:
-            raise RuntimeError(msg) from error
-
-
-def _text(result: Any, options: argparse.Namespace) -> str:
-    """A result as it prints itself, several under their names, or as JSON."""
-    import json
-
-    from hesscope.results.checkpoint_spectrum import listed
-    from hesscope.results.history import History
-    from hesscope.results.plain import as_plain
-
-    plain = as_plain(result)
-    if options.json:
-        return json.dumps(plain, ensure_ascii=not options.output.is_unicode)
-    names = [*strings_in(plain), *options.names]
-    if isinstance(result, History) and listed(result):
-        return printable(listed(result), names)
-    if not isinstance(result, dict):
-        return printable(str(result), names)
-    return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)
-
-
-def _write_page(result: Any, page: Path, folder: Path) -> Path:
-    from hesscope import report
-    from hesscope.examination import Examination
-    from hesscope.results.history import History
-
-    if isinstance(result, Examination):
-        return result.to_html(page)
-    if isinstance(result, History):
-        return runs.write_page(result, page, folder)
-    results = result if isinstance(result, dict) else {"eigenvalues": result}
-    spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
-    return report.write(page, "hesscope spectrum", (), results, f"{spent} matvecs" if spent else "")

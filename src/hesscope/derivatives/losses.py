@@ -51,6 +51,18 @@ def softmax_root(p: Tensor) -> Tensor:
     return s[:, :, None] * reflection[:, :, 1:]
 
 
+def softmax_root_product(logarithms: Tensor, U: Tensor) -> Tensor:
+    """R u = √p ∘ u - p (√p·u) with diag p - p pᵀ = R Rᵀ, from log p; differentiable at p = 0, too.
+
+    >>> R = softmax_root_product(torch.tensor([[0.5, 0.5]]).log(), torch.eye(2)).T
+    >>> (R @ R.T).round(decimals=6)
+    tensor([[ 0.2500, -0.2500],
+            [-0.2500,  0.2500]])
+    """
+    s = (logarithms / 2).exp()
+    return s * U - logarithms.exp() * (s * U).sum(1, keepdim=True)
+
+
 def squared_error_gradient(z: Tensor, t: Tensor) -> Tensor:
     """2 (z - t) / C of ℓ = |z - t|²/C, whose Hessian is 2 I / C."""
     return (z - t).mul_(2 / z.shape[1])

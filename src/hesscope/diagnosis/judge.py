@@ -14,6 +14,7 @@ from hesscope.diagnosis.headline import without_echoes
 from hesscope.diagnosis.initialisation import initialisation
 from hesscope.diagnosis.labels import labels
 from hesscope.diagnosis.layers import layers
+from hesscope.diagnosis.learning_rate import learning_rate
 from hesscope.diagnosis.learnt import learnt
 from hesscope.diagnosis.memorised import memorised
 from hesscope.diagnosis.model_fault import model_fault
@@ -25,6 +26,7 @@ from hesscope.diagnosis.step_size import step_size
 from hesscope.diagnosis.stuck import stuck
 from hesscope.diagnosis.through_time import through_time
 from hesscope.diagnosis.trained_layers import trained_layers
+from hesscope.results.learning_rate import LearningRate
 from hesscope.results.measurements import Measurements
 from hesscope.results.verdict import Verdict
 
@@ -79,7 +81,7 @@ def _memorised(look: Measurements) -> Verdict:
 def _step_size(look: Measurements) -> Verdict:
     descent = look.get("descent")
     noisy = descent is not None and descent.gradient_norm <= VISIBLE * descent.gradient_noise
-    return step_size(look["step"], look.get("batch_stability"), noisy=noisy)
+    return step_size(look["step"], look.get("batch_stability"), _suggested(look), noisy=noisy)
 
 
 def _conditioning(look: Measurements) -> Verdict:
@@ -105,6 +107,17 @@ def _noise(look: Measurements) -> Verdict:
         look.asked.get("batch_size"),
         look.get("sampling_error"),
         look.get("unit", "examples"),
+    )
+
+
+def _suggested(look: Measurements) -> LearningRate:
+    descent, size = look.get("descent"), look.asked.get("batch_size")
+    return learning_rate(
+        look["step"],
+        math.nan if descent is None else descent.gradient_noise,
+        look.get("num_examples", math.nan),
+        size if look.get("unit", "examples") == "examples" else None,
+        look.get("batch_stability"),
     )
 
 

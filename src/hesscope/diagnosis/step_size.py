@@ -7,6 +7,7 @@ from typing import Any
 
 from hesscope.diagnosis import words
 from hesscope.results.batch_stability import BatchStability
+from hesscope.results.learning_rate import LearningRate
 from hesscope.results.step import Step
 from hesscope.results.verdict import Confidence, Verdict, known
 
@@ -36,13 +37,20 @@ FAILS = 1.0  # a remainder above: the prediction misses by more than it predicts
 QUADRATIC = 0.1  # a remainder below this share of the predicted change: the model holds
 
 
-def step_size(step: Step, batches: BatchStability | None = None, *, noisy: bool = False) -> Verdict:
+def step_size(
+    step: Step,
+    batches: BatchStability | None = None,
+    suggested: LearningRate | None = None,
+    *,
+    noisy: bool = False,
+) -> Verdict:
     """The verdict "step size".
 
     To second order the update d changes the loss by g·d + ½ d·Hd. For gradient descent it climbs
     when lr exceeds 2 g·g/g·Hg (no limit when g·Hg <= 0) and gains most at half of that. Repeated
     steps near a minimum are stable below factor/sharpness: 2/λmax, (2 + 2β)/λmax with momentum.
     On random batches the mean square of an error grows from a lower lr on, which `batches` tells.
+    The lr of `hs.suggest_lr` stands with the numbers, and in the advice of a finding.
     `noisy` says that the gradient is within twice its sampling noise: steps then point uphill a
     little as often as not.
 
@@ -58,6 +66,9 @@ def step_size(step: Step, batches: BatchStability | None = None, *, noisy: bool 
     if finding and _unlike_training(step):
         claim, advice, finding = _as_in_evaluation(step)
         confidence = "undecided"
+    lr = math.nan if suggested is None else suggested.lr
+    if finding and not math.isnan(lr) and step.slope <= 0:
+        advice = f"{advice}; to start from: lr {_number(lr)}"
     assumptions = ["measured on the data given, not on the batch of the next step"]
     if batches is not None:
         assumptions.append(
@@ -71,7 +82,7 @@ def step_size(step: Step, batches: BatchStability | None = None, *, noisy: bool 
         key="step_size",
         name="step size",
         claim=claim,
-        **_evidence(step, batches),
+        **_evidence(step, batches, lr),
         assumptions=tuple(assumptions),
         confidence=confidence,
         advice=advice,
@@ -80,7 +91,7 @@ def step_size(step: Step, batches: BatchStability | None = None, *, noisy: bool 
     )
 
 
-def _evidence(step: Step, batches: BatchStability | None) -> dict[str, Any]:
+def _evidence(step: Step, batches: BatchStability | None, suggested: float) -> dict[str, Any]:
     limit = math.nan if batches is None else step.stable / batches.noise_factor
     size = math.nan if batches is None else batches.batch_size
     lr = math.nan if step.lr is None else step.lr
@@ -95,6 +106,7 @@ def _evidence(step: Step, batches: BatchStability | None) -> dict[str, Any]:
         ("batch_size", "batch size", size),
         ("batch_limit", "limit on such batches", limit),
         ("lr_over_batch_limit", "lr over that", lr / limit),
+        ("suggested_lr", "suggested lr", suggested),
         ("lr_lambda_max", "η λmax", lr * step.lambda_max),
         ("predicted_change", "predicted change", step.predicted),
         ("measured_change", "measured change", step.change),

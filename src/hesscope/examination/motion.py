@@ -27,6 +27,7 @@ from hesscope.results.landscape import Escape
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
 from hesscope.steps.kinds import ball_of, has_started, is_adaptive
+from hesscope.steps.moments import recurrence_of
 from hesscope.steps.stability import threshold, why_unknown, why_uphill
 from hesscope.steps.update import update
 
@@ -104,6 +105,7 @@ def _bears(look: Look, optimizer: Optimizer, lambda_max: float) -> dict[str, Any
         "factor": limit.factor,
         "formula": f"({limit.formula})/λmax",
         "optimizer": name,
+        "accumulation": recurrence_of(optimizer).accumulation,
         "adaptive": is_adaptive(optimizer),
         "source": limit.source,
     }

@@ -10,38 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 
 from hesscope.optim.arguments import check
+from hesscope.optim.around import Around
 from hesscope.optim.noise import norm
+from hesscope.optim.statistics import statistics_at_rest
 
 
-class Neighbour(Optimizer):
-    """A base optimiser's step at θ with the gradient at θ + ε.
-
-    Groups, their learning rates and the state are those of the base optimiser, so schedulers,
-    GradScaler and `state_dict` work on this one as on any other.
-    """
+class Neighbour(Around):
+    """A base optimiser's step at θ with the gradient at θ + ε."""
 
     def __init__(self, base: Optimizer, rho: float, model: nn.Module | None) -> None:
-        if not isinstance(base, Optimizer) or isinstance(base, (LBFGS, Neighbour)):
-            msg = (
-                f"base={type(base).__name__}; give the optimizer that makes the steps, one "
-                "gradient each, such as torch.optim.SGD(model.parameters(), lr=0.1)."
-            )
-            raise ValueError(msg)
         if model is not None and not isinstance(model, nn.Module):
             msg = f"model is a {type(model).__name__}, not a torch.nn.Module; or leave it out."
             raise ValueError(msg)
-        super().__init__(base.param_groups, {"rho": check("rho", rho)})
+        super().__init__(base, {"rho": check("rho", rho)})
         for group in base.param_groups:
             check("rho of a group", group["rho"])
-        self.base, self.model = base, model
+        self.model = model
         self._away = self._taken = False
-        self._share()
-
-    def _share(self) -> None:
-        self.param_groups, self.state = self.base.param_groups, self.base.state
 
     @abstractmethod
     def ascent(self, group: dict[str, Any], gradients: list[Tensor]) -> list[Tensor]:
@@ -65,7 +53,7 @@ class Neighbour(Optimizer):
         moved = self._displacements()
         kept = [(p, p.detach().clone()) for p, _ in moved]
         self._away = True
-        with _statistics_at_rest(self.model):
+        with statistics_at_rest(self.model):
             try:
                 with torch.no_grad():
                     for p, displacement in moved:
@@ -132,33 +120,6 @@ class Neighbour(Optimizer):
         self.base.step()
         return loss
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group to the base optimiser; rho may be its own."""
-        if not hasattr(self, "base"):  # torch's own constructor
-            super().add_param_group(param_group)
-            return
-        self.base.add_param_group({**self.defaults, **param_group})
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies: what torch keeps, and the base optimiser, which shares it."""
-        own = {"base": self.base, "model": self.model, "_away": False, "_taken": self._taken}
-        return {**super().__getstate__(), **own}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the state of such an optimiser, as `state_dict` has given it."""
-        self.base.load_state_dict(state_dict)
-        self._share()
-
-
-@contextmanager
-def _statistics_at_rest(model: nn.Module | None) -> Iterator[None]:
-    """Layers in training mode normalise by the batch and write nothing down."""
-    modules = () if model is None else model.modules()
-    kept = [m for m in modules if m.training and getattr(m, "track_running_stats", False)]
-    for m in kept:
-        vars(m)["track_running_stats"] = False
-    try:
-        yield
-    finally:
-        for m in kept:
-            vars(m)["track_running_stats"] = True
+    def own(self) -> dict[str, Any]:
+        """The model, and whether a gradient was taken."""
+        return {"model": self.model, "_away": False, "_taken": self._taken}

@@ -32,6 +32,23 @@ def normal(parameters: Sequence[Tensor], seed: int, purpose: str, step: int) -> 
     return drawn
 
 
+def signs(tensors: Sequence[Tensor], seed: int, purpose: str, index: int) -> list[Tensor]:
+    """Independent entries +1 and -1 in the shapes of the tensors, drawn on their devices.
+
+    >>> [int(x) for x in signs([torch.zeros(4)], 0, "doc", 0)[0].square()]
+    [1, 1, 1, 1]
+    """
+    at = probes.key(seed, purpose, index)
+    generators: dict[torch.device, torch.Generator] = {}
+    drawn = []
+    for t in tensors:
+        if t.device not in generators:
+            generators[t.device] = torch.Generator(t.device).manual_seed(at)
+        bits = torch.randint(2, t.shape, generator=generators[t.device], device=t.device)
+        drawn.append((2 * bits - 1).to(t.dtype))
+    return drawn
+
+
 def norm(tensors: Sequence[Tensor]) -> float:
     """The Euclidean norm of all entries together, in float32 at least."""
     kinds = [torch.float64 if t.dtype == torch.float64 else torch.float32 for t in tensors]

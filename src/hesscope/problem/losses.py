@@ -23,6 +23,7 @@ from hesscope.derivatives.losses import (
     softmax_gradient,
     softmax_product,
     softmax_root,
+    softmax_root_product,
     squared_error_gradient,
 )
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
 
 LossFunction = Callable[[Any, Any], Tensor]
+Product = Callable[[Tensor], Tensor]
 
 
 class OutputLoss(ABC):
@@ -63,6 +65,13 @@ class OutputLoss(ABC):
         """How many drawn targets the loss of each item is worth, (items,): ℓ = -m log p(y|z)."""
         rows = self.rows(outputs)
         return rows.new_ones(len(rows))
+
+    def root_product(self, outputs: Tensor, targets: Any) -> Product | None:
+        """The function U -> (R_n u_n)_n on rows (items, C), with ∂²ℓ/∂z² = R Rᵀ.
+
+        Differentiable in the outputs; None where no closed form is known.
+        """
+        return None
 
     def root(self, outputs: Tensor, targets: Any) -> Tensor:
         """R of shape (items, C, r) with ∂²ℓ/∂z² = R Rᵀ; by eigendecomposition of C x C blocks."""
@@ -127,6 +136,12 @@ class CrossEntropy(OutputLoss):
         labels = torch.multinomial(p.double().cpu(), 1, generator=generator).to(p.device)
         return p.scatter_add(1, labels, p.new_full(labels.shape, -1.0))
 
+    def root_product(self, outputs: Tensor, targets: Any) -> Product:
+        """√m (√p∘u - p (√p·u))."""
+        logarithms = self.rows(outputs).log_softmax(1)
+        mass = self.mass(outputs, targets).clamp_min(0).sqrt()[:, None]
+        return lambda U: mass * softmax_root_product(logarithms, U)
+
     def root(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """C - 1 columns: the root of diag p - p pᵀ, times that of the mass."""
         mass = self.mass(outputs, targets).clamp_min(0)
@@ -180,6 +195,10 @@ class SquaredError(OutputLoss):
         """2 u / C."""
         return lambda U: 2 * U / U.shape[1]
 
+    def root_product(self, outputs: Tensor, targets: Any) -> Product:
+        """√(2/C) u."""
+        return lambda U: (2 / U.shape[1]) ** 0.5 * U
+
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """2 (z - t) / C with t drawn from N(z, C/2 I)."""
         rows = self.rows(outputs)
@@ -220,6 +239,13 @@ class BinaryCrossEntropy(OutputLoss):
         p = self.rows(outputs).sigmoid()
         diagonal = p * (1 - p) * self.mass(outputs, targets)[:, None]
         return lambda U: diagonal * U
+
+    def root_product(self, outputs: Tensor, targets: Tensor) -> Product:
+        """√(σ (1 - σ) m) u."""
+        z = self.rows(outputs)
+        root = ((F.logsigmoid(z) + F.logsigmoid(-z)) / 2).exp()  # √0 would have no derivative
+        root = root * self.mass(outputs, targets).clamp_min(0).sqrt()[:, None]
+        return lambda U: root * U
 
     def sampled_gradient(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """σ - t with t drawn from σ."""

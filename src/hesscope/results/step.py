@@ -30,6 +30,7 @@ class Step(Result):
     factor: float = 2.0  # NaN where what the optimiser can bear is not known yet
     formula: str = "2/λmax"
     optimizer: str = "gradient descent"
+    accumulation: float = 1.0  # lr g moves θ by so many lr g in all, by momentum
     adaptive: bool = False  # P is made of past gradients, and grows with steps that oscillate
     fixed_length: bool = False  # steps do not shrink with the gradient; the limit is that of now
     running_statistics: bool = False  # normalises as in evaluation, unlike in training

@@ -52,6 +52,15 @@ class Recurrence:
         """
         return (2 - self.shrink) / (self.a + self.b * self.kappa / (1 + self.beta))
 
+    @property
+    def accumulation(self) -> float:
+        """By how many lr g the steps move in all for one gradient g: a + b κ/(1 - β).
+
+        >>> round(Recurrence(0.0, 1.0, 1.0, 0.9).accumulation, 9)
+        10.0
+        """
+        return self.a + self.b * self.kappa / (1 - self.beta)
+
 
 @dataclass(frozen=True)
 class NoiseMoments:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hesscope.diagnosis.course.trends import against, is_adaptive, of_steps, together
+from hesscope.diagnosis.learning_rate import below_the_limit
 from hesscope.results.history import History
 from hesscope.results.verdict import Verdict, known
 
@@ -101,4 +102,8 @@ def _verdict(spike: _Spike, warm: float, lr: float, *, rises: bool) -> Verdict:
 
 def _advice(over: float, length: int, lr: float) -> str:
     longer = math.ceil(max(2.0, over) * max(length, 50))
-    return f"warm up over {longer} steps or more, or a largest lr below {lr / over:.2g}"
+    stable = lr / over
+    return (
+        f"warm up over {longer} steps or more, or a largest lr below {stable:.2g} "
+        f"(suggested: {below_the_limit(stable):.2g})"
+    )

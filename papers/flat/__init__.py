@@ -1,0 +1,1 @@
+"""Flat minima by six ways of training, compared at equal training loss."""

@@ -1,0 +1,101 @@
+"""What a command found: saved, written as a page, printed, in this order."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hesscope.cli import runs
+from hesscope.cli.words import in_one_line, printable, strings_in
+from hesscope.system import interrupts
+
+
+def complain(options: argparse.Namespace, text: str) -> None:
+    """One line on standard error, if anybody reads it."""
+    with contextlib.suppress(OSError, ValueError):  # nobody can be told
+        print(f"hesscope {options.command}: {in_one_line(text)}", file=sys.stderr)
+
+
+def give(result: Any, options: argparse.Namespace) -> None:
+    """Saves, writes the page and prints, as asked, in this order: what is saved is not lost.
+
+    Raises:
+        RuntimeError: if it could not be saved or told.
+    """
+    import hesscope as hs
+
+    page, lines = getattr(options, "report", None), []
+    try:
+        with interrupts.deferred():
+            if options.save is not None:
+                options.saved = hs.save(result, options.save)
+                lines.append(f"saved: {options.saved}")
+            if page is not None:
+                place = getattr(options, "folder", Path())
+                lines.append(f"report: {_write_page(result, page, place)}")
+    except RuntimeError:  # a disk that has filled up, say
+        options.output.tell(_text(result, options))
+        raise
+    _tell(result, options)
+    for line in lines:
+        if options.json:
+            print(printable(line), file=sys.stderr)
+        else:
+            options.output.tell(printable(line))
+
+
+def _tell(result: Any, options: argparse.Namespace) -> None:
+    """Prints the result, or says where it is saved.
+
+    Raises:
+        RuntimeError: if it cannot be printed.
+    """
+    import hesscope as hs
+
+    try:
+        options.output.tell(_text(result, options))
+    except OSError as error:
+        kept = options.saved or getattr(options, "folder", None)
+        kept = kept or hs.save(result, tempfile.mkdtemp(prefix="hesscope-"))
+        msg = f"cannot write to standard output ({error.strerror}); the result is in {kept}."
+        if isinstance(error, BrokenPipeError):
+            complain(options, msg)
+        else:
+            raise RuntimeError(msg) from error
+
+
+def _text(result: Any, options: argparse.Namespace) -> str:
+    """A result as it prints itself, several under their names, or as JSON."""
+    import json
+
+    from hesscope.results.checkpoint_spectrum import listed
+    from hesscope.results.history import History
+    from hesscope.results.plain import as_plain
+
+    plain = as_plain(result)
+    if options.json:
+        return json.dumps(plain, ensure_ascii=not options.output.is_unicode)
+    names = [*strings_in(plain), *options.names]
+    if isinstance(result, History) and listed(result):
+        return printable(listed(result), names)
+    if not isinstance(result, dict):
+        return printable(str(result), names)
+    return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)
+
+
+def _write_page(result: Any, page: Path, folder: Path) -> Path:
+    from hesscope import report
+    from hesscope.examination import Examination
+    from hesscope.results.history import History
+
+    if isinstance(result, Examination):
+        return result.to_html(page)
+    if isinstance(result, History):
+        return runs.write_page(result, page, folder)
+    results = result if isinstance(result, dict) else {"eigenvalues": result}
+    spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
+    return report.write(page, "hesscope spectrum", (), results, f"{spent} matvecs" if spent else "")
