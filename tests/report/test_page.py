@@ -53,6 +53,12 @@ def test_verdicts_evidence_and_provenance_are_on_the_page(page):
         assert expected in text
 
 
+def test_the_top_of_the_page_says_what_was_looked_at(page):
+    head = page[page.index("<header>") : page.index("</header>")]
+    for expected in ("Sequential, 2 layers, 83 parameters", "lr 0.1", "on 90 items", "accuracy"):
+        assert expected in head
+
+
 def test_what_calls_for_action_stands_first_and_leads_to_its_verdict(tmp_path):
     verdicts = [
         hs.Verdict("minimum?", "no: still descending"),

@@ -62,8 +62,8 @@ def conditioning(
     by_features = finding and feature_ratio >= SCALES
     if gradient_in_top > MOSTLY and not finding:
         claim += (
-            f"; {gradient_in_top:.0%} of the gradient lies along the {_sharpest(num_top)}, "
-            "so steps bounce across the valley more than they go along it"
+            f"; {words.share(gradient_in_top)} of the gradient lies along the "
+            f"{_sharpest(num_top)}, so steps bounce across the valley more than they go along it"
         )
     return Verdict(
         key="conditioning",

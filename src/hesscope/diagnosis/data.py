@@ -111,8 +111,8 @@ def _copies(d: DataSummary) -> Note | None:
         return None
     return (
         "unshifted",
-        f"the label leaks into the input: {d.copied:.0%} of the target tokens are the input tokens "
-        "in the same place",
+        f"the label leaks into the input: {words.share(d.copied)} of the target tokens are the "
+        "input tokens in the same place",
         "shift the targets by one, so that each place predicts the next token",
     )
 

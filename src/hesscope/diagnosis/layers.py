@@ -327,7 +327,8 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
     many = [u for u in stats.units if _many_dead(u)]
     if many:
         worst = max(many, key=lambda u: u.share_dead)
-        claim = f"{worst.share_dead:.0%} of the units are dead: {'; '.join(map(_idle, many[:3]))}"
+        share = words.share(worst.share_dead)
+        claim = f"{share} of the units are dead: {'; '.join(map(_idle, many[:3]))}"
         advice = (
             f"a lower learning rate, He's initialisation with bias 0, or a leaky ReLU after "
             f"{words.layer(worst.layer)}; or a narrower layer, if the fit is good"
@@ -336,7 +337,9 @@ def _dead_and_saturated(stats: LayerStatistics, notes: _Notes) -> None:
     for units in stats.units:
         if units.hidden and units.saturated >= SATURATED and units.num >= ENOUGH_UNITS:
             where = words.layer(units.layer)
-            claim = f"{units.saturated:.0%} of {units.activation} after {where} is saturated"
+            claim = (
+                f"{words.share(units.saturated)} of {units.activation} after {where} is saturated"
+            )
             advice = f"smaller weights in {where}, or normalisation before the activation"
             notes.findings.append((claim, advice))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from hesscope.diagnosis import words
 from hesscope.diagnosis.stuck import CHANCE, PERFECT
 from hesscope.results.sanity import Predictions, Trained
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -73,7 +74,7 @@ def _judge(
             "",
         )
     right, guessing = labels
-    known_right = f"; {right:.0%} of the labels are right" if right >= 0 else ""
+    known_right = f"; {words.share(right)} of the labels are right" if right >= 0 else ""
     if share < CHANCE:
         return (
             f"yes: the loss {loss:.4g} is {share:.2g} times that of the best constant answer "
@@ -84,17 +85,17 @@ def _judge(
     better = right > guessing + RIGHT * (1 - guessing)
     if better and share <= WORSE:
         return (
-            f"a little: {right:.0%} of the labels are right where guessing gets "
-            f"{guessing:.0%}, but the loss is still at chance level, {loss:.4g} where the best "
-            f"constant answer gets {constant:.4g}",
+            f"a little: {words.share(right)} of the labels are right where guessing gets "
+            f"{words.share(guessing)}, but the loss is still at chance level, {loss:.4g} where the "
+            f"best constant answer gets {constant:.4g}",
             "",
             "go on training",
         )
     if better:
         return (
-            f"in part: {right:.0%} of the labels are right, but the loss {loss:.4g} is no better "
-            f"than the {constant:.4g} of the best constant answer: some examples are answered "
-            "wrongly with great confidence",
+            f"in part: {words.share(right)} of the labels are right, but the loss {loss:.4g} is no "
+            f"better than the {constant:.4g} of the best constant answer: some examples are "
+            "answered wrongly with great confidence",
             "overconfident",
             "look at the examples with the largest loss: wrong labels, or inputs unlike the others",
         )

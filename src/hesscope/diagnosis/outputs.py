@@ -93,8 +93,8 @@ def _judge(p: Predictions, relative: float, zero: Sequence[str]) -> tuple[str, s
             False,
         )
     return (
-        f"they follow the inputs: over {p.num_examples} examples they vary by {relative:.0%} of "
-        "their size",
+        f"they follow the inputs: over {p.num_examples} examples they vary by "
+        f"{words.share(relative)} of their size",
         "",
         "",
         False,

@@ -33,11 +33,13 @@ def steps(low: float, high: float | None = None) -> str:
 
 
 def share(value: float) -> str:
-    """A share in per cent; what is small keeps one digit.
+    """A share in per cent; what is nearly nothing or nearly all keeps a digit, and is neither.
 
-    >>> share(0.43), share(0.0032), share(0.0)
-    ('43%', '0.3%', '0%')
+    >>> share(0.43), share(0.0032), share(0.0), share(0.9958), share(0.99999), share(1.0)
+    ('43%', '0.3%', '0%', '99.5%', '99.9%', '100%')
     """
+    if 0.995 <= value < 1:
+        return f"{math.floor(1000 * value) / 10:g}%"
     return f"{100 * value:.0f}%" if value >= 0.01 or value == 0 else f"{100 * value:.1g}%"
 
 

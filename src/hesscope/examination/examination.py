@@ -9,6 +9,7 @@ from typing import Any
 from hesscope import report
 from hesscope.diagnosis.headline import headline
 from hesscope.diagnosis.judge import judge
+from hesscope.examination.overview import overview
 from hesscope.results import html, record
 from hesscope.results.headline import Headline
 from hesscope.results.measurements import Measurements
@@ -116,8 +117,10 @@ class Examination(Result):
         Raises:
             RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
         """
-        title, cost = "hesscope examination", self.cost()
-        return report.write(path, title, self.verdicts, self.results, cost, self.headline)
+        title, looked_at = "hesscope examination", overview(self.measurements)
+        return report.write(
+            path, title, self.verdicts, self.results, self.cost(), self.headline, looked_at
+        )
 
     def __str__(self) -> str:
         lines = [] if self.headline is None else [str(self.headline), ""]

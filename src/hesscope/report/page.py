@@ -46,8 +46,11 @@ def write(
     results: Mapping[str, Any],
     cost: str,
     headline: Headline | None = None,
+    overview: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the page and returns its path; a page that is there stays until this one is whole.
+
+    `overview` says under the title what was looked at.
 
     Raises:
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
@@ -56,6 +59,7 @@ def write(
         "page.html",
         title=title,
         headline=headline,
+        overview=overview or {},
         verdicts=[plain_verdict(verdict) for verdict in verdicts],
         figures=_figures(results),
         tables=_tables(results),
