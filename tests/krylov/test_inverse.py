@@ -47,11 +47,11 @@ def test_the_diagonal_of_an_inverse_and_its_error():
     damped = G.to_dense() + 0.01 * torch.eye(G.n).double()
     exact = torch.linalg.inv(damped).diagonal()
     ratios = []
-    for seed in range(20):
-        found = hs.diagonal(hs.Inverse(G, 0.01, tol=1e-6), 40, seed=seed)
+    for seed in range(6):
+        found = hs.diagonal(hs.Inverse(G, 0.01, tol=1e-6), 20, seed=seed)
         ratios.append(float((found.values - exact).norm()) / found.error)
     assert max(ratios) < 2
-    assert sum(ratios) / 20 > 0.4  # an error, and not just a bound
+    assert sum(ratios) / 6 > 0.4  # an error, and not just a bound
     whole = hs.diagonal(hs.Inverse(G, 0.01, tol=1e-6), 2 * G.n)
     assert float((whole.values - exact).norm()) <= whole.error < 1e-2 * float(exact.norm())
 

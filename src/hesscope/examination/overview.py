@@ -24,7 +24,7 @@ def overview(look: Measurements) -> dict[str, str]:
     if parts:
         found["model"] = ", ".join(parts)
     optimiser, step = look.asked.get("optimizer"), look.get("step")
-    lr = step.lr if step is not None and math.isfinite(step.lr) else look.asked.get("lr")
+    lr = look.asked.get("lr") if step is None or step.lr is None else step.lr
     moved = [str(optimiser)] if optimiser else []
     moved += [f"lr {lr:.4g}"] if lr is not None else []
     if moved:
