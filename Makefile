@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks examples papers
+CODE := src tests benchmarks examples papers conftest.py
 READY := $(VENV)/.ready
 
 .PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers test-trainers

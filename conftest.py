@@ -33,6 +33,7 @@ def _no_figure_is_left_open():
 
 
 def pytest_addoption(parser):
+    """`pytest --fresh-seed K`: the same tests under another luck."""
     parser.addoption("--fresh-seed", type=int, default=0, help="what every fresh seed draws")
 
 

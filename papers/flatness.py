@@ -37,7 +37,7 @@ class Sizes:
     most: int = 40_000
     edges: int = 5  # seeds
     edge: tuple[float, int, int] = (2.0, 3_000, 150)  # lr, steps, steps between looks
-    cifar: int = 3  # seeds
+    cifar: int = 5  # seeds
     images: int = 500
     looked_at: int = 50  # images of which the curvature is taken
     depth: int = 20
