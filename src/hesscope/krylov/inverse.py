@@ -11,13 +11,13 @@ from torch import Tensor
 
 from hesscope.krylov.preconditioner import PreconditionerLike
 from hesscope.krylov.solve import solve
-from hesscope.operator import OperatorLike, SymmetricOperator, symmetric_operator
+from hesscope.operator import Derived, OperatorLike, symmetric_operator
 from hesscope.system import interrupts
 
 USUAL, USUAL_WEAK = 1e-8, 1e-4  # tolerances: of float64, and of weaker products
 
 
-class Inverse(SymmetricOperator):
+class Inverse(Derived):
     """(A + damping I)⁻¹, known by its products: each solves a system with `solve`.
 
     What takes an operator then answers for the inverse: `hs.diagonal(hs.Inverse(A, damping))` gives
@@ -57,9 +57,7 @@ class Inverse(SymmetricOperator):
         lambda_min: float = -math.inf,
         max_matvecs: int = 500,
     ) -> None:
-        self.A = symmetric_operator(A)
-        super().__init__(self.A.n, dtype=self.A.dtype, device=self.A.device)
-        self.shared = self.A.shared
+        super().__init__(symmetric_operator(A))
         usual = USUAL if self.A.precision == torch.float64 else USUAL_WEAK
         self.tol = usual if tol is None else tol
         self.damping, self.max_matvecs = damping, max_matvecs
@@ -79,16 +77,6 @@ class Inverse(SymmetricOperator):
         return 0.0 if self.lowest > 0 else -math.inf
 
     @property
-    def plain_inner(self) -> bool:
-        """As that of A."""
-        return self.A.plain_inner
-
-    @property
-    def precision(self) -> torch.dtype:
-        """As that of A."""
-        return self.A.precision
-
-    @property
     def identity_part(self) -> float:
         """1/damping, the eigenvalue of all that A is blind to."""
         return 1 / self.damping if self.damping > 0 else 0.0
@@ -97,22 +85,10 @@ class Inverse(SymmetricOperator):
         """‖x - x*‖ ≤ ‖(A + damping I)⁻¹‖ tol ‖v‖."""
         return self.tol * (1 / self.lowest if self.lowest > 0 else size)
 
-    def inner(self, V: Tensor, W: Tensor) -> Tensor:
-        """The inner product of A's space."""
-        return self.A.inner(V, W)
-
-    def probe(self, seed: int) -> Tensor:
-        """A probe of A's space."""
-        return self.A.probe(seed)
-
-    def fresh_seed(self) -> int:
-        """As A has it."""
-        return self.A.fresh_seed()
-
     def facts(self) -> dict[str, Any]:
         """Those of A, and how it is inverted."""
         own = {"operator": self._expression(), "damping": self.damping, "tol": self.tol}
-        return {**self.A.facts(), **own}
+        return {**super().facts(), **own}
 
     def matmat(self, V: Tensor) -> Tensor:
         """(A + damping I)⁻¹ V.

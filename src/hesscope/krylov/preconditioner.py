@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator import Derived, SymmetricOperator, norm
 from hesscope.results.estimate import Diagonal
 from hesscope.results.spectrum import Eigenpairs
 
@@ -97,26 +97,21 @@ def _column(w: Any, A: SymmetricOperator) -> Tensor:
     return w.detach().reshape(A.n).to(A.device, A.dtype)
 
 
-class Preconditioned(SymmetricOperator):
+class Preconditioned(Derived):
     """(A + damping I) P⁻¹, symmetric in the inner product uᵀP⁻¹w.
 
     Solving with it minimises the residual in the norm of P⁻¹, and needs P⁻¹ alone, not its root.
     """
 
     def __init__(self, A: SymmetricOperator, damping: float, inverse: InverseProduct) -> None:
-        super().__init__(A.n, dtype=A.dtype, device=A.device)
-        self.A, self.damping, self.inverse, self.shared = A, damping, inverse, A.shared
+        super().__init__(A)
+        self.damping, self.inverse = damping, inverse
         self.scale = 0.0  # of A, from below: the largest ‖A w‖/‖w‖ of a product
 
     @property
     def plain_inner(self) -> bool:
         """Never: the inner product is that of P⁻¹."""
         return False
-
-    @property
-    def precision(self) -> torch.dtype:
-        """As that of A."""
-        return self.A.precision
 
     def matmat(self, V: Tensor) -> Tensor:
         """(A + damping I) P⁻¹ V."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hesscope import rounding
+from hesscope.operator.derived import Derived
 from hesscope.operator.inner import norm
 from hesscope.operator.symmetric import SymmetricOperator
 
@@ -34,31 +35,21 @@ class OutOfRangeError(RuntimeError):
         self.product = product  # a vector and what A makes of it: not computed twice
 
 
-class Scaled(SymmetricOperator):
+class Scaled(Derived):
     """A divided by a power of two, which changes no digit."""
 
     def __init__(
         self, A: SymmetricOperator, exponent: int, product: tuple[Tensor, Tensor] | None
     ) -> None:
-        super().__init__(A.n, dtype=A.dtype, device=A.device)
-        self.A, self.exponent, self.known = A, exponent, product
+        super().__init__(A)
+        self.exponent, self.known = exponent, product
         self.unit = math.ldexp(1.0, exponent)
-        self.shared, self.positive_semidefinite = A.shared, A.positive_semidefinite
+        self.positive_semidefinite = A.positive_semidefinite
 
     @property
     def lower_bound(self) -> float:
         """That of A, in its unit."""
         return self.A.lower_bound / self.unit
-
-    @property
-    def precision(self) -> torch.dtype:
-        """As that of A."""
-        return self.A.precision
-
-    @property
-    def plain_inner(self) -> bool:
-        """As that of A."""
-        return self.A.plain_inner
 
     def matmat(self, V: Tensor) -> Tensor:
         """A V / unit; the product that told the size is not made again."""
@@ -66,18 +57,6 @@ class Scaled(SymmetricOperator):
         if known is not None and V.shape[1] == 1 and torch.equal(V[:, 0], known[0]):
             return divided(known[1][:, None], self.exponent)
         return divided(self.A @ V, self.exponent)
-
-    def inner(self, V: Tensor, W: Tensor) -> Tensor:
-        """The inner product of A's space."""
-        return self.A.inner(V, W)
-
-    def probe(self, seed: int) -> Tensor:
-        """A probe of A's space."""
-        return self.A.probe(seed)
-
-    def fresh_seed(self) -> int:
-        """As A has it."""
-        return self.A.fresh_seed()
 
     def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
         """That of any operator, and what A's products lose where they leave the range of floats."""
@@ -96,10 +75,6 @@ class Scaled(SymmetricOperator):
     def measured_noise(self, v: Tensor) -> float:
         """That of A, in its unit."""
         return self.A.measured_noise(v) / self.unit
-
-    def facts(self) -> dict[str, Any]:
-        """The facts of A."""
-        return self.A.facts()
 
     def _expression(self) -> str:
         return self.A._expression()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from hesscope.optim.arguments import check, check_count
+from hesscope.optim.closures import evaluated
 from hesscope.optim.noise import normal
 
 
@@ -86,10 +87,7 @@ class EntropySGD(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One inner step; the loss of the closure, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for i, group in enumerate(self.param_groups):
             own = [p for p in group["params"] if p.grad is not None]
             noise = normal(own, group["seed"], f"Langevin steps of group {i}", group["num_steps"])

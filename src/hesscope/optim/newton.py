@@ -18,6 +18,8 @@ from hesscope.curvature.shared import SharedOperator
 from hesscope.krylov.subspace import Subspace
 from hesscope.operator import SymmetricOperator, at_order_one
 from hesscope.optim.arguments import check, check_count
+from hesscope.optim.closures import evaluated
+from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 from hesscope.system import interrupts
 from hesscope.system.contexts import public
@@ -128,10 +130,7 @@ class Newton(Optimizer):
             RuntimeError: if the gradient, the loss of the curvature data or a product is not
                 finite. Then θ stays.
         """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         g = self._gradient()
         if g is not None:
             self._move(g, batch)
@@ -147,7 +146,7 @@ class Newton(Optimizer):
         if all(p.grad is None for p in parameters):
             return None
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        g = torch.cat([(p.to_dense() if p.is_sparse else p).flatten() for p in pieces])
+        g = flatten(pieces)
         if not bool(g.isfinite().all()):
             msg = (
                 "the gradient is not finite, and no step can be made of it. With float16 autocast "

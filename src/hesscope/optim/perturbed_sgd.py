@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from hesscope import probes
 from hesscope.optim.arguments import check, check_count
+from hesscope.optim.closures import evaluated
 from hesscope.optim.noise import norm, normal
 
 
@@ -81,10 +82,7 @@ class PerturbedSGD(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; the loss of the closure, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         moved = [
             (group, p, p.grad)
             for group in self.param_groups

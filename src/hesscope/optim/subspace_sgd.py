@@ -15,6 +15,8 @@ from hesscope.curvature.hessian import Hessian
 from hesscope.krylov.eigsh import eigsh
 from hesscope.optim.arguments import check, check_count
 from hesscope.optim.around import Around
+from hesscope.optim.closures import evaluated
+from hesscope.problem.parameters import flatten
 from hesscope.problem.problem import Problem
 
 TOL = 0.03  # of an eigenvalue: residuals of the directions
@@ -105,10 +107,7 @@ class SubspaceSGD(Around):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step; the loss of the closure, if there is one."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         parameters = self._own_parameters()
         kept = [p.grad for p in parameters]
         if all(g is None for g in kept):
@@ -146,7 +145,7 @@ class SubspaceSGD(Around):
         Q = self.vectors
         assert Q is not None
         given = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        g = torch.cat([(t.to_dense() if t.is_sparse else t).reshape(-1).to(Q) for t in given])
+        g = flatten([t.to(Q) for t in given])
         inside = Q @ (Q.T @ g)
         size = float(g.double().square().sum())
         self.top_share = float(inside.double().square().sum()) / size if size > 0 else math.nan

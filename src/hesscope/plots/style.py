@@ -49,11 +49,9 @@ def new_axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
     width = _width.get()
     if width is not None:
         size = (width, size[1] * width / size[0])
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = "figures need matplotlib: pip install 'hesscope[plot]'."
-        raise RuntimeError(msg) from error
+    _need_matplotlib()
+    from matplotlib.figure import Figure
+
     if _detached.get():
         return Figure(figsize=size, layout="constrained").add_subplot()
     import matplotlib.pyplot as plt  # chooses where figures are shown
@@ -95,17 +93,28 @@ def paper_style(width: str | float = "column") -> Iterator[None]:
     if inches is None or isinstance(inches, bool) or not math.isfinite(inches) or inches <= 0:
         msg = f"width={width!r}; give 'column', 'page' or a number of inches."
         raise ValueError(msg)
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        msg = "figures need matplotlib: pip install 'hesscope[plot]'."
-        raise RuntimeError(msg) from error
+    _need_matplotlib()
+    import matplotlib as mpl
+
     token = _width.set(float(inches))
     try:
         with mpl.rc_context(PAPER):
             yield
     finally:
         _width.reset(token)
+
+
+def _need_matplotlib() -> None:
+    """Is it there?
+
+    Raises:
+        RuntimeError: if not.
+    """
+    try:
+        import matplotlib  # noqa: F401  an optional dependency
+    except ImportError as error:
+        msg = "figures need matplotlib: pip install 'hesscope[plot]'."
+        raise RuntimeError(msg) from error
 
 
 def wanted(value: Any, kinds: type | tuple[type, ...], source: str) -> None:

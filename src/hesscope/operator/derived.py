@@ -1,0 +1,44 @@
+"""What an operator that is made of another one has of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hesscope.operator.symmetric import SymmetricOperator
+
+
+class Derived(SymmetricOperator):
+    """An operator in the space of another one, A, with products of the same digits."""
+
+    def __init__(self, A: SymmetricOperator) -> None:
+        super().__init__(A.n, dtype=A.dtype, device=A.device)
+        self.A, self.shared = A, A.shared
+
+    @property
+    def precision(self) -> torch.dtype:
+        """As that of A."""
+        return self.A.precision
+
+    @property
+    def plain_inner(self) -> bool:
+        """As that of A."""
+        return self.A.plain_inner
+
+    def inner(self, V: Tensor, W: Tensor) -> Tensor:
+        """The inner product of A's space."""
+        return self.A.inner(V, W)
+
+    def probe(self, seed: int) -> Tensor:
+        """A probe of A's space."""
+        return self.A.probe(seed)
+
+    def fresh_seed(self) -> int:
+        """As A has it."""
+        return self.A.fresh_seed()
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of A."""
+        return self.A.facts()
