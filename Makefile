@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -37,6 +37,9 @@ house: $(READY) ## the house in numbers: rooms, sizes, constants, public names
 bench: $(READY) ## cost of products and eigenpairs beside gradients
 	"$(BIN)/python" benchmarks/hvp.py
 	"$(BIN)/python" benchmarks/eigenpairs.py
+
+gpu-check: ## on a machine with a GPU, PyTorch and transformers: all that runs there, and its cost
+	"$(PYTHON)" benchmarks/gpu --device cuda --json benchmarks/results/gpu.json
 
 papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of two cores)
 	"$(BIN)/python" papers/sagun2016.py

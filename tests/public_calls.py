@@ -18,13 +18,11 @@ import hesscope as hs
 from hesscope.system.contexts import derivatives_on
 
 INPUTS = torch.linspace(-2, 2, 72, dtype=torch.float32).reshape(24, 3).sin()
-INPUTS_64 = INPUTS.double()
-EYE = torch.eye(7, dtype=torch.float64)
 LABELS = torch.arange(24) % 3
 
 
 def made(seed: int = 0) -> nn.Sequential:
-    """A perceptron of 21 parameters in float32."""
+    """A perceptron of 24 parameters in float32, made on the CPU wherever it goes."""
     torch.manual_seed(seed)
     own = {"dtype": torch.float32, "device": "cpu"}
     return nn.Sequential(nn.Linear(3, 3, **own), nn.Tanh(), nn.Linear(3, 3, **own))
@@ -33,16 +31,20 @@ def made(seed: int = 0) -> nn.Sequential:
 class Stage:
     """A model that has made a step, its problem, and results that other calls begin with."""
 
-    def __init__(self) -> None:
-        self.model = made()
-        self.other = made(1)
-        self.data = INPUTS, LABELS
+    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.device = device
+        self.model = made().to(device, dtype)
+        self.other = made(1).to(device, dtype)
+        self.data = inputs, labels = INPUTS.to(device, dtype), LABELS.to(device)
+        self.wide = inputs.double(), labels
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
-        F.cross_entropy(self.model(INPUTS), LABELS).backward()
+        F.cross_entropy(self.model(inputs), labels).backward()
         self.optimizer.step()
         self.problem = hs.Problem(self.model, F.cross_entropy, self.data, batch_size=8)
-        self.v = torch.linspace(-1, 1, self.problem.n, dtype=torch.float32)
-        self.matrix = torch.diag(torch.linspace(-1, 3, 30, dtype=torch.float64))
+        self.v = torch.linspace(-1, 1, self.problem.n, dtype=dtype, device=device)
+        own = {"dtype": torch.float64, "device": device}
+        self.matrix = torch.diag(torch.linspace(-1, 3, 30, **own))
+        self.eye = torch.eye(7, **own)
 
     def __getattr__(self, name: str) -> Any:
         """Results that are made when they are first needed, outside of any context."""
@@ -63,7 +65,7 @@ def _run(s: Stage) -> hs.History:
             optimizer.zero_grad()
             with ExitStack() as stack:
                 derivatives_on(stack)
-                F.cross_entropy(model(INPUTS), LABELS).backward()
+                F.cross_entropy(model(s.data[0]), s.data[1]).backward()
             optimizer.step()
     return monitor.history
 
@@ -86,7 +88,7 @@ MADE: dict[str, Callable[[Stage], Any]] = {
     "measures": lambda s: hs.sharpness(s.problem, m=8, num_parts=2, num_pairs=1, steps=2),
     "examination": lambda s: hs.diagnose(s.problem, lr=0.1, effort="quick", seed=0),
     "history": _run,
-    "nets": lambda s: hs.ensemble.initialise((3, 4, 3), 3, seed=0),
+    "nets": lambda s: hs.ensemble.initialise((3, 4, 3), 3, seed=0, device=s.device),
 }
 OPERATORS: dict[str, Callable[[Stage], hs.SymmetricOperator]] = {
     "Hessian": lambda s: hs.Hessian(s.problem),
@@ -100,9 +102,11 @@ OPERATORS: dict[str, Callable[[Stage], hs.SymmetricOperator]] = {
     "GradientCovariance": lambda s: hs.GradientCovariance(s.problem),
     "TangentKernel": lambda s: hs.TangentKernel(s.problem.subsample(4)),
     "PreconditionedHessian": lambda s: hs.PreconditionedHessian(s.problem, s.optimizer),
-    "Identity": lambda s: 2.0 * hs.Identity(7) + hs.as_operator(EYE),
+    "Identity": lambda s: 2.0 * hs.Identity(7, device=s.device) + hs.as_operator(s.eye),
     "as_operator": lambda s: hs.as_operator(s.matrix),
-    "as_operator of a function": lambda s: hs.as_operator(lambda V: s.matrix @ V, n=30),
+    "as_operator of a function": lambda s: hs.as_operator(
+        lambda V: s.matrix @ V, n=30, device=s.device
+    ),
     "sum": lambda s: hs.Hessian(s.problem) - 0.5 * hs.GaussNewton(s.problem),
 }
 
@@ -126,7 +130,7 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
         s.model, lambda m, b: F.cross_entropy(m(b[0]), b[1]), [s.data]
     ).gradient(),
     "Problem.from_function": lambda s: hs.Problem.from_function(
-        lambda t: t.sin().sum(), torch.ones(2, dtype=torch.float64, device="cpu")
+        lambda t: t.sin().sum(), torch.ones(2, dtype=torch.float64, device=s.device)
     ).gradient(),
     "Problem.loss": lambda s: s.problem.loss(),
     "Problem.gradient": lambda s: s.problem.gradient(),
@@ -182,7 +186,7 @@ ALGORITHMS: dict[str, Callable[[Stage], Any]] = {
     "solve": lambda s: hs.solve(s.hessian, s.problem.gradient(), 0.5, max_matvecs=12),
     "influence": lambda s: hs.influence(s.problem, s.problem.subsample(4), damping=0.5),
     "eigsh of a matrix": lambda s: hs.eigsh(s.matrix, 3, seed=0),
-    "eigsh of an array": lambda s: hs.eigsh(s.matrix.numpy(), 3, seed=0),
+    "eigsh of an array": lambda s: hs.eigsh(s.matrix.cpu().numpy(), 3, seed=0),
     "spectrum of a matrix": lambda s: hs.spectrum(s.matrix),
     "spectral_density": lambda s: hs.spectral_density(s.hessian, 12, seed=0),
     "trace": lambda s: hs.trace(s.hessian, seed=0),
@@ -197,12 +201,14 @@ ALGORITHMS: dict[str, Callable[[Stage], Any]] = {
     "check_operator": lambda s: hs.check_operator(s.hessian),
     "outliers": lambda s: hs.outliers(s.pairs, 3),
     "verdicts": lambda s: hs.verdicts(s.history),
-    "ensemble.initialise": lambda s: hs.ensemble.initialise((3, 4, 3), 3, seed=0).theta,
-    "ensemble.losses": lambda s: hs.ensemble.losses(s.nets, INPUTS_64, LABELS),
-    "ensemble.gradients": lambda s: hs.ensemble.gradients(s.nets, INPUTS_64, LABELS),
-    "ensemble.hessians": lambda s: hs.ensemble.hessians(s.nets, INPUTS_64, LABELS),
-    "ensemble.spectra": lambda s: hs.ensemble.spectra(s.nets, INPUTS_64, LABELS),
-    "ensemble.train": lambda s: hs.ensemble.train(s.nets, INPUTS_64, LABELS, lr=0.5, steps=5),
+    "ensemble.initialise": lambda s: (
+        hs.ensemble.initialise((3, 4, 3), 3, seed=0, device=s.device).theta
+    ),
+    "ensemble.losses": lambda s: hs.ensemble.losses(s.nets, *s.wide),
+    "ensemble.gradients": lambda s: hs.ensemble.gradients(s.nets, *s.wide),
+    "ensemble.hessians": lambda s: hs.ensemble.hessians(s.nets, *s.wide),
+    "ensemble.spectra": lambda s: hs.ensemble.spectra(s.nets, *s.wide),
+    "ensemble.train": lambda s: hs.ensemble.train(s.nets, *s.wide, lr=0.5, steps=5),
     "rmt.MarchenkoPastur": lambda s: _law(hs.rmt.MarchenkoPastur(0.5)),
     "rmt.Semicircle": lambda s: _law(hs.rmt.Semicircle()),
     "rmt.spikes": lambda s: (

@@ -202,12 +202,12 @@ def killed_once(patch, folder, **arguments):
     """A spectrum that is killed after the first panel."""
     reduce = dense.banded.reduce_to_band
 
-    def killed(matrix, *, start, pause):
+    def killed(matrix, width, *, start, pause):
         def then(column):
             pause(column)
             raise KeyboardInterrupt
 
-        reduce(matrix, start=start, pause=then)
+        reduce(matrix, width, start=start, pause=then)
 
     with patch.context() as inside:
         inside.setattr(dense.banded, "reduce_to_band", killed)

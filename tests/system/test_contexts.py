@@ -273,12 +273,12 @@ ARGUMENTS = {
     ),
     "buffers": lambda s, own: NORMED.with_buffers({"1.running_mean": own(torch.ones(3))}).loss(),
     "inputs of an ensemble": lambda s, own: hs.ensemble.hessians(
-        s.nets, own(public_calls.INPUTS_64), own(public_calls.LABELS)
+        s.nets, own(s.wide[0]), own(s.wide[1])
     ),
     "ensemble": lambda s, own: hs.ensemble.train(
         hs.ensemble.Ensemble((3, 4, 3), "relu", own(s.nets.theta)),
-        own(public_calls.INPUTS_64),
-        own(public_calls.LABELS),
+        own(s.wide[0]),
+        own(s.wide[1]),
         lr=0.5,
         steps=3,
     ),

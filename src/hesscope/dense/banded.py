@@ -18,7 +18,13 @@ from torch import Tensor
 from hesscope.system import progress
 
 WIDTH = 64  # columns of a panel, and the half-bandwidth that is left
+WIDTH_ON_DEVICE = 32  # where products are so fast that the band's eigenvalues, on the CPU, are most
 BLOCK = 1_024  # rows that are multiplied and updated at a time
+
+
+def width_on(device: torch.device) -> int:
+    """The half-bandwidth at which both stages together take least on this kind of device."""
+    return WIDTH if device.type == "cpu" else WIDTH_ON_DEVICE
 
 
 def reduce_to_band(
@@ -56,13 +62,16 @@ def reduce_to_band(
 
 
 def eigenvalues(A: Tensor, width: int = WIDTH) -> Tensor:
-    """All eigenvalues, ascending, of the band in the lower triangle of A: 6 n² width flops."""
+    """All eigenvalues, ascending, of the band in the lower triangle of A: 6 n² width flops.
+
+    On the CPU, wherever A is: the band is small.
+    """
     from scipy.linalg import eigvals_banded  # when it is needed: importing hesscope stays fast
 
     n = len(A)
     band = np.zeros((min(width, n - 1) + 1, n))
     for below, row in enumerate(band):
-        row[: n - below] = A.diagonal(-below).numpy()
+        row[: n - below] = A.diagonal(-below).cpu().numpy()
     progress.report("exact spectrum: eigenvalues of the band", 0)
     values = eigvals_banded(band, lower=True, overwrite_a_band=True, check_finite=False)
     return torch.from_numpy(values)

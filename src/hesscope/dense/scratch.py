@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from safetensors import safe_open
 from torch import Tensor
 
+from hesscope.dense.banded import WIDTH
 from hesscope.operator import SpectralForm, SymmetricOperator
 from hesscope.system import files, progress
 from hesscope.system.locks import Locked
@@ -33,10 +34,11 @@ class Work:
     matrix: Tensor  # float64
     facts: dict[str, float] = field(default_factory=dict)
     column: int = 0  # the first that has not been reduced yet
+    width: int = WIDTH  # of the band that it is reduced to, wherever the run goes on
 
     def about(self) -> dict[str, Any]:
         """All but the matrix."""
-        return {"facts": self.facts, "column": self.column}
+        return {"facts": self.facts, "column": self.column, "width": self.width}
 
 
 class Scratch:
@@ -48,6 +50,7 @@ class Scratch:
         facts = f"{sorted(map(str, A.facts().items()))} {form.size}"
         content = facts.encode() + probe.double().cpu().numpy().tobytes()
         self.fingerprint = hashlib.sha256(content).hexdigest()
+        self.device = A.device
         self.saved, self.took = time.monotonic(), 0.0
 
     def load(self) -> Work | None:
@@ -60,7 +63,8 @@ class Scratch:
                 if about.get("fingerprint") != self.fingerprint:
                     return None
                 progress.report("exact spectrum: kept matrix read again", 0)
-                work = Work(kept.get_tensor("matrix"), **json.loads(about["work"]))
+                matrix = kept.get_tensor("matrix").to(self.device)
+                work = Work(matrix, **json.loads(about["work"]))
             whole = self._digest(work) == about["sha256"]
             cause = "" if whole else "its checksum differs"
         except Exception as error:  # whatever damage makes of a file

@@ -32,6 +32,7 @@ from hesscope.system.memory import available_bytes, human
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
 SLOWER = 2  # than matrix products, at equal flops, are eigenvalues; for the forecast
 LARGE = 20_000  # rows from which eigenvalues show progress and can be interrupted
+LARGE_ON_DEVICE = 25_000  # from which the device's library call is reported to fail
 ROWS_A_MATVEC = 50  # of n, that Lanczos may spend on the ends: little beside n³
 DECADES = 280  # sums of powers further from 1 may leave the range of float64
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
@@ -51,11 +52,11 @@ def spectrum(
     explain have been taken out; Gauss-Newton uses its Gram matrix where that is smaller; for
     c A + d I it is the matrix of A, with eigenvalues c λ + d; other operators cost n matvecs. The
     matrix is symmetrised as (A + A')/2 (the asymmetry is reported) and its eigenvalues computed,
-    4/3 size³ flops: by LAPACK, or in place and in two stages (`dense/banded.py`) from 20,000 rows
-    or where a copy does not fit. By Weyl each eigenvalue is off by at most the stated error:
-    rounding, 5·eps·√n·‖A‖ or in two stages 10, plus half the asymmetry, plus what single precision
-    loses at small losses, as measured. (On integer matrices with
-    known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
+    4/3 size³ flops: by one library call where the matrix is, or in place and in two stages
+    (`dense/banded.py`) from 20,000 rows (25,000 on a GPU) or where a copy does not fit. By Weyl
+    each eigenvalue is off by at most the stated error: rounding, 5·eps·√n·‖A‖ or in two stages 10,
+    plus half the asymmetry, plus what single precision loses at small losses, as measured. (On
+    integer matrices with known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
@@ -198,6 +199,7 @@ def _assembled(form: SpectralForm) -> Work:
             "trace": float(matrix.trace()),
             "squares": _second_moment(matrix),
         },
+        width=banded.width_on(matrix.device),
     )
 
 
@@ -307,8 +309,9 @@ def _eigenvalues(work: Work, keeper: Scratch | None) -> tuple[Tensor, bool]:
     Either way reads the lower triangle alone, so that what two stages began LAPACK may finish.
     """
     matrix = work.matrix
-    if matrix.device.type != "cpu" or (len(matrix) < LARGE and _fits_twice(matrix)):
-        progress.report("exact spectrum: eigenvalues by LAPACK", 0)
+    on_device = matrix.device.type != "cpu"
+    if len(matrix) < (LARGE_ON_DEVICE if on_device else LARGE) and _fits_twice(matrix):
+        progress.report("exact spectrum: eigenvalues by one call", 0)
         return torch.linalg.eigvalsh(matrix).cpu(), False
 
     def pause(column: int) -> None:
@@ -316,8 +319,8 @@ def _eigenvalues(work: Work, keeper: Scratch | None) -> tuple[Tensor, bool]:
         if keeper is not None:
             keeper.save_now_and_then(work)
 
-    banded.reduce_to_band(matrix, start=work.column, pause=pause)
-    return banded.eigenvalues(matrix), True
+    banded.reduce_to_band(matrix, work.width, start=work.column, pause=pause)
+    return banded.eigenvalues(matrix, work.width), True
 
 
 def _fits_twice(matrix: Tensor) -> bool:
@@ -326,7 +329,7 @@ def _fits_twice(matrix: Tensor) -> bool:
 
 
 def _refuse_too_large(A: SymmetricOperator, form: SpectralForm) -> None:
-    """The matrix, in float64, and where it has to be converted or is not on the CPU a second one.
+    """The matrix, in float64, and where it has to be converted a second one.
 
     Raises:
         ValueError: with what is needed and what is free.
@@ -344,4 +347,4 @@ def _refuse_too_large(A: SymmetricOperator, form: SpectralForm) -> None:
 
 
 def _in_place(A: SymmetricOperator) -> bool:
-    return A.dtype == torch.float64 and A.device.type == "cpu"
+    return A.dtype == torch.float64

@@ -84,12 +84,14 @@ def initialise(
     radius: float | None = None,
     activation: str = "relu",
     dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
 ) -> Ensemble:
     """`num` networks at independent random points; network i is the same whatever `num` is.
 
     Weights and biases of a layer are uniform on ±1/√in, torch's own choice for `nn.Linear`. With
     `radius`, θ is uniform on the sphere |θ| = radius (Sagun, Bottou and LeCun 2016, section 3).
-    Network i is drawn in float64 from its own stream (seed, i), and rounded to `dtype`.
+    Network i is drawn in float64 from its own stream (seed, i), rounded to `dtype` and moved to
+    `device`: the same on every device.
 
     Raises:
         ValueError: if the widths, the activation, `num` or `radius` make no networks.
@@ -113,7 +115,7 @@ def initialise(
     else:
         normal = np.stack([rng.standard_normal(n) for rng in streams])
         theta = normal * (radius / np.linalg.norm(normal, axis=1, keepdims=True))
-    return Ensemble(layers, activation, torch.from_numpy(theta).to(dtype))
+    return Ensemble(layers, activation, torch.from_numpy(theta).to(device, dtype))
 
 
 def num_parameters(layers: Sequence[int]) -> int:
