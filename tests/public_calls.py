@@ -226,7 +226,7 @@ RESULTS: dict[str, Callable[[Stage], Any]] = {
     "SpectralDensity": lambda s: (
         s.density.count(0.0, 1.0),
         s.density.cdf(0.1),
-        s.density.negative,
+        s.density.negative(),
         s.density.picture(),
         *s.density.columns().values(),
     ),
@@ -234,7 +234,7 @@ RESULTS: dict[str, Callable[[Stage], Any]] = {
     "Eigenpairs": lambda s: (s.pairs.interval(0), *s.pairs.columns().values()),
     "LayerMap": lambda s: (s.map.frobenius, *s.map.columns().values()),
     "LossLine": lambda s: (s.line.chord, s.line.picture()),
-    "Slice": lambda s: (s.slice.second_differences, s.slice.predicted, s.slice.picture()),
+    "Slice": lambda s: (s.slice.second_differences, s.slice.predicted(0), s.slice.picture()),
     "Basin": lambda s: tuple(s.basin.columns().values()),
     "Sharpness": lambda s: s.measures.compare(s.measures),
     "Examination": lambda s: (s.examination.judge(), s.examination.columns()),

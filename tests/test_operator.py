@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh as arpack
 
 import hesscope as hs
+from hesscope.krylov import basis
+from hesscope.operator import inner
 from hesscope.operator.inner import CHUNK, accumulated_inner
 from tests.spectra import Known, family
 from tests.tolerances import rounding
@@ -132,6 +134,24 @@ def test_inner_products_of_rows_stored_as_columns_are_the_same():
     w = torch.randn(20_000, 1, generator=torch.Generator().manual_seed(1))
     expected = accumulated_inner(rows.T.contiguous(), w)
     assert (accumulated_inner(rows.T, w) - expected).abs().max() <= 1e-12 * 20_000
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("add", [torch.addmm, inner._add_thin])
+def test_the_sums_of_a_gpu_are_those_of_the_cpu(k, add):
+    """Both ways to add up, in chunks of any size: what differs is the order of additions."""
+    V, w = torch.randn(1_000, k, dtype=torch.float32), torch.randn(1_000, 1, dtype=torch.float32)
+    exact = V.double().T @ w.double()
+    assert (inner._by_chunks(V, w, 300, add) - exact).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("n", [CHUNK - 1, CHUNK, 3 * CHUNK, 3 * CHUNK + 17])
+def test_dot_products_in_one_batch_lose_no_more_than_pieces(n):
+    rows, w = torch.ones(3, n, dtype=torch.float32) / 3, torch.ones(n, dtype=torch.float32) / 7
+    exact = rows.double() @ w.double()
+    bound = CHUNK * 2.0**-24  # a priori, of a sum of CHUNK positive terms, whatever n is
+    assert ((basis._dots(rows, w) - exact) / exact).abs().max() <= bound
+    assert basis._dots(rows, w).dtype == torch.float64
 
 
 # --- check_operator

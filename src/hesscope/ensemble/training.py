@@ -124,7 +124,8 @@ def train(
     goal = objective(start, inputs, targets, loss)
     result = _unfinished(start, rule)
     for rows, part, o in in_chunks(start, goal, 2 * sum(start.layers), chunk):
-        _descend(result, torch.arange(rows.start, rows.stop), part, o, rule)
+        own = torch.arange(rows.start, rows.stop, device=start.theta.device)
+        _descend(result, own, part, o, rule)
         report("training networks", rows.stop, len(start))
     return result
 
@@ -157,8 +158,8 @@ def _unfinished(start: Ensemble, rule: _Rule) -> Trained:
         ensemble=replace(start, theta=theta.clone()),
         losses=theta.new_empty(num),
         gradient_norms=theta.new_empty(num),
-        steps=torch.empty(num, dtype=torch.long),
-        dead=torch.empty(num, dtype=torch.bool),
+        steps=theta.new_empty(num, dtype=torch.long),
+        dead=theta.new_empty(num, dtype=torch.bool),
         snapshots=copies,
     )
 

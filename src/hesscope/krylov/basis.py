@@ -82,14 +82,15 @@ class Basis:
         found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
         minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
-        for start in range(0, len(w), CHUNK):
-            piece = w[start : start + CHUNK]
-            rows = [block[:, start : start + CHUNK] for block in blocks]
+        chunk = CHUNK if w.device.type == "cpu" else len(w)  # no cache to stay in, but launches
+        for start in range(0, len(w), chunk):
+            piece = w[start : start + chunk]
+            rows = [block[:, start : start + chunk] for block in blocks]
             for part, c in zip(rows, minus, strict=bool(minus)):
                 piece = torch.addmv(piece, part.T, c)
             if minus:
-                left[start : start + CHUNK] = piece
-            found += torch.cat([part @ piece for part in rows])
+                left[start : start + chunk] = piece
+            found += torch.cat([_dots(part, piece) for part in rows])
         return left, found
 
     def inner(self, w: Tensor) -> Tensor:
@@ -108,3 +109,16 @@ class Basis:
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
+
+
+def _dots(rows: Tensor, w: Tensor) -> Tensor:
+    """rows @ w in float64, from dot products of at most CHUNK entries: those of millions lose more.
+
+    All pieces in one batched product.
+    """
+    if len(w) <= CHUNK or w.dtype == torch.float64:
+        return (rows @ w).double()
+    whole = len(w) - len(w) % CHUNK
+    pieces = rows[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)  # (pieces, rows, CHUNK)
+    found = torch.bmm(pieces, w[:whole].view(-1, CHUNK, 1))[:, :, 0].double().sum(0)
+    return found + rows[:, whole:] @ w[whole:]
