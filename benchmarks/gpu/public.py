@@ -17,9 +17,9 @@ RTOL = 1e-6
 UNLIKE = {  # compared by nothing but that they run, and why
     "trace_penalty": "its signs are drawn on the device",
     "spectra": "counts on both sides of zero, where some eigenvalues are zero but for rounding",
+    "escape": "its seed is fresh",
     "basin": "walks along directions that are flat but for rounding",
 }
-LOOSE = {"escape": 1e-4}  # a search along a line ends within its tolerance
 FEW = ("Hessian @ v", "eigsh", "trace", "suggest_lr", "save and load")
 
 
@@ -42,7 +42,7 @@ def compared(name: str, here: Stage, there: Stage) -> Row:
             return Row(name, f"{type(error).__name__}: {error}", holds=False)
     if name in UNLIKE:
         return Row(name, f"runs; {UNLIKE[name]}")
-    wrong = differences(found, expected, LOOSE.get(name, RTOL))
+    wrong = differences(found, expected, RTOL)
     return Row(name, "; ".join(wrong[:3]) if wrong else "the same", not wrong)
 
 
@@ -60,8 +60,8 @@ def on_cpu(value: Any) -> Any:
 
 
 def turned(name: Any, value: Any) -> Any:
-    """The columns of `vectors` with their largest entry positive: their sign means nothing."""
-    if name not in ("vectors", "directions") or not isinstance(value, Tensor) or value.ndim != 2:
+    """Eigenvectors with their largest entry positive: their sign means nothing."""
+    if name != "eigenvectors" or not isinstance(value, Tensor) or value.ndim != 2:
         return value
     largest = value.gather(0, value.abs().argmax(0, keepdim=True))
     return value * largest.sign()

@@ -18,7 +18,7 @@ from torch import Tensor
 from hesscope.system import progress
 
 WIDTH = 64  # columns of a panel, and the half-bandwidth that is left
-WIDTH_ON_DEVICE = 32  # where products are so fast that the band's eigenvalues, on the CPU, are most
+WIDTH_ON_DEVICE = 16  # where products are so fast that the band, on the CPU, takes nearly all
 BLOCK = 1_024  # rows that are multiplied and updated at a time
 
 

@@ -32,7 +32,7 @@ from hesscope.system.memory import available_bytes, human
 BLOCK = 2_048  # rows that are symmetrised, or multiplied for the third moment, at a time
 SLOWER = 2  # than matrix products, at equal flops, are eigenvalues; for the forecast
 LARGE = 20_000  # rows from which eigenvalues show progress and can be interrupted
-LARGE_ON_DEVICE = 25_000  # from which the device's library call is reported to fail
+LARGE_ON_DEVICE = 46_341  # whose entries are more than 32 bits count; 33,000 went in 20 s
 ROWS_A_MATVEC = 50  # of n, that Lanczos may spend on the ends: little beside n³
 DECADES = 280  # sums of powers further from 1 may leave the range of float64
 LANCZOS = 200  # parameters from which the ends are compared with Lanczos
@@ -53,7 +53,7 @@ def spectrum(
     c A + d I it is the matrix of A, with eigenvalues c λ + d; other operators cost n matvecs. The
     matrix is symmetrised as (A + A')/2 (the asymmetry is reported) and its eigenvalues computed,
     4/3 size³ flops: by one library call where the matrix is, or in place and in two stages
-    (`dense/banded.py`) from 20,000 rows (25,000 on a GPU) or where a copy does not fit. By Weyl
+    (`dense/banded.py`) from 20,000 rows (46,341 on a GPU) or where a copy does not fit. By Weyl
     each eigenvalue is off by at most the stated error: rounding, 5·eps·√n·‖A‖ or in two stages 10,
     plus half the asymmetry, plus what single precision loses at small losses, as measured. (On
     integer matrices with known eigenvalues it was at most 2.4 and 4.6 eps·√n·‖A‖.)
