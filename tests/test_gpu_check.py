@@ -23,4 +23,4 @@ def test_what_does_not_hold_is_told(tmp_path):
     command = [sys.executable, SCRIPT, "--device", "meta", "--tiny", "--only", "dense"]
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 1
-    assert run.stdout.count("stopped") == 4
+    assert run.stdout.count("stopped") == 3
