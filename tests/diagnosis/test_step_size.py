@@ -73,6 +73,25 @@ def test_without_positive_curvature_along_the_gradient_there_is_no_finite_limit(
     assert step_size(Step(1.0, -1.0, 5.0, 0.0)).evidence["gradient_limit"] == math.inf
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_curvatures_cancel_only_where_there_are_both_signs(seed):
+    import torch
+
+    torch.manual_seed(seed)
+    g, values = torch.randn(30).double(), torch.rand(30).double() ** 8
+
+    def cancels(h: torch.Tensor, g: torch.Tensor) -> bool:
+        Hg = h * g
+        step = Step(float(g @ g), float(g @ Hg), float(h.max()), 0.0, Hg_norm=float(Hg.norm()))
+        return step.cancels
+
+    assert not cancels(values, g)
+    down = torch.arange(30) < 15
+    up, low = (float((values * g**2)[part].sum()) for part in (~down, down))
+    mixed = torch.where(down, g * ((1 - 1e-4) * up / low) ** 0.5, g)  # g·Hg nearly zero
+    assert cancels(torch.where(down, -values, values), mixed)
+
+
 @pytest.mark.parametrize(("factor", "climbs"), [(0.99, False), (1.01, True)])
 def test_on_a_quadratic_the_threshold_along_the_gradient_is_sharp(factor, climbs):
     """L = ½ Σ λ_i t_i²: the loss change has the sign that the limit 2 g·g/g·Hg predicts."""

@@ -51,8 +51,9 @@ def conditioning(
             not known.
         num_top: how many these are.
         lr: the learning rate of plain gradient descent.
-        gradient_curvature: g·Hg/g·g; NaN if not known, and at a critical point, where the gradient
-            is rounding.
+        gradient_curvature: g·Hg/g·g; NaN if not known, at a critical point, where the gradient is
+            rounding, and where curvatures of both signs cancel in it: a value that is small by
+            accident is no speed.
         feature_ratio: largest over smallest scale of the input features; NaN if not known.
     """
     size = c.size

@@ -87,13 +87,13 @@ def _step_size(look: Measurements) -> Verdict:
 def _conditioning(look: Measurements) -> Verdict:
     descent, step = look["descent"], look.get("step")
     critical = descent.gradient_norm <= max(descent.rounding, descent.tolerance)
-    flat = critical or step is None
+    unclear = critical or step is None or step.cancels
     return conditioning(
         look["conditioning"],
         look.get("gradient_in_top", math.nan),
         (len(look["eigenpairs"]) + 1) // 2,
         lr=None if step is None or step.adaptive else step.lr or None,  # 0 says nothing
-        gradient_curvature=math.nan if flat else step.g_dot_Hg / step.g_dot_g,
+        gradient_curvature=math.nan if unclear else step.g_dot_Hg / step.g_dot_g,
         feature_ratio=look.get("feature_ratio", math.nan),
     )
 

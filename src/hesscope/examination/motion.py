@@ -61,9 +61,10 @@ def direction(look: Look) -> Direction:
 
 def step(look: Look) -> Step:
     """The next step beside the curvature, and what the optimiser can bear."""
-    g_dot_g, g_dot_Hg, _ = look.of(along_gradient)
+    g_dot_g, g_dot_Hg, Hg = look.of(along_gradient)
     bounds = look.of(curvature)
-    found = Step(g_dot_g, g_dot_Hg, bounds.lambda_max, bounds.lambda_max_error)
+    bend = math.sqrt(look.dot(Hg, Hg))
+    found = Step(g_dot_g, g_dot_Hg, bounds.lambda_max, bounds.lambda_max_error, Hg_norm=bend)
     q = look.question
     if q.optimizer is None and q.lr is None:
         return found

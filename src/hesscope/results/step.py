@@ -36,6 +36,7 @@ class Step(Result):
     running_statistics: bool = False  # normalises as in evaluation, unlike in training
     source: str = ""
     uphill: str = ""  # why a step that climbs to first order does
+    Hg_norm: float = math.nan
     unknown: str = ""  # why `factor` is NaN, in words that follow "what repeated steps can bear"
 
     @property
@@ -53,6 +54,19 @@ class Step(Result):
     def limit(self) -> float:
         """2 g·g/g·Hg: above, a step along the gradient climbs; infinite when g·Hg <= 0."""
         return 2 * self.g_dot_g / self.g_dot_Hg if self.g_dot_Hg > 0 else math.inf
+
+    @property
+    def cancels(self) -> bool:
+        """Whether curvatures of both signs cancel in g·Hg, which then says nothing of its own.
+
+        Where H has no negative curvature, ‖Hg‖² <= λmax g·Hg; a hundredth is left to rounding.
+
+        >>> Step(1.0, 1e-5, 1.0, 0.0, Hg_norm=0.1).cancels  # as of diag(1, -1) on (.71, .70)
+        True
+        >>> Step(1.0, 1e-5, 1.0, 0.0, Hg_norm=1e-5).cancels  # all of it along one flat direction
+        False
+        """
+        return self.Hg_norm**2 > 1.01 * self.lambda_max * self.g_dot_Hg
 
     @property
     def scale(self) -> float:
