@@ -64,7 +64,7 @@ def test_the_cause_of_a_spike_is_printed_and_the_status_is_1(arguments, spiked, 
     assert main(["postmortem", *arguments]) == 1
     said = capsys.readouterr().out
     assert f"the loss rises from step {JUMP + 3} on" in said
-    assert "the lr is too high for the curvature" in said
+    assert "the learning rate is too large for the curvature" in said
     if "--save" in arguments:
         assert hs.load(spiked / "found").cause == "lr_too_high"
 

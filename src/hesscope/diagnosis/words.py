@@ -32,6 +32,15 @@ def steps(low: float, high: float | None = None) -> str:
     return f"{text} step" if text == "1" else f"{text} steps"
 
 
+def of_stable(over: float) -> str:
+    """A learning rate beside the largest stable one.
+
+    >>> of_stable(1.81), of_stable(0.4)
+    ('1.8 times what is stable', '0.4 of what is stable')
+    """
+    return f"{plain(over)} {'times' if over > 1 else 'of'} what is stable"
+
+
 def share(value: float) -> str:
     """A share in per cent; what is nearly nothing or nearly all keeps a digit, and is neither.
 

@@ -34,7 +34,7 @@ def half(t: int) -> float:
 def test_a_sharpness_that_rests_below_its_limit_is_named_with_its_level() -> None:
     verdict = batch_edge(run(rests, half, falls))
     assert verdict is not None
-    assert "λmax rests at 0.4 of 2/lr" in verdict.claim
+    assert "λmax of all data rests at 0.4 of 2/lr" in verdict.claim
     assert not verdict.finding
     assert verdict.evidence["first_step"] <= 600
     assert verdict.evidence["last_step"] == 1900

@@ -164,7 +164,7 @@ def test_steps_above_the_limit_of_a_bowl_diverge_and_are_seen_before():
     history = function(bowl(100.0), torch.ones(20), sgd(4.0), 800, 20)
     verdict = next(v for v in hs.verdicts(history) if v.key == "divergence")
     assert verdict.claim.startswith("diverged: the loss is not finite")
-    assert "lr·sharpness was over its limit since step 0" in verdict.claim
+    assert "the learning rate was too large since step 0" in verdict.claim
 
 
 def test_steps_below_it_have_no_finding():

@@ -30,7 +30,7 @@ def batch_edge(history: History) -> Verdict | None:
     >>> batches, loss = {t: 0.7 for t in range(16)}, {t: 2.0**-t for t in range(16)}
     >>> run = {"sharpness_over_limit": over, "batch_sharpness_over_limit": batches, "loss": loss}
     >>> print(batch_edge(History.of(run)).claim.partition(":")[2])
-     λmax rests at 0.4 of 2/lr, batch sharpness at 0.7
+     λmax of all data rests at 0.4 of 2/lr, while single batches are at 0.7 of it
     """
     steps, over, batches, loss = together(
         history, "sharpness_over_limit", "batch_sharpness_over_limit", "loss"
@@ -64,8 +64,8 @@ def _verdict(steps: Tensor, over: Tensor, batches: Tensor) -> Verdict:
         key="small_batch_edge",
         name="small-batch edge",
         claim=(
-            f"small batches hold the sharpness since step {int(steps[0])}: λmax rests at "
-            f"{level:.2g} of 2/lr, batch sharpness at {own:.2g}"
+            f"small batches hold the curvature down since step {int(steps[0])}: λmax of all data "
+            f"rests at {level:.2g} of 2/lr, while single batches are at {own:.2g} of it"
         ),
         **known(
             *of_steps(steps),
@@ -79,7 +79,7 @@ def _verdict(steps: Tensor, over: Tensor, batches: Tensor) -> Verdict:
             against("a λmax that stays where it is with batches eight times as large"),
         ),
         advice=(
-            "nothing to mend: this is flatter than full batches would end at the same lr; larger "
+            "no action needed: with full batches the same lr would end in a sharper place; larger "
             "batches, or a lower lr, let λmax rise"
         ),
         source=SOURCE,

@@ -44,7 +44,8 @@ def catapult(history: History) -> Verdict | None:
     >>> numbers = {"loss": [1, 5, 2, 0.5], "lambda_max": [30, 20, 10, 10]}
     >>> numbers["sharpness_over_limit"] = [1.5, 1.0, 0.5, 0.5]
     >>> catapult(History.of({k: dict(enumerate(v)) for k, v in numbers.items()})).claim
-    'thrown out of a sharp place at step 0, down again by step 3: λmax fell from 30 to 10'
+    'a spike that mended itself: steps too long threw the run out of a sharp place at step 0, and
+    by step 3 it was in a flatter one (λmax from 30 to 10)'
     """
     flights = [flight for flight in _flights(history) if _is_catapult(flight)]
     return _verdict(max(flights, key=lambda f: f.height)) if flights else None
@@ -90,21 +91,22 @@ def _verdict(flight: _Flight) -> Verdict:
     return Verdict(
         key="catapult",
         name="catapult",
-        claim=f"thrown out of a sharp place at step {first}, down again by step {last}: "
-        f"λmax fell from {before:.3g} to {after:.3g}",
+        claim=f"a spike that mended itself: steps too long threw the run out of a sharp place at "
+        f"step {first}, and by step {last} it was in a flatter one (λmax from {before:.3g} to "
+        f"{after:.3g})",
         **known(
             *of_steps(flight.steps),
-            ("sharpness_over_limit", "lr·sharpness over its limit, before", flight.over),
+            ("sharpness_over_limit", "lr over its limit, before", flight.over),
             ("lambda_max_first", "λmax before", before),
             ("lambda_max_last", "λmax after", after),
             ("loss_first", "loss before", loss),
             ("loss_peak", "loss at its peak", peak),
         ),
         assumptions=(
-            "lr·sharpness was over its limit because of the lr, not of one bad batch",
+            "lr went over its limit because of its size, not because of one bad batch",
             against("the same peak of the loss at half the lr"),
         ),
-        advice="nothing to mend: training went on in a flatter place; a warm-up of the lr gets "
-        "there without the peak",
+        advice="no action needed: training went on from there; a warm-up of the lr gets there "
+        "without the spike",
         source=SOURCE,
     )

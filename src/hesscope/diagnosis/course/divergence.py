@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor
 
+from hesscope.diagnosis import words
 from hesscope.diagnosis.course.trends import against, is_adaptive, of_steps, together
 from hesscope.results.history import History
 from hesscope.results.verdict import Confidence, Verdict, known
@@ -21,8 +22,8 @@ RISING = 4  # checks of a loss that rises at each
 STAYS, LOST = 8, 0.5  # checks, and the share of all that had been won, that are a loss for good
 REGAINED = 0.1  # of what had been won, and the best loss once more: then the loss is rising
 CAUGHT = (
-    "λmax that falls until lr·sharpness is below 1, and a loss that follows it: then it was a "
-    "catapult"
+    "a curvature that falls until lr is below its limit, and a loss that follows it down: then "
+    "it was a catapult"
 )
 FALLING = 0.8  # λmax over what it was at the first of these checks: it may still be caught
 
@@ -71,13 +72,18 @@ def _diverged(history: History, lost: float) -> Verdict:
     if math.isnan(over):
         advice = "go on from the last checkpoint with a finite loss, with half the lr"
     elif over > 1:
-        claim += f"; lr·sharpness was over its limit since step {first}, up to {over:.2g} of it"
+        claim += (
+            f"; the learning rate was too large since step {first}, up to {words.of_stable(over)}"
+        )
         advice = "go on from a checkpoint before that step with a lower lr, or a longer warm-up"
     else:
-        claim += f"; lr·sharpness was under its limit, {over:.2g} of it at most, as this began"
+        claim += (
+            "; the learning rate does not explain it: as this began, it was at most "
+            f"{words.of_stable(over)}"
+        )
         advice = (
-            "the step size does not explain it at the checks that were made: look at the batches "
-            "of these steps, at overflow in low precision, and check more often"
+            "look at the batches of these steps and at overflow in low precision, and check more "
+            "often: between two checks the curvature may have jumped"
         )
     return _verdict(
         claim,
@@ -85,7 +91,7 @@ def _diverged(history: History, lost: float) -> Verdict:
         [
             ("first_step", "from step", first),
             ("last_step", "to step", lost),
-            ("sharpness_over_limit", "lr·sharpness over its limit, as it began", over),
+            ("sharpness_over_limit", "lr over its limit, as it began", over),
             ("loss", "last finite loss", history.get("loss").finite().last),
         ],
         "a loss that becomes finite again: then it was one bad batch",
@@ -150,7 +156,7 @@ def _gone(history: History, steps: Tensor) -> Verdict:
     highest = float(around.max()) if len(around) else math.nan
     claim = f"what was learned is lost: since step {int(steps[0])} the loss stays high"
     if highest > 1:
-        claim += f", after lr·sharpness went to {highest:.2g} of its limit"
+        claim += f", after the learning rate was {words.of_stable(highest)}"
     return _verdict(
         claim,
         _advice(highest, int(steps[0])),
@@ -163,11 +169,13 @@ def _rises(history: History, steps: Tensor) -> Verdict:
     over, sharpness = _over(history, steps), _values(history, "lambda_max", steps)
     claim = f"divergence ahead: the loss rises since step {int(steps[0])}"
     if not math.isnan(over):
-        side = "over" if over > 1 else "under"
-        claim += f", with lr·sharpness at {over:.2g} of its limit, {side} it"
+        claim += f", and the learning rate is {words.of_stable(over)}"
     confidence: Confidence = "measured"
     if len(sharpness) > 1 and sharpness[-1] <= FALLING * sharpness[0]:
-        claim = f"undecided: {claim}; but λmax falls, so that it may be caught (a catapult)"
+        claim = (
+            f"undecided: {claim}; but the curvature falls with it, so the run may catch itself "
+            "(a catapult)"
+        )
         confidence = "undecided"
     evidence = _evidence(history, steps)
     return _verdict(claim, _advice(over, int(steps[0])), evidence, CAUGHT, confidence)
@@ -176,8 +184,8 @@ def _rises(history: History, steps: Tensor) -> Verdict:
 def _climbs(history: History, steps: Tensor) -> Verdict:
     over = _over(history, steps)
     claim = (
-        f"divergence ahead: lr·sharpness is at {over:.2g} of its limit, and the curvature along "
-        "the steps makes them climb"
+        f"divergence ahead: the learning rate is {words.of_stable(over)}, and the steps themselves "
+        "go uphill: they overshoot where the loss curves"
     )
     return _verdict(claim, _advice(over, int(steps[0])), _evidence(history, steps), CAUGHT)
 
@@ -194,7 +202,7 @@ def _evidence(history: History, steps: Tensor) -> list[tuple[str, str, float]]:
     loss = _values(history, "loss", steps)
     return [
         *of_steps(steps),
-        ("sharpness_over_limit", "lr·sharpness over its limit", _over(history, steps)),
+        ("sharpness_over_limit", "lr over its limit", _over(history, steps)),
         ("loss_first", "loss at first", float(loss[0]) if len(loss) else math.nan),
         ("loss", "loss now", _last(loss)),
     ]
@@ -202,10 +210,13 @@ def _evidence(history: History, steps: Tensor) -> list[tuple[str, str, float]]:
 
 def _advice(over: float, first: int) -> str:
     if over > 1:
-        return f"lr below {1 / over:.2g} of what it is, from a checkpoint of step {first} or before"
+        return (
+            f"lower lr to less than {1 / over:.2g} of what it is, and go on from a checkpoint of "
+            f"step {first} or before"
+        )
     return (
-        "the step size does not explain it: look at the batches and labels of these steps, and at "
-        f"the weight decay; a checkpoint of step {first} is before it"
+        "the learning rate does not explain it: look at the batches and labels of these steps and "
+        f"at the weight decay; a checkpoint of step {first} is from before"
     )
 
 

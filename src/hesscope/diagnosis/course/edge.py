@@ -44,7 +44,8 @@ def edge(history: History) -> Verdict | None:
     >>> there = {t: 1.0 + 0.05 * (-1) ** t for t in range(12)}
     >>> falls = {t: 1.0 - 0.01 * t for t in range(12)}
     >>> edge(History.of({"sharpness_over_limit": there, "loss": falls})).claim
-    'at the edge of stability since step 0: lr·sharpness hovers at 1 of its limit'
+    'at the edge of stability since step 0: the curvature hovers at what this learning rate can
+    bear (1 of it), and the loss still falls'
     """
     steps, over, loss = together(history, "sharpness_over_limit", "loss")
     found = stretches(_inside_the_band(history, over))
@@ -94,7 +95,6 @@ def _crosses(over: Tensor) -> bool:
 def _verdict(history: History, steps: Tensor, over: Tensor, *, ends: bool) -> Verdict:
     adaptive = is_adaptive(history)
     level, lr = median(over), history.get("lr").between(int(steps[0]), int(steps[-1])).finite()
-    what = "lr·λmax(P⁻¹H)" if adaptive else "lr·sharpness"
     first, last = int(steps[0]), int(steps[-1])
     when = f"since step {first}" if ends else f"from step {first} to {last}"
     kind = "adaptive edge of stability" if adaptive else "edge of stability"
@@ -102,10 +102,11 @@ def _verdict(history: History, steps: Tensor, over: Tensor, *, ends: bool) -> Ve
     return Verdict(
         key="edge_of_stability",
         name="edge of stability",
-        claim=f"{start} {kind} {when}: {what} hovers at {level:.3g} of its limit",
+        claim=f"{start} {kind} {when}: the curvature hovers at what this learning rate "
+        f"can bear ({level:.3g} of it), and the loss still falls",
         **known(
             *of_steps(steps),
-            ("sharpness_over_limit", f"{what} over its limit", level),
+            ("sharpness_over_limit", "lr over its limit", level),
             ("lowest", "lowest", float(over.min())),
             ("highest", "highest", float(over.max())),
             ("lr", "lr", lr.last),
@@ -118,8 +119,9 @@ def _verdict(history: History, steps: Tensor, over: Tensor, *, ends: bool) -> Ve
             ),
         ),
         advice=(
-            "nothing to mend while the loss falls over tens of steps: the sharpness adapts to lr, "
-            "not the reverse; a lower lr gives a smoother and sharper descent"
+            "no action needed while the loss falls over tens of steps: the curvature adapts to the "
+            "learning rate here; a lower one makes the loss smoother and the place it ends in "
+            "sharper"
         ),
         source=SOURCE,
     )

@@ -32,7 +32,7 @@ def flattening(history: History) -> Verdict | None:
 
     >>> falls = {t: 9.0 - t for t in range(9)}
     >>> flattening(History.of({"lambda_max": falls, "loss": falls})).claim
-    'λmax falls with the loss: from 8 to 2, steps 0 to 8'
+    'the curvature falls with the loss: λmax from 8 to 2, steps 0 to 8'
     """
     steps, sharpness, loss = together(history, "lambda_max", "loss")
     highest = int(smooth(sharpness).argmax())
@@ -50,7 +50,7 @@ def _verdict(steps: Tensor, fall: Trend) -> Verdict:
     return Verdict(
         key="flattening",
         name="flattening",
-        claim=f"λmax falls with the loss: from {fall.first:.3g} to {fall.last:.3g}, "
+        claim=f"the curvature falls with the loss: λmax from {fall.first:.3g} to {fall.last:.3g}, "
         f"steps {first} to {last}",
         **known(
             *of_steps(steps),
@@ -63,6 +63,6 @@ def _verdict(steps: Tensor, fall: Trend) -> Verdict:
             "which is no flatter minimum",
             against("λmax that rises again once lr is lowered: then the steps kept it down"),
         ),
-        advice="usual; the largest stable lr grows as λmax falls",
+        advice="no action needed; the largest stable lr grows as λmax falls",
         source=SOURCE,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hesscope.diagnosis import words
 from hesscope.diagnosis.course.stall import climbing_share, over_noise, signal_share, stalled
 from hesscope.diagnosis.course.trends import against, of_steps
 from hesscope.results.history import History
@@ -25,7 +26,8 @@ def noise_floor(history: History) -> Verdict | None:
     >>> flat, g = {t: 1.0 for t in range(20)}, {t: 0.1 for t in range(20)}
     >>> rows = {"loss": flat, "gradient_norm": g, "training_gradient_norm": flat}
     >>> noise_floor(History.of(rows)).claim
-    'gradient noise dominates since step 10: the loss rests, and 1 % of a step is signal'
+    'gradient noise dominates since step 10: the loss rests, and only 1% of a
+    step is signal, the rest is the luck of its batch'
     """
     steps = stalled(history)
     if not len(steps):
@@ -46,16 +48,16 @@ def is_of_batches(history: History, steps: Tensor) -> bool:
 def _verdict(steps: Tensor, share: float, climbing: float, over: float) -> Verdict:
     claim = f"gradient noise dominates since step {int(steps[0])}: the loss rests, and "
     advice = (
-        "a lower lr (or its decay), an average of the weights, or larger batches bring the loss "
-        "down from here; more steps like these do not"
+        "lower lr (or let it decay), average the weights, or take larger batches: that brings the "
+        "loss down from here; more steps like these do not"
     )
     if share < SIGNAL:
-        claim += f"{100 * share:.2g} % of a step is signal"
+        claim += f"only {words.share(share)} of a step is signal, the rest is the luck of its batch"
     elif climbing >= CLIMBING:
-        claim += f"{100 * climbing:.2g} % of the steps raise it"
+        claim += f"{words.share(climbing)} of the steps raise it"
     else:
-        claim += f"the gradient of the data is {over:.2g} times its own noise"
-        advice = "further descent fits these examples, not what they were drawn from"
+        claim += f"the gradient of all data is {over:.2g} times its sampling noise"
+        advice = "stop here or get more data: further descent fits these examples by their luck"
     return Verdict(
         key="noise_floor",
         name="noise floor",

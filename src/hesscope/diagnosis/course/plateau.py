@@ -92,8 +92,8 @@ def _verdict(here: History, steps: Tensor, g: float, *, downward: bool) -> Verdi
             ("loss", "loss", _median(here, "loss")),
             ("gradient_norm", "gradient norm", g),
             ("gradient_noise", "its noise over the data", _median(here, "gradient_noise")),
-            ("sharpness_over_limit", "lr·sharpness over its limit", over),
-            ("gradient_in_top", "share of the gradient along the top eigenvector", in_top),
+            ("sharpness_over_limit", "lr over its limit", over),
+            ("gradient_in_top", "share of the gradient along the sharpest direction", in_top),
             ("gradient_curvature", "g·Hg/g·g", _median(here, "gradient_curvature")),
             ("lambda_min", "λmin", _median(here, "lambda_min")),
         ),
@@ -110,20 +110,23 @@ def _verdict(here: History, steps: Tensor, g: float, *, downward: bool) -> Verdi
 def _cause(over: float, in_top: float, *, downward: bool) -> tuple[str, str]:
     if downward:
         return (
-            "; negative curvature leads away from it",
+            "; some directions go downhill from it (negative curvature)",
             "hs.escape(problem) follows the negative curvature; a larger lr leaves it sooner",
         )
     if over >= NEAR and in_top >= 0.5:
         return (
             "; most of it lies along the sharpest direction, in which the steps bounce",
-            "a lower lr: the bouncing dies out, and the other directions show",
+            "lower lr: the bouncing dies out, and the other directions show",
         )
     if over <= FAR:
         return (
-            f"; the steps are small, {over:.1g} of what is stable",
-            f"a larger lr: up to {1 / over:.2g} times is stable here" if over > 0 else "raise lr",
+            f"; the steps are short, {over:.1g} of what is stable",
+            f"raise lr: up to {1 / over:.2g} times is stable here" if over > 0 else "raise lr",
         )
-    return "", "hs.diagnose(problem, optimizer) tells conditioning, dead layers and saddles apart"
+    return (
+        "",
+        "hs.diagnose(problem, optimizer) tells unequal curvatures, dead layers and saddles apart",
+    )
 
 
 def _median(here: History, key: str) -> float:

@@ -75,7 +75,7 @@ def _verdict(history: History, steps: Tensor, norm: Tensor, times: int, drop: fl
             "weights that small initial weights lie near",
             against("positive curvature along the gradient (g·Hg > 0) while it grows"),
         ),
-        advice="nothing to mend now; at the next plateau hs.escape(problem) follows the negative "
+        advice="no action needed now; at the next plateau hs.escape(problem) follows the negative "
         "curvature, and larger initial weights start further from the saddle at zero",
         source=SOURCE,
     )

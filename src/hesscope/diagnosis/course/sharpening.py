@@ -32,7 +32,7 @@ def sharpening(history: History) -> Verdict | None:
 
     >>> rises, falls = {t: 1.0 + t for t in range(9)}, {t: 9.0 - t for t in range(9)}
     >>> sharpening(History.of({"lambda_max": rises, "loss": falls})).claim
-    'λmax rises as the loss falls: from 2 to 8, steps 0 to 8'
+    'the curvature rises as the loss falls: λmax from 2 to 8, steps 0 to 8'
     """
     steps, sharpness, loss = together(history, "lambda_max", "loss")
     before = steps <= arrival(history)
@@ -56,17 +56,18 @@ def _verdict(history: History, steps: Tensor, rise: Trend) -> Verdict:
     return Verdict(
         key="progressive_sharpening",
         name="sharpening",
-        claim=f"λmax {verb}: from {rise.first:.3g} to {rise.last:.3g}, steps {first} to {last}",
+        claim=f"the curvature {verb}: λmax from {rise.first:.3g} to {rise.last:.3g}, steps {first} "
+        f"to {last}",
         **known(
             *of_steps(steps),
             ("lambda_max_first", "λmax at first", rise.first),
             ("lambda_max_last", "λmax at last", rise.last),
             ("tau", "Kendall's tau", rise.tau),
-            ("sharpness_over_limit", "lr·sharpness over its limit", over.last),
+            ("sharpness_over_limit", "lr over its limit", over.last),
         ),
         assumptions=(
             "λmax of the probe data",
-            against("a fall of λmax at the same lr before lr·sharpness reaches its limit"),
+            against("a fall of λmax at the same lr before lr reaches its limit"),
         ),
         advice=_advice(over.last, at_edge=at_edge),
         source=SOURCE,
@@ -75,10 +76,10 @@ def _verdict(history: History, steps: Tensor, rise: Trend) -> Verdict:
 
 def _advice(over: float, *, at_edge: bool) -> str:
     if at_edge:
-        return "usual: it ended where lr·sharpness met its limit"
+        return "no action needed: it ended where the learning rate met what is stable"
     if math.isnan(over):
-        return "usual below the limit of the step size; expect it to go on until it is met"
+        return "no action needed: expect it to go on until the learning rate meets what is stable"
     return (
-        f"usual: the lr is at {over:.2g} of what is stable here, and the sharpness goes on rising "
-        "until it meets that limit; a schedule that raises lr later has less room than now"
+        f"no action needed: lr is {over:.2g} of what is stable here, and the curvature goes on "
+        "rising until it meets that limit; a schedule that raises lr later has less room than now"
     )

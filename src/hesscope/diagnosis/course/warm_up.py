@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from hesscope.diagnosis import words
 from hesscope.diagnosis.course.trends import against, is_adaptive, of_steps, together
 from hesscope.diagnosis.learning_rate import below_the_limit
 from hesscope.results.history import History
@@ -42,7 +43,8 @@ def warm_up(history: History) -> Verdict | None:
     >>> rows = {"lr": [0, 0.5, 1, 1, 1, 1], "sharpness_over_limit": [0, 0.7, 2, 1.5, 0.9, 0.9]}
     >>> rows["loss"] = [2, 1.9, 1.8, 4, 3, 1]
     >>> warm_up(History.of({k: dict(enumerate(v)) for k, v in rows.items()})).claim
-    'warm-up too short: lr reached 1 at step 2, 2 of what is stable, and the loss rose 2.2-fold'
+    'warm-up too short: lr reached 1 at step 2, 2 times what is stable, and the loss
+    rose to 2.2 times its best'
     """
     steps, lr, over, loss = together(history, "lr", "sharpness_over_limit", "loss")
     if len(steps) < 3 or float(lr.max()) <= 0:
@@ -80,18 +82,18 @@ def _verdict(spike: _Spike, warm: float, lr: float, *, rises: bool) -> Verdict:
     return Verdict(
         key="warm_up",
         name="warm-up",
-        claim=f"{start}, {spike.over:.2g} of what is stable, and the loss rose "
-        f"{highest / best:.2g}-fold",
+        claim=f"{start}, {words.of_stable(spike.over)}, and the loss rose to {highest / best:.2g} "
+        "times its best",
         **known(
             *of_steps(spike.steps),
             ("warm_up_steps", "steps of warm-up", warm),
             ("lr", "largest lr", lr),
-            ("sharpness_over_limit", "lr·sharpness over its limit", spike.over),
+            ("sharpness_over_limit", "lr over its limit", spike.over),
             ("loss_first", "best loss before", best),
             ("loss_peak", "loss at its peak", highest),
         ),
         assumptions=(
-            "the sharpness falls under a slowly rising lr, as it does from most initialisations",
+            "the curvature falls under a slowly rising lr, as it does from most initialisations",
             against("the same peak with a warm-up four times as long"),
         ),
         advice=_advice(spike.over, length, lr),
@@ -104,6 +106,6 @@ def _advice(over: float, length: int, lr: float) -> str:
     longer = math.ceil(max(2.0, over) * max(length, 50))
     stable = lr / over
     return (
-        f"warm up over {longer} steps or more, or a largest lr below {stable:.2g} "
+        f"warm up over {longer} steps or more, or keep lr below {stable:.2g} "
         f"(suggested: {below_the_limit(stable):.2g})"
     )

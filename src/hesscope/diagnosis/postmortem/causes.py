@@ -129,12 +129,12 @@ def warm_up(evidence: Evidence) -> Verdict | None:
     top = evidence.before("lr").last
     return _verdict(
         "warm_up",
-        f"the warm-up outruns the curvature: lr·sharpness passes its limit at step {over.step}, "
-        f"with the lr still rising ({top:.3g} at the onset)",
+        f"the warm-up is too fast: at step {over.step} the learning rate goes over what is stable, "
+        f"while it is still rising (to {top:.3g} at the onset)",
         *_crossed(over),
         ("lr", "lr at the onset", top),
         against="the same spike with a warm-up several times as long",
-        advice=f"a longer warm-up, or a peak of the lr below {top / over.last:.2g}",
+        advice=f"warm up over more steps, or keep the peak of the lr below {top / over.last:.2g}",
         source="Kalra and Barkeshli 2024, arXiv 2406.09405",
     )
 
@@ -156,14 +156,15 @@ def preconditioner_lag(evidence: Evidence) -> Verdict | None:
         return None
     return _verdict(
         "preconditioner_lag",
-        f"the preconditioner lags: its memory is {memory:.4g} steps, lr·sharpness passes its limit "
-        f"at step {over.step}, and the gradient is {behind:.2g} times what it remembers",
+        f"the optimiser's scales lag behind: they remember {memory:.4g} steps, the gradient is "
+        f"{behind:.2g} times what they remember, and at step {over.step} the learning rate goes "
+        "over what is stable",
         *_crossed(over),
         ("preconditioner_lag", "gradient over its memory", behind),
         ("preconditioner_memory", "memory of the second moments in steps", memory),
         against="the same spike at a smaller β₂, with the same lr",
-        advice="a smaller β₂ (0.95 for 0.999), or a lower lr; skipping or clipping updates bounds "
-        "the damage",
+        advice="take a smaller β₂ (0.95 for 0.999) or a lower lr; skipping or clipping updates "
+        "bounds the damage",
         source=LAG_SOURCE,
     )
 
@@ -177,12 +178,12 @@ def lr_too_high(evidence: Evidence) -> Verdict | None:
     since = "from the first check on" if over.from_the_start else f"from step {over.step} on"
     return _verdict(
         "lr_too_high",
-        f"the lr is too high for the curvature: lr·sharpness is over its limit {since}, "
-        f"{over.last:.3g} times at most",
+        f"the learning rate is too large for the curvature: over what is stable {since}, "
+        f"{over.last:.3g} times it at most",
         *_crossed(over),
         ("lr", "lr at the onset", lr),
-        against="the same spike at a lr that keeps lr·sharpness below its limit",
-        advice=f"a lr below {lr / over.last:.2g} here, or a warm-up to this one",
+        against="the same spike at a lr below its limit",
+        advice=f"keep lr below {lr / over.last:.2g} here, or warm up to this one",
         source=EDGE_SOURCE,
     )
 
@@ -205,7 +206,7 @@ def noise(evidence: Evidence) -> Verdict | None:
 def unknown(evidence: Evidence) -> Verdict:
     """What is said where nothing explains the excursion."""
     measured = "sharpness_over_limit" in evidence.history
-    without = "" if measured else "; lr·sharpness is not known without the optimiser's state"
+    without = "" if measured else "; what is stable is not known without the optimiser's state"
     return Verdict(
         "cause",
         f"undecided: no signal came before the loss moved at step {evidence.onset}{without}",
@@ -225,7 +226,7 @@ def _crossed(over: Crossing) -> tuple[tuple[str, str, float], ...]:
     shares = [part / over.total if over.total > 0 else math.nan for part in parts]
     return (
         ("crossing_step", "step at which it passes the limit", float(over.step)),
-        ("sharpness_over_limit", "lr·sharpness over its limit", over.last),
+        ("sharpness_over_limit", "lr over its limit", over.last),
         ("share_of_lr", "share of its growth from the lr", shares[0]),
         ("share_of_curvature", "from λmax", shares[1]),
         ("share_of_preconditioner", "from the preconditioner", shares[2]),

@@ -24,7 +24,7 @@ OWN = 2.0  # times the growth of the layer that comes next
 def signals(evidence: Evidence) -> tuple[Signal, ...]:
     """All of them, earliest first."""
     own = (
-        evidence.over("sharpness_over_limit", EDGE, "lr·sharpness over its limit"),
+        evidence.over("sharpness_over_limit", EDGE, "lr over its limit"),
         evidence.over("preconditioner_lag", LAG, "gradient over its memory"),
         evidence.over("gradient_underflow", ZEROS, "share of the gradient that underflows"),
         evidence.over("moment_underflow", DIVIDED_BY_EPS, "share of second moments that underflow"),
