@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks examples papers conftest.py
+CODE := src tests benchmarks examples papers docs conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers docs clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -19,7 +19,7 @@ test: $(READY)  ## set up and pass the tests
 test-slow: $(READY)  ## the tests that take long, too
 	"$(BIN)/python" -m pytest -n 2 -m slow
 
-check: lint test  ## all that has to hold before a change lands
+check: lint test docs  ## all that has to hold before a change lands
 
 lint: $(READY)  ## format, ruff, types, the arrows of the house
 	"$(BIN)/ruff" format --check $(CODE)
@@ -45,6 +45,12 @@ papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of t
 	"$(BIN)/python" papers/sagun2016.py
 	"$(BIN)/python" papers/newton.py
 	"$(BIN)/python" papers/flatness.py
+
+SITE := build/docs/html
+docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requests are errors
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
+		--doctree-dir build/docs/doctrees docs $(SITE)
+	"$(BIN)/python" -m tests.site $(SITE)
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

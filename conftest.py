@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+collect_ignore = ["docs/conf.py", "docs/_ext", "docs/tutorials", "docs/learn"]  # the site's own
+
 WORKER = "PYTEST_XDIST_WORKER_COUNT" in os.environ
 if WORKER:  # before torch is imported, so that pools of its size are made; children inherit it
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,0 +1,50 @@
+"""Docstrings as sphinx needs them: bars of mathematics, comments of fields, public names."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+
+from docutils import nodes
+from sphinx.util.nodes import make_refnode
+
+import hesscope
+
+FIELD = re.compile(r"^    (\w+): [^#\n]+?  # (.+)$", re.MULTILINE)
+FOREIGN = ("torch.", "numpy.", "scipy.", "matplotlib.", "pandas.", "collections.", "pathlib.")
+PUBLIC = {f"{module}.{name}": name for name, module in hesscope._HOMES.items()}
+
+
+def readable(_app, _what, _name, obj, _options, lines: list[str]) -> None:
+    """|A| is a norm and no substitution; the comments behind the fields of a result are told."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[i] = line.replace("|", "\\|")
+    if inspect.isclass(obj) and dataclasses.is_dataclass(obj):
+        lines += ["", *fields(obj)]
+
+
+def fields(cls: type) -> list[str]:
+    """One line a field that says more than its name."""
+    told = FIELD.findall(inspect.getsource(cls))
+    return [f":ivar {name}: {comment.replace('|', chr(92) + '|')}" for name, comment in told]
+
+
+def public_name(app, env, node, contnode) -> nodes.Node | None:
+    """A class is referred to by the module it lives in; readers know it by its public name."""
+    target = node.get("reftarget", "")
+    known = env.get_domain("py").objects
+    for name in (f"hesscope.{PUBLIC.get(target, '')}", f"hesscope.{target}"):
+        if name in known:
+            entry = known[name]
+            return make_refnode(
+                app.builder, node["refdoc"], entry.docname, entry.node_id, contnode, name
+            )
+    return contnode if target.startswith(FOREIGN) else None
+
+
+def setup(app) -> dict[str, bool]:
+    app.connect("autodoc-process-docstring", readable)
+    app.connect("missing-reference", public_name)
+    return {"parallel_read_safe": True}

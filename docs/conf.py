@@ -1,0 +1,69 @@
+"""The site, made by `make docs`: the pages, the reference from docstrings, the tutorials, run."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hesscope  # noqa: E402
+
+project = "hesscope"
+author = "the authors of hesscope"
+release = version = hesscope.__version__
+language = "en"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "docstrings",
+]
+exclude_patterns = ["_build", "tutorials"]
+
+# Links among the pages are the same in a clone and on the site; anchors are those of the headings.
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+# Whatever a page refers to has to exist: `make docs` turns warnings into errors.
+nitpicky = True
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+
+html_theme = "furo"
+html_title = f"hesscope {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = html_show_sourcelink = False
+html_theme_options = {"navigation_with_keys": True}
+templates_path = []
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+OUTSIDE = {  # files beside docs/ that have a page on the site
+    "benchmarks/README.md": "benchmarks.md",
+    "papers/data/README.md": "papers/data.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
+
+
+def as_on_the_site(_app: object, docname: str, source: list[str]) -> None:
+    """Links out of docs/ go to the pages made of those files, `<a id>` becomes a target."""
+    up = "../" * docname.count("/")
+    for file, page in OUTSIDE.items():
+        source[0] = source[0].replace(f"]({up}../{file}", f"]({up}{page}")
+    source[0] = re.sub(r'^<a id="([\w-]+)"></a>$', r"(\1)=", source[0], flags=re.MULTILINE)
+
+
+def setup(app) -> None:
+    app.connect("source-read", as_on_the_site)
