@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import hesscope as hs
 from tests.site import Site, main
 
 ROOT = Path(__file__).parents[1]
@@ -61,3 +62,25 @@ def test_a_style_that_fetches_is_named_and_an_empty_folder_is_no_site(tmp_path):
     assert main(str(tmp_path)) == 1
     (tmp_path / "a.css").write_text("a {background: url('https://x.org/i.png')}", "utf-8")
     assert list(Site(tmp_path).requests()) == ["a.css loads https://x.org/i.png"]
+
+
+def documented() -> list[str]:
+    pages = [path.read_text("utf-8") for path in (ROOT / "docs/reference").glob("*.rst")]
+    return re.findall(r"^\.\. auto\w+:: hesscope\.([\w.]+)$", "\n".join(pages), re.MULTILINE)
+
+
+def public() -> list[str]:
+    """Every public name, and those of the namespaces."""
+    inside = [
+        f"{space}.{name}"
+        for space in hs._NAMESPACES
+        for name, value in vars(getattr(hs, space)).items()
+        if callable(value) and not name.startswith("_")
+    ]
+    return [*hs.__all__, *inside]
+
+
+def test_the_reference_has_every_public_name_once():
+    names = documented()
+    assert len(names) > 150
+    assert sorted(names) == sorted(public())
