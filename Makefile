@@ -48,12 +48,13 @@ papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of t
 
 SITE := build/docs/html
 docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requests are errors
+	rm -rf docs/learn $(SITE)
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
 		--doctree-dir build/docs/doctrees docs $(SITE)
 	"$(BIN)/python" -m tests.site $(SITE)
 
 clean:          ## remove what the commands made
-	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) report.html docs/learn .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # torch first and alone: the pin finds a CPU build where there is one, and what follows accepts it.
 $(READY): pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # of figures that are saved as pdf
 
 import hesscope  # noqa: E402
 
@@ -23,6 +25,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
     "docstrings",
 ]
 exclude_patterns = ["_build", "tutorials"]
@@ -43,11 +46,29 @@ html_theme = "furo"
 html_title = f"hesscope {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_show_copyright = False
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
 templates_path = []
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+# The tutorials are run; a script that fails, or whose output no longer is what its text says, ends
+# the build.
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorials",
+    "gallery_dirs": "learn",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "docstrings.Tutorials",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "min_reported_time": 1e9,  # seconds differ from build to build
+    "write_computation_times": False,
+    "capture_repr": (),
+    "notebook_extensions": set(),
+    "image_srcset": ["2x"],
+}
 
 OUTSIDE = {  # files beside docs/ that have a page on the site
     "benchmarks/README.md": "benchmarks.md",

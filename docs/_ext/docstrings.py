@@ -68,6 +68,26 @@ def public_name(app, env, node, contnode) -> nodes.Node | None:
     return contnode if known_elsewhere else None
 
 
+class Tutorials:
+    """The order of the tutorials: from what is most often asked."""
+
+    ORDER = (
+        "loss_spikes",
+        "plateau",
+        "diverges",
+        "which_learning_rate",
+        "curvature_during_training",
+        "compare_two_minima",
+        "language_model",
+        "figure_for_a_paper",
+    )
+
+    def __init__(self, _folder: str) -> None: ...
+
+    def __call__(self, file: str) -> int:
+        return self.ORDER.index(file.removesuffix(".py"))
+
+
 def setup(app) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", readable)
     app.connect("autodoc-process-signature", parsable)
