@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers docs conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers docs clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -52,6 +52,9 @@ docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requ
 	OMP_NUM_THREADS=1 "$(BIN)/python" -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
 		--doctree-dir build/docs/doctrees docs $(SITE)
 	"$(BIN)/python" -m tests.site $(SITE)
+
+picture: $(READY)  ## the picture of a report on the site's first page, anew (needs Chromium)
+	"$(BIN)/python" docs/picture.py
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html docs/learn .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

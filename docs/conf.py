@@ -79,10 +79,11 @@ OUTSIDE = {  # files beside docs/ that have a page on the site
 
 
 def as_on_the_site(_app: object, docname: str, source: list[str]) -> None:
-    """Links out of docs/ go to the pages made of those files, `<a id>` becomes a target."""
+    """Links out of docs/ go to the pages made of those files, tutorials to what they printed."""
     up = "../" * docname.count("/")
     for file, page in OUTSIDE.items():
         source[0] = source[0].replace(f"]({up}../{file}", f"]({up}{page}")
+    source[0] = re.sub(r"\]\(((?:\.\./)*)tutorials/(\w+)\.py", r"](\1learn/\2.rst", source[0])
     source[0] = re.sub(r'^<a id="([\w-]+)"></a>$', r"(\1)=", source[0], flags=re.MULTILINE)
 
 

@@ -72,6 +72,7 @@ class Tutorials:
     """The order of the tutorials: from what is most often asked."""
 
     ORDER = (
+        "what_the_numbers_mean",
         "loss_spikes",
         "plateau",
         "diverges",
