@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks examples papers docs conftest.py
+CODE := src tests benchmarks examples papers docs/_ext docs/tutorials docs/conf.py docs/picture.py conftest.py
 READY := $(VENV)/.ready
 
 .PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs clean test-peers test-trainers

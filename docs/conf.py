@@ -46,6 +46,7 @@ html_theme = "furo"
 html_title = f"hesscope {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_show_search_summary = False  # it is fetched, which a site opened from files cannot
 html_show_copyright = False
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}

@@ -41,7 +41,7 @@ left.set(xlabel="first parameter", ylabel="second parameter", title="the loss fr
 right.plot(t, 5 * t**2, color="C3", label="along the sharp direction: 10")
 right.plot(t, 0.25 * t**2, color="C0", label="along the flat one: 0.5")
 right.set(xlabel="distance", ylabel="loss", ylim=(0, 8), title="the loss along two lines")
-right.legend(loc="upper center")
+right.legend(loc="upper center", framealpha=1)
 
 # sphinx_gallery_start_ignore
 assert torch.allclose(found.eigenvalues, torch.tensor([0.5, 10.0], dtype=torch.float64))
