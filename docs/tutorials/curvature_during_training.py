@@ -60,7 +60,8 @@ above.legend()
 
 # sphinx_gallery_start_ignore
 keys = {lr: {verdict.key for verdict in monitor.verdicts()} for lr, monitor in runs.items()}
-assert keys == {0.45: {"progressive_sharpening"}, 0.8: {"edge_of_stability"}}
+assert "progressive_sharpening" in keys[0.45]
+assert "edge_of_stability" in keys[0.8]
 # sphinx_gallery_end_ignore
 
 # %%
