@@ -22,11 +22,11 @@ train, unseen = tokens[:992], tokens[992:]
 torch.manual_seed(0)
 model = GPT2LMHeadModel(
     GPT2Config(
-        vocab_size=256, n_positions=32, n_embd=32, n_layer=2, n_head=2,
+        vocab_size=256, n_positions=32, n_embd=32, n_layer=1, n_head=2,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
     )
 )  # fmt: skip
-optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 
 
 def descend(steps):
@@ -46,7 +46,7 @@ descend(300)
 
 
 def problem_of(rows):
-    """What is minimised, on batches of 16."""
+    """What is minimised, in batches of 16."""
     return hs.Problem(model, data=[{"input_ids": b, "labels": b} for b in rows.split(16)])
 
 
@@ -65,15 +65,12 @@ for name in ("learnt?", "memorised?", "step size"):
 # %%
 # **How to read it.** Chance level is what the frequencies of the bytes alone would give.
 # Something was learnt, and as much on unseen text. The limit of AdamW is one of ``P⁻¹H``, the
-# curvature as Adam's own scaling sees it. A step can be far below it and yet climb: late in a
-# training at a constant learning rate the slope that is left is small, and the step is not. Then
-# the verdict names the length that suits this slope.
+# curvature as Adam's own scaling sees it. What is *undecided* asks for more examples than these
+# 32 lines.
 #
-# **What to do next.** Lower the learning rate to it, and go on.
+# **What to do next.** What it says: go on training.
 
 before = problem_of(unseen).loss()
-suggested = examined.verdict("step size").evidence["suggested_lr"]
-optimizer.param_groups[0]["lr"] = min(suggested, 5e-3)
 descend(50)
 print(f"unseen text: {before:.3f} before, {problem_of(unseen).loss():.3f} fifty steps later")
 
@@ -81,11 +78,11 @@ print(f"unseen text: {before:.3f} before, {problem_of(unseen).loss():.3f} fifty 
 # **Which layers are sharp?** A layer is a smaller problem, so everything works on it. And the
 # spectrum of the whole:
 
-for name in ("transformer.wte", "transformer.h.1.mlp.c_fc"):
+for name in ("transformer.wte", "transformer.h.0.mlp.c_fc"):
     top = hs.eigsh(hs.Hessian(problem.block(name + ".*")), k=1, tol=0.05, verify=False, seed=0)
     print(f"{name:32} λmax = {float(top.eigenvalues[0]):.3g} ± {float(top.residuals[0]):.1g}")
 
-density = hs.spectral_density(hs.Hessian(problem), max_matvecs=40, seed=0)
+density = hs.spectral_density(hs.Hessian(problem), max_matvecs=30, seed=0)
 ax = hs.plots.density(density, kind="curve")
 
 # sphinx_gallery_start_ignore
