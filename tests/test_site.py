@@ -84,3 +84,15 @@ def test_the_reference_has_every_public_name_once():
     names = documented()
     assert len(names) > 150
     assert sorted(names) == sorted(public())
+
+
+def test_the_picture_of_the_first_page_is_small():
+    picture = ROOT / "docs/_static/report.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 150_000
+
+
+def test_every_tutorial_has_its_place_in_the_order():
+    order = (ROOT / "docs/_ext/docstrings.py").read_text("utf-8").split("ORDER = (")[1]
+    named = re.findall(r'"(\w+)"', order.split(")")[0])
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "docs/tutorials").glob("*.py"))
