@@ -35,7 +35,7 @@ def train(batch, lr, seed, target=0.1):
     raise RuntimeError(msg)
 
 
-small, large = train(batch=8, lr=0.2, seed=1), train(batch=600, lr=0.2, seed=2)
+small, large = train(batch=16, lr=0.2, seed=1), train(batch=600, lr=0.2, seed=2)
 at_small = hs.Problem(small, F.cross_entropy, (x, y))
 at_large = hs.Problem(large, F.cross_entropy, (x, y))
 
