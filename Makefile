@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := src tests benchmarks examples papers conftest.py
+CODE := src tests benchmarks examples papers docs/_ext docs/tutorials docs/conf.py docs/picture.py conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -19,7 +19,7 @@ test: $(READY)  ## set up and pass the tests
 test-slow: $(READY)  ## the tests that take long, too
 	"$(BIN)/python" -m pytest -n 2 -m slow
 
-check: lint test  ## all that has to hold before a change lands
+check: lint test docs  ## all that has to hold before a change lands
 
 lint: $(READY)  ## format, ruff, types, the arrows of the house
 	"$(BIN)/ruff" format --check $(CODE)
@@ -46,8 +46,18 @@ papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of t
 	"$(BIN)/python" papers/newton.py
 	"$(BIN)/python" papers/flatness.py
 
+SITE := build/docs/html
+docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requests are errors
+	rm -rf docs/learn $(SITE)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
+		--doctree-dir build/docs/doctrees docs $(SITE)
+	"$(BIN)/python" -m tests.site $(SITE)
+
+picture: $(READY)  ## the picture of a report on the site's first page, anew (needs Chromium)
+	"$(BIN)/python" docs/picture.py
+
 clean:          ## remove what the commands made
-	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) report.html docs/learn .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # torch first and alone: the pin finds a CPU build where there is one, and what follows accepts it.
 $(READY): pyproject.toml constraints.txt

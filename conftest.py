@@ -8,6 +8,9 @@ from __future__ import annotations
 import os
 import sys
 
+# What the site is made of is run by `make docs`, and has no examples to collect.
+collect_ignore_glob = ["docs/*.py", "docs/*/*.py"]
+
 WORKER = "PYTEST_XDIST_WORKER_COUNT" in os.environ
 if WORKER:  # before torch is imported, so that pools of its size are made; children inherit it
     os.environ["OMP_NUM_THREADS"] = "1"

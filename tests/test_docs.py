@@ -2,8 +2,12 @@
 
 import re
 import tomllib
+import typing
 from pathlib import Path
 
+from hesscope.diagnosis import headline, judge
+from hesscope.diagnosis.course import verdicts as course
+from hesscope.results.verdict import Confidence
 from tests import fault_table
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +68,26 @@ def test_the_page_of_faults_is_that_of_its_source_and_its_tests_exist():
     assert fault_table.PAGE.read_text("utf-8") == fault_table.page()
     untested = {number for number, _, _, tests in fault_table.rows() if not tests}
     assert untested == {72, 73, 74, 76}  # of the work on many processes
+
+
+def stated(*files: str) -> set[str]:
+    """The names that stand alone on a line, or after `cause=`, in files of diagnosis/."""
+    folder = ROOT / "src/hesscope/diagnosis"
+    text = "\n".join(path.read_text("utf-8") for file in files for path in folder.glob(file))
+    lone = re.findall(r'^ +"([a-z_]+)",$', text, re.MULTILINE)
+    return {*lone, *re.findall(r'\bcause="([a-z_]+)"', text)}
+
+
+def test_every_verdict_has_its_anchor_and_none_is_stale():
+    looks = {rule.key for rule in judge.RULES} | {"model_fault"}
+    runs = {rule.key for rule in course.RULES}
+    spikes = stated("postmortem/causes.py") | {"unknown"}
+    confidences = set(typing.get_args(Confidence))
+    causes = stated("*.py") | set(headline.RANK) | {"memorised"}
+    causes -= (looks - {"memorised"}) | confidences | {"zero"}  # of smoothness: no cause
+    kinds = {f"verdict-{key}" for key in looks | runs}
+    kinds |= {f"cause-{name}" for name in causes} | {f"spike-{name}" for name in spikes - {"cause"}}
+    assert len(kinds) > 45
+    page = (ROOT / "docs/verdicts.md").read_text("utf-8")
+    anchors = re.findall(r'^<a id="([\w-]+)"></a>$', page, re.MULTILINE)
+    assert sorted(anchors) == sorted(kind.replace("_", "-") for kind in kinds)

@@ -53,7 +53,7 @@ def influence(
         seed: of the random starts that find the size of A; a fresh one by default.
 
     Returns:
-        Scores (N, 1) or (N, T): positive where the example helps. Costs about 20 matvecs for the
+        Scores (N, 1) or (N, T), positive where the example helps. Costs about 20 matvecs for the
         damping, three solutions for each test loss, and two gradients.
 
     Raises:
