@@ -45,7 +45,7 @@ for verdict in first.verdicts():
         print(verdict)
 
 # %%
-# **How to read it.** ``lr·sharpness over its limit`` is the learning rate times the sharpest
+# **How to read it.** ``lr over its limit`` is the learning rate times the sharpest
 # curvature, divided by what momentum 0.9 bears: below 1 steps shrink an error, above it they make
 # it grow. It was passed within the first steps, long before the loss was NaN.
 #
@@ -67,7 +67,7 @@ for monitor, label in ((first, "lr 0.5"), (second, f"lr {suggested.lr:.2g}")):
     told = monitor.history["sharpness_over_limit"].finite()
     ax.semilogy(told.steps, told.values, marker=".", label=label)
 ax.axhline(1, color="grey", linestyle="--")
-ax.set(xlabel="step", ylabel="lr·sharpness / limit", ylim=(1e-2, 1e4))
+ax.set(xlabel="step", ylabel="lr / largest stable lr", ylim=(1e-2, 1e4))
 ax.legend()
 
 # sphinx_gallery_start_ignore

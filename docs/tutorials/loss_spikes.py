@@ -52,8 +52,8 @@ print(found)
 
 # %%
 # **How to read it.** The lines of dots are the time axis, filled from the step on at which a
-# signal had left its place for good. The learning rate moves first. Then ``lr·sharpness`` passes
-# its limit, and at the same checkpoint the loss has risen: what lies within ten steps cannot be
+# signal had left its place for good. The learning rate moves first. Then ``lr over its limit`` passes
+# 1, and at the same checkpoint the loss has risen: what lies within ten steps cannot be
 # ordered by checkpoints that are ten steps apart. The causes come from the most specific to the
 # most general; the first is the one to act on. Each verdict says how much of the growth came from
 # the learning rate and how much from the curvature itself.
@@ -65,7 +65,7 @@ above.set_ylabel("loss")
 ratio = run["sharpness_over_limit"]
 below.semilogy(ratio.steps, ratio.values, color="C3")
 below.axhline(1, color="grey", linestyle="--", label="steps grow above")
-below.set(xlabel="step", ylabel="lr·sharpness / limit")
+below.set(xlabel="step", ylabel="lr / largest stable lr")
 below.legend()
 
 # sphinx_gallery_start_ignore
