@@ -91,7 +91,7 @@ class Examination(Result):
 
     def picture(self) -> str:
         """The headline, above the table in a notebook."""
-        return "" if self.headline is None else html.text(str(self.headline))
+        return "" if self.headline is None else html.lines(str(self.headline))
 
     def columns(self) -> Columns:
         """A row for each verdict."""

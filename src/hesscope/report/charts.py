@@ -175,6 +175,7 @@ def plain(chart: Chart, most: int) -> dict[str, Any]:
     """A chart as JSON, each curve with at most so many points."""
     thin = [(curve, thinned(curve.series, most)) for curve in chart.curves]
     return {
+        "title": chart.title,
         "log": chart.is_logarithmic,
         "curves": [
             {
