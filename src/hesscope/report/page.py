@@ -12,6 +12,7 @@ from hesscope.report.stills import still
 from hesscope.report.template import anchors, plain, rendered, written
 from hesscope.results.headline import Headline
 from hesscope.results.record import provenance
+from hesscope.results.sharper import sharper
 from hesscope.results.spectrum import Eigenpairs, Spectrum
 from hesscope.results.verdict import Verdict
 
@@ -27,11 +28,13 @@ def write(
 ) -> Path:
     """Writes the page and returns its path; a page that is there stays until this one is whole.
 
-    `overview` says under the title what was looked at.
+    `overview` says under the title what was looked at. Where all eigenvalues are known, they
+    take the place of intervals of the same numbers.
 
     Raises:
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
     """
+    results = sharper(results)
     main, others = sections(results)
     drawn = figures(results)
     html = rendered(
