@@ -14,6 +14,7 @@ from hesscope.checks.check_problem import check_problem
 from hesscope.curvature.hessian import Hessian
 from hesscope.dense.spectrum import spectrum
 from hesscope.examination import Examination, diagnose
+from hesscope.examination.overview import overview
 from hesscope.krylov.eigsh import eigsh
 from hesscope.problem.problem import Problem
 from hesscope.results.sharper import sharper
@@ -77,8 +78,17 @@ def run(say: Callable[[str], None], page: Path) -> Examination:
     say(str(examined) + "\n")
     results = {**examined.results, "largest_eigenvalues": pairs}
     results["outermost_eigenvalues"] = results.pop("eigenpairs")
-    title = f"hesscope demo: a 64-{HIDDEN}-10 network on handwritten digits"
-    report.write(page, title, examined.verdicts, results, examined.cost(), examined.headline)
+    look = examined.measurements
+    report.write(
+        page,
+        f"hesscope demo: a 64-{HIDDEN}-10 network on handwritten digits",
+        examined.verdicts,
+        results,
+        examined.cost(),
+        examined.headline,
+        overview(look),
+        look.facts["provenance"],
+    )
     say(f"report: {page}")
     return examined
 

@@ -25,10 +25,12 @@ def write(
     cost: str,
     headline: Headline | None = None,
     overview: Mapping[str, str] | None = None,
+    made: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the page and returns its path; a page that is there stays until this one is whole.
 
-    `overview` says under the title what was looked at. Where all eigenvalues are known, they
+    `overview` says under the title what was looked at, and `made` under which versions, when and
+    with which code: now, if not given. Where all eigenvalues are known, they
     take the place of intervals of the same numbers.
 
     Raises:
@@ -40,6 +42,7 @@ def write(
     html = rendered(
         "page.html",
         title=title,
+        kicker="hesscope",
         headline=headline,
         overview=overview or {},
         verdicts=plain_verdicts(verdicts),
@@ -55,7 +58,7 @@ def write(
         others=others,
         cost=cost,
         facts=_facts(results),
-        provenance=provenance(),
+        provenance=made or provenance(),
     )  # fmt: skip
     return written(path, html)
 

@@ -111,9 +111,9 @@ class Shown:
 
 def sections(results: Mapping[str, Any]) -> tuple[list[Section], list[Section]]:
     """What a reader looks for, and everything else that was measured."""
-    several = {key: value for key, value in results.items() if not is_cell(value)}
-    single = {called(key): value for key, value in results.items() if is_cell(value)}
-    single |= {called(key): v for key, v in several.items() if isinstance(v, Estimate)}
+    alone = {key for key, v in results.items() if is_cell(v) and not isinstance(v, Estimate)}
+    several = {key: value for key, value in results.items() if key not in alone}
+    single = {called(key): value for key, value in results.items() if key in alone}
     order = sorted(several, key=lambda key: list(MAIN).index(key) if key in MAIN else -1)
     main = [key for key in order if key not in OTHERS]
     rest = [key for key in OTHERS if key in several]

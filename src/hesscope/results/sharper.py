@@ -98,7 +98,7 @@ def _curvature(spectrum: Spectrum, value: Curvature) -> Curvature:
 
 
 def _density(spectrum: Spectrum, value: SpectralDensity) -> SpectralDensity:
-    """All eigenvalues as single outliers, as a run with as many products as eigenvalues has them."""
+    """All eigenvalues as single outliers, as a run that has found them all has them."""
     n, values = len(spectrum), spectrum.eigenvalues
     nothing = torch.zeros(0, dtype=torch.float64)
     return replace(
@@ -127,9 +127,7 @@ def _conditioning(spectrum: Spectrum, value: Conditioning) -> Conditioning:
     sizes = spectrum.eigenvalues.abs()
     size, above = float(sizes.max()), sizes[sizes > tau].sort().values
     first, last = (_around(float(spectrum.eigenvalues[i]), error) for i in (0, -1))
-    negative = Interval(
-        spectrum.count(high=-tau - error), spectrum.count(high=-tau + error)
-    )
+    negative = Interval(spectrum.count(high=-tau - error), spectrum.count(high=-tau + error))
     positive = Interval(spectrum.count(low=tau + error), spectrum.count(low=tau - error))
     null = Interval(n - negative.high - positive.high, n - negative.low - positive.low)
     return replace(
