@@ -37,7 +37,9 @@ def rendered(template: str, **parts: Any) -> str:
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
     )
-    return environment.get_template(template).render(**parts)
+    from hesscope.report.glossary import Glossary  # jinja2 brings what it needs
+
+    return environment.get_template(template).render(words=Glossary(), **parts)
 
 
 def written(path: str | Path, html: str) -> Path:
