@@ -10,6 +10,7 @@ import torch
 
 import hesscope as hs
 from hesscope import report
+from hesscope.cli import main
 from hesscope.report import figures
 from hesscope.report.sections import sections
 from hesscope.results import html, tables
@@ -100,6 +101,24 @@ def test_layers_smoothness_density_and_error_bars_are_read_before_the_rest():
     wanted = ["Density of eigenvalues", "Condition", "Outliers", "Next step", "Smoothness"]
     assert [title for title in titles if title in wanted] == wanted
     assert "Curvature" in [one.title for one in others]
+
+
+def test_a_comparison_and_a_saved_result_have_pages_of_their_own(tmp_path, capsys):
+    for name, scale in (("before", 2.0), ("after", 5.0)):
+        A = torch.diag(torch.tensor([scale, 1.0], dtype=torch.float64))
+        hs.save(hs.conditioning(A, seed=0), tmp_path / name)
+    folders = [str(tmp_path / name) for name in ("before", "after")]
+    page = tmp_path / "page.html"
+    assert main(["compare", *folders, "--report", str(page)]) == 0
+    text = page.read_text("utf-8")
+    assert faults(text) == []
+    assert "<h1>Comparison</h1>" in text
+    assert "after: differs" in text
+    assert main(["show", folders[0], "--report", str(page)]) == 0
+    text = page.read_text("utf-8")
+    assert "<h1>before</h1>" in text
+    assert "<h2>Conditioning</h2>" in text
+    capsys.readouterr()
 
 
 # --- figures

@@ -92,12 +92,16 @@ def _write_page(result: Any, page: Path, folder: Path, target: str) -> Path:
     from hesscope import report
     from hesscope.examination import Examination
     from hesscope.results.history import History
+    from hesscope.results.words import kind_of
 
     if isinstance(result, Examination):
         return result.to_html(page, target or folder.resolve().name)
     if isinstance(result, History):
         return runs.write_page(result, page, folder)
-    results = result if isinstance(result, dict) else {"eigenvalues": result}
+    kind = kind_of(type(result))
+    results = result if isinstance(result, dict) else {kind: result}
     spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
-    title = f"spectrum of {target}" if target else "a spectrum"
-    return report.write(page, title, (), results, f"{spent} matvecs" if spent else "")
+    alone = folder.resolve().name if folder != Path() else kind
+    title = f"spectrum of {target}" if target else alone
+    cost = f"{spent} matvecs" if spent else ""
+    return report.write(page, title, getattr(result, "verdicts", ()), results, cost)

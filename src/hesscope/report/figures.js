@@ -52,7 +52,7 @@ function scale(axis) {
 
 function even(low, high, most) {
   const rough = (high - low) / Math.max(most, 1), unit = 10 ** Math.floor(Math.log10(rough));
-  const size = unit * [1, 2, 5, 10].find((m) => m * unit >= rough * 0.999);
+  const size = unit * [1, 2, 5, 10].find((m) => m * unit >= rough * 0.75);
   const first = Math.ceil(low / size - 1e-9), found = [];
   for (let k = first; k * size <= high + 1e-9 * size; k++) found.push(Number((k * size).toPrecision(12)));
   return found;
@@ -243,7 +243,7 @@ function latest(s, x) {
 
 const known = (spec, x) => Math.max(...spec.series.map((s) => s.x[latest(s, x)]));
 
-function table(spec) {
+function rowsOf(spec) {
   const some = (key) => spec.series.some((s) => s[key]);
   const keys = ["ends", "y", "low", "high"].filter(some);
   const names = { ends: "to", y: spec.y.label, low: "at least", high: "at most" };
@@ -272,7 +272,7 @@ class Chart {
     this.read = html("p", { class: "read" }, null);
     plot.after(this.read);
     this.reset = tool("Show all", this.spec.title, () => { this.look(this.whole); this.plot.focus(); });
-    head.append(this.reset, tool("Copy as CSV", this.spec.title, (b) => copy(csv(table(this.spec)), b, "Numbers")));
+    head.append(this.reset, tool("Copy as CSV", this.spec.title, (b) => copy(csv(rowsOf(this.spec)), b, "Numbers")));
     head.append(tool("Save as SVG", this.spec.title, (b) => this.save(b)));
     if (this.spec.group) groups.set(this.spec.group, [...(groups.get(this.spec.group) ?? []), this]);
     this.listen();

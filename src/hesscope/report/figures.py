@@ -16,6 +16,7 @@ from hesscope import rounding
 from hesscope.plots import symlog
 from hesscope.plots.density import LEVEL, PER_DECADE
 from hesscope.plots.spectra import BINS_PER_DECADE
+from hesscope.report.sections import known
 from hesscope.results.density import SpectralDensity
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.spectrum import Eigenpairs, Spectrum
@@ -171,7 +172,7 @@ def density_figure(density: SpectralDensity) -> Figure:
 
 def pairs_figure(key: str, pairs: Eigenpairs) -> Figure:
     """Eigenvalues in their order, with the intervals that certainly hold one."""
-    title = key.replace("_", " ").capitalize()
+    title = known(key).title
     values, errors = (x[:MOST_PAIRS].tolist() for x in (pairs.eigenvalues, pairs.residuals))
     marks = Marks(
         "eigenvalue ± residual", "dots", list(range(1, len(values) + 1)), values,

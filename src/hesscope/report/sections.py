@@ -8,6 +8,7 @@ from typing import Any
 
 from hesscope.report.template import anchors
 from hesscope.results import html
+from hesscope.results.density import SpectralDensity
 from hesscope.results.estimate import Estimate
 from hesscope.results.result import Columns
 from hesscope.results.spectrum import Eigenpairs, Spectrum
@@ -112,7 +113,7 @@ class Shown:
 def sections(results: Mapping[str, Any]) -> tuple[list[Section], list[Section]]:
     """What a reader looks for, and everything else that was measured."""
     alone = {key for key, v in results.items() if is_cell(v) and not isinstance(v, Estimate)}
-    several = {key: value for key, value in results.items() if key not in alone}
+    several = {key: v for key, v in results.items() if key not in alone and not _is_all(v, results)}
     single = {called(key): value for key, value in results.items() if key in alone}
     order = sorted(several, key=lambda key: list(MAIN).index(key) if key in MAIN else -1)
     main = [key for key in order if key not in OTHERS]
@@ -137,6 +138,12 @@ def known(key: str) -> Known:
     """What a quantity is called, and what it is about; its own key where nobody has said."""
     words = key.replace("_", " ")
     return MAIN.get(key) or OTHERS.get(key) or Known(words[:1].upper() + words[1:], "")
+
+
+def _is_all(value: Any, results: Mapping[str, Any]) -> bool:
+    """Whether a density says no more than the spectrum beside it, which has taken its place."""
+    sizes = [len(one) for one in results.values() if isinstance(one, Spectrum)]
+    return isinstance(value, SpectralDensity) and len(value.outliers) == value.n in sizes
 
 
 def _tables(key: str, result: Any, spectrum: Spectrum | None) -> list[Table]:

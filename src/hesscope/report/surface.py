@@ -45,7 +45,6 @@ def write_surface(path: str | Path, title: str, result: Slice) -> Path:
         title=title,
         cost=f"{result.num_evaluations:,} losses, {result.num_matvecs} matvecs",
         contours=svg(contours, "contours"),
-        text=[line.strip() for line in str(result).splitlines()],
         tables=[shown(table, MOST_ROWS) for table in tables(result, "Loss on the plane")],
         data=json.dumps(_data(result), separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"

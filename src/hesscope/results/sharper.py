@@ -44,7 +44,9 @@ def sharper(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sharper(key: str, value: Any, spectrum: Spectrum) -> Any:
-    """The exact answer, where it is one to the same question."""
+    """The exact answer, where it is one to the same question, and there was none before."""
+    if any(note.startswith("exact:") for note in getattr(value, "notes", ())):
+        return value
     if isinstance(value, SpectralDensity) and value.n == len(spectrum):
         bottom, top = float(value.nodes[0]), float(value.nodes[-1])
         ends = Interval(value.lower, bottom), Interval(top, value.upper)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 DEEPEST = 3  # results inside of results inside of a result
 ELSEWHERE = ("facts", "notes", "reasons", "assumptions")  # fields that are told below the numbers
+TOLD = ("certificate",)  # results inside that are one sentence among the numbers
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ def _scalars(result: Any) -> Iterator[tuple[str, Any]]:
             yield "seed", str(value)
         elif is_cell(value):
             yield called(field.name), value
+        elif field.name == "certificate":
+            yield "certificate", value.statement
         elif isinstance(value, Tensor):
             yield called(field.name), _tensor(value)
         elif isinstance(value, Mapping):
@@ -162,7 +165,7 @@ def _parts(result: Any) -> Iterator[tuple[str, Any]]:
         for name, part in inside:
             several = part if isinstance(part, tuple) else ()
             listed_here = several and len(several) != rows and all(map(_is_inner, several))
-            if _is_inner(part) or listed_here:
+            if name not in TOLD and (_is_inner(part) or listed_here):
                 yield str(name), part
 
 
