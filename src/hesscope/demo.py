@@ -87,7 +87,7 @@ def run(say: Callable[[str], None], page: Path) -> Examination:
         examined.cost(),
         examined.headline,
         overview(look),
-        look.facts["provenance"],
+        {"seed": look.seed, **look.facts},
     )
     say(f"report: {page}")
     return examined

@@ -93,6 +93,21 @@ def test_thousands_of_rows_are_cut_and_counted(tmp_path):
     page = page_of({"spectrum": many, **{f"pairs {i}": pairs for i in range(5)}}, tmp_path)
     assert faults(page) == []
     assert "more rows: to_pandas() has all" in page
+    dots = page_of({f"pairs {i}": pairs for i in range(5)}, tmp_path)
+    assert faults(dots) == []
+
+
+def test_a_network_of_a_thousand_layers_has_a_small_page(tmp_path):
+    num, ones = 1_000, torch.ones(1_000).double()
+    names = tuple(f"blocks.{i}.attention.projection" for i in range(num))
+    layers = dataclasses.replace(
+        KINDS["layer statistics"], layers=names, sizes=(7,) * num, weight_norm=ones,
+        gradient_norm=ones, gain=ones, signal=ones, depth=tuple(range(num)), matrix=(True,) * num,
+    )  # fmt: skip
+    signals = dict.fromkeys(names, (1.0, 2.0, 3.0))
+    page = page_of({"layers": layers, "signals": signals, "loss": 0.5}, tmp_path)
+    assert faults(page) == []
+    assert "output, rms" in page
 
 
 def test_layers_smoothness_density_and_error_bars_are_read_before_the_rest():

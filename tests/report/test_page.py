@@ -62,6 +62,7 @@ def test_the_top_of_the_page_says_what_was_looked_at(page):
 def test_a_page_has_the_name_of_its_run_and_says_when_and_with_which_code(tmp_path):
     facts = {
         "model": "MLP",
+        "device": "cpu",
         "provenance": {"code": "abc123", "created": "2026-01-02T03:04:05+00:00"},
     }
     examined = hs.Examination(
@@ -77,7 +78,8 @@ def test_a_page_has_the_name_of_its_run_and_says_when_and_with_which_code(tmp_pa
         "2 January 2026, 03:04 UTC",
     ):
         assert expected in head
-    assert "<dt>code</dt><dd>abc123</dd>" in page
+    for name, value in (("code", "abc123"), ("device", "cpu"), ("seed", "0")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
     untitled = examined.to_html(tmp_path / "other.html").read_text("utf-8")
     assert "<h1>MLP</h1>" in untitled
 

@@ -129,7 +129,7 @@ class Examination(Result):
             self.cost(),
             self.headline,
             overview(self.measurements),
-            self.facts.get("provenance"),
+            {"seed": self.seed, **self.facts},
         )
 
     def __str__(self) -> str:

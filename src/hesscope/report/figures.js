@@ -1,6 +1,6 @@
 // Figures drawn as SVG from numbers: read by pointer or arrow keys, looked into by dragging or with + and -,
 // copied as CSV, saved as SVG. Colours are variables of the page, so that light, dark and paper need no redrawing.
-const EDGE = { left: 64, right: 14, top: 16, bottom: 46 }, MIDDLE = 0.5, PAPER = [720, 400];
+const EDGE = { left: 74, right: 14, top: 16, bottom: 46 }, MIDDLE = 0.5, PAPER = [720, 400];
 const groups = new Map();
 let serial = 0;
 
@@ -130,7 +130,7 @@ function render(svg, spec, [width, height], view) {
   svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   const id = `clip-${++serial}`, rows = heights(spec, view);
-  const left = EDGE.left - (spec.y.label ? 0 : 12), bottom = EDGE.bottom - (spec.group ? 20 : 0);
+  const left = EDGE.left - (spec.y.label ? 0 : 22), bottom = EDGE.bottom - (spec.group ? 20 : 0);
   const box = { x: left, y: EDGE.top, w: width - left - EDGE.right, h: height - EDGE.top - bottom };
   const X = scale(spec.x), Y = scale(spec.y);
   const px = (v) => box.x + ((X.to(v) - view[0]) / (view[1] - view[0])) * box.w;
@@ -168,7 +168,7 @@ function axes(svg, spec, box, view, rows, px, py) {
   node("line", { x1: box.x, x2: box.x + box.w, y1: box.y + box.h, y2: box.y + box.h, style: "stroke:var(--soft);stroke-width:1" }, svg);
   const words = "fill:var(--ink);font-size:12.5px";
   if (!spec.group) node("text", { x: box.x + box.w / 2, y: box.y + box.h + 39, "text-anchor": "middle", style: words }, svg, spec.x.label);
-  if (spec.y.label) node("text", { transform: `translate(14 ${box.y + box.h / 2}) rotate(-90)`, "text-anchor": "middle", style: words }, svg, spec.y.label);
+  if (spec.y.label) node("text", { transform: `translate(13 ${box.y + box.h / 2}) rotate(-90)`, "text-anchor": "middle", style: words }, svg, spec.y.label);
 }
 
 const DRAWN = { bars: drawBars, rug: drawRug, dots: drawDots, line: drawLine, dashed: drawLine };

@@ -123,7 +123,7 @@ def spectrum_figure(spectrum: Spectrum, pairs: Eigenpairs | None) -> Figure:
     caption = "All eigenvalues of the Hessian, exactly; both axes are logarithmic away from 0."
     if pairs is not None:
         name = f"found without the matrix, {pairs.num_matvecs} matvecs"
-        series.append(Marks(name, "rug", pairs.eigenvalues.tolist(), colour="c4"))
+        series.append(Marks(name, "rug", pairs.eigenvalues[:MOST_PAIRS].tolist(), colour="c4"))
         caption += " The marks at the upper edge were found without the matrix."
     negative, positive = spectrum.count(high=-tau), spectrum.count(low=tau)
     told = (
@@ -153,7 +153,9 @@ def density_figure(density: SpectralDensity) -> Figure:
         series.append(_with(one, lows, highs, [i.low <= 0 for i in held]))
     known = len(density.outliers)
     if 0 < known < density.n:
-        series.append(Marks("single outliers", "rug", density.outliers.tolist(), colour="c4"))
+        series.append(
+            Marks("single outliers", "rug", density.outliers[:MOST_PAIRS].tolist(), colour="c4")
+        )
     below, within, above = (ask() for ask in (density.negative, density.null, density.positive))
     told = "; ".join(
         f"{i.low:,.0f} to {i.high:,.0f} eigenvalues {where}"

@@ -25,18 +25,18 @@ def write(
     cost: str,
     headline: Headline | None = None,
     overview: Mapping[str, str] | None = None,
-    made: Mapping[str, str] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the page and returns its path; a page that is there stays until this one is whole.
 
-    `overview` says under the title what was looked at, and `made` under which versions, when and
-    with which code: now, if not given. Where all eigenvalues are known, they
-    take the place of intervals of the same numbers.
+    `overview` says under the title what was looked at, and `facts` of the problem, its products and
+    their provenance stand below: those of the first spectrum and of now, if not given. Where all
+    eigenvalues are known, they take the place of intervals of the same numbers.
 
     Raises:
         RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
     """
-    results = sharper(results)
+    results, told = sharper(results), _facts(results) if facts is None else facts
     main, others = sections(results)
     drawn = figures(results)
     html = rendered(
@@ -57,8 +57,8 @@ def write(
         sections=main,
         others=others,
         cost=cost,
-        facts=_facts(results),
-        provenance=made or provenance(),
+        facts={name: plain(value) for name, value in told.items() if name != "provenance"},
+        provenance=told.get("provenance") or provenance(),
     )  # fmt: skip
     return written(path, html)
 
@@ -83,8 +83,6 @@ def _plain_verdict(verdict: Verdict, anchor: str) -> dict[str, Any]:
     }
 
 
-def _facts(results: Mapping[str, Any]) -> dict[str, str]:
-    for result in results.values():
-        if isinstance(result, (Eigenpairs, Spectrum)):
-            return {name: plain(value) for name, value in result.facts.items()}
-    return {}
+def _facts(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = [one.facts for one in results.values() if isinstance(one, (Eigenpairs, Spectrum))]
+    return found[0] if found else {}

@@ -17,13 +17,15 @@ from hesscope.results.spectrum import Spectrum
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_DOTS = 60  # that are drawn one by one, with their intervals
 _INK = "#010203"  # stands for the colour of the page's text until the figure is in the page
 
 
 @detached()
 def still(figure: Figure, results: Mapping[str, Any]) -> str:
     """The same figure, standing still."""
-    if figure.key.startswith("pairs-"):
+    few = len(figure.series[0].x) <= MOST_DOTS
+    if figure.key.startswith("pairs-") and few:
         return svg(plots.eigenvalues(results[figure.key.removeprefix("pairs-")]), figure.key)
     if figure.key == "spectrum":
         return svg(plots.spectrum_histogram(_first(results, Spectrum)), "spectrum")
