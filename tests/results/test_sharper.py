@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -87,6 +88,16 @@ def test_what_belongs_to_another_operator_stays_as_it_is(other, planted):
     assert all(found[key] is mine[key] for key in mine)
 
 
+def test_a_way_out_knows_the_exact_ends(planted):
+    problem = hs.Problem.from_function(
+        lambda t: 0.5 * (VALUES * t * t).sum(), torch.zeros(len(A), **F64)
+    )
+    way = hs.escape(problem, seed=0)
+    found = sharper({"escape": way, "exact": planted["exact"]})["escape"]
+    assert found.certificate.lower == pytest.approx(-0.5)
+    assert (found.curvature, found.found) == (way.curvature, way.found)
+
+
 def test_without_a_spectrum_nothing_changes(planted):
     some = {key: value for key, value in planted.items() if key != "exact"}
     assert all(value is some[key] for key, value in sharper(some).items())
@@ -114,3 +125,27 @@ def test_a_look_is_judged_by_the_exact_numbers():
     curvature = sharper(known)["curvature"]
     assert curvature.lambda_max == pytest.approx(9.0, rel=1e-12)
     assert (curvature.lower, curvature.upper) == (pytest.approx(-0.5), pytest.approx(9.0))
+
+
+@pytest.mark.parametrize("which", ["LA", "SA", "LM", "BE"])
+def test_pairs_are_compared_with_all_eigenvalues(which):
+    pairs, exact = hs.eigsh(A, 5, which=which, seed=0), hs.spectrum(A)
+    certificate = sharper({"pairs": pairs, "all": exact})["pairs"].certificate
+    assert certificate.complete
+    assert (certificate.lower, certificate.upper) == (pytest.approx(-0.5), pytest.approx(9.0))
+    assert "nothing was skipped" in certificate.statement
+    for kept in range(5):  # one of them is skipped
+        some = torch.arange(5) != kept
+        fewer = replace(
+            pairs, eigenvalues=pairs.eigenvalues[some], residuals=pairs.residuals[some],
+            eigenvectors=pairs.eigenvectors[:, some], converged=pairs.converged[some],
+        )  # fmt: skip
+        found = sharper({"pairs": fewer, "all": exact})["pairs"].certificate
+        assert found.complete == (set(fewer.eigenvalues.tolist()) == best(which, 4, pairs))
+
+
+def best(which: str, k: int, pairs: hs.Eigenpairs) -> set[float]:
+    """The k most wanted, by their definition."""
+    values = sorted(pairs.eigenvalues.tolist())
+    ends = {"LA": values[-k:], "SA": values[:k], "LM": sorted(values, key=abs)[-k:]}
+    return set(ends.get(which, [*values[: k // 2], *values[-(k - k // 2) :]]))

@@ -18,7 +18,8 @@ from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import RELATIVE_TAU, SpectralDensity
 from hesscope.results.descent import Curvature
 from hesscope.results.estimate import Estimate, Interval
-from hesscope.results.spectrum import Spectrum
+from hesscope.results.landscape import Escape
+from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
 
 SAME = ("operator", "model", "n", "items", "mode")  # facts in which one operator agrees with itself
 TRACES, NORMS = ("trace",), ("Frobenius norm", "frobenius_norm")  # keys of estimates
@@ -28,8 +29,9 @@ LIKE = "exact: from all {} eigenvalues, in place of intervals from {} products"
 def sharper(results: Mapping[str, Any]) -> dict[str, Any]:
     """The results, with exact answers where a spectrum of the same operator is among them.
 
-    A density, a condition, the ends of the spectrum, a trace and a Frobenius norm are replaced by
-    what all eigenvalues say of them. One that they contradict is of another operator, and stays.
+    A density, a condition, the ends of the spectrum, a trace, a Frobenius norm, and what is
+    certified of eigenpairs are replaced by what all eigenvalues say of them. One that they
+    contradict is of another operator, and stays.
 
     >>> from hesscope.results.estimate import Estimate
     >>> exact = Spectrum(torch.tensor([1.0, 3.0]).double(), 0.0, 2)
@@ -59,6 +61,14 @@ def _sharper(key: str, value: Any, spectrum: Spectrum) -> Any:
         low = Interval(value.lower, value.lambda_min + value.lambda_min_error)
         high = Interval(value.lambda_max - value.lambda_max_error, value.upper)
         return _curvature(spectrum, value) if _holds(spectrum, low, high) else value
+    if isinstance(value, Eigenpairs) and value.eigenvectors.shape[0] == len(spectrum):
+        known = _holds(spectrum, *_bounds(value.certificate))
+        near = known and len(value) and _agree(value.facts, spectrum.facts)
+        return replace(value, certificate=_compared(spectrum, value)) if near else value
+    if isinstance(value, Escape) and value.theta.numel() == len(spectrum):
+        certificate = value.certificate
+        known = _holds(spectrum, *_bounds(certificate))
+        return replace(value, certificate=_ends(spectrum, certificate)) if known else value
     if isinstance(value, Estimate) and key in (*TRACES, *NORMS):
         true = spectrum.trace if key in TRACES else spectrum.frobenius_norm
         return _estimate(spectrum, value, true)
@@ -97,6 +107,42 @@ def _curvature(spectrum: Spectrum, value: Curvature) -> Curvature:
         lower=first - error,
         upper=last + error,
     )
+
+
+def _compared(spectrum: Spectrum, pairs: Eigenpairs) -> Certificate:
+    """What all eigenvalues say of those that were found without the matrix."""
+    found = pairs.eigenvalues.sort()
+    wanted = _wanted(spectrum.eigenvalues, len(pairs), pairs.which)
+    near = pairs.residuals[found.indices] + pairs.certificate.window + spectrum.error
+    whole = bool(((found.values - wanted).abs() <= near).all())
+    told = "nothing was skipped" if whole else "not all of the most wanted are in the list"
+    known = _ends(spectrum, pairs.certificate)
+    statement = f"{told}, and {known.statement}"
+    return replace(known, complete=whole, copies=whole, statement=statement)
+
+
+def _ends(spectrum: Spectrum, certificate: Certificate) -> Certificate:
+    """The exact ends, in place of bounds."""
+    first, last = float(spectrum.eigenvalues[0]), float(spectrum.eigenvalues[-1])
+    return replace(
+        certificate,
+        lower=first - spectrum.error,
+        upper=last + spectrum.error,
+        statement=f"all lie in [{first:.5g}, {last:.5g}]: compared with all exact ones",
+    )
+
+
+def _bounds(certificate: Certificate) -> tuple[Interval, Interval]:
+    """Where the lowest and the highest eigenvalue may be, by a certificate."""
+    return Interval(certificate.lower, torch.inf), Interval(-torch.inf, certificate.upper)
+
+
+def _wanted(values: Tensor, k: int, which: str) -> Tensor:
+    """The k most wanted of all eigenvalues, ascending."""
+    if which == "LM":
+        return values[values.abs().argsort(descending=True)[:k]].sort().values
+    top = {"LA": k, "SA": 0}.get(which, (k + 1) // 2)
+    return torch.cat([values[: k - top], values[len(values) - top :]])
 
 
 def _density(spectrum: Spectrum, value: SpectralDensity) -> SpectralDensity:
