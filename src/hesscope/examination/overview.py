@@ -26,7 +26,7 @@ def overview(look: Measurements) -> dict[str, str]:
         found["model"] = ", ".join(parts)
     optimiser, step = look.asked.get("optimizer"), look.get("step")
     lr = look.asked.get("lr") if step is None or step.lr is None else step.lr
-    moved = [str(optimiser)] if optimiser else []
+    moved = [str(optimiser)] if optimiser else ["gradient descent"] if lr is not None else []
     moved += [f"lr {lr:.4g}"] if lr is not None else []
     if moved:
         found["optimiser"] = ", ".join(moved)
