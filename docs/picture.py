@@ -19,7 +19,7 @@ import hesscope as hs
 from hesscope.demo import digits, trained_network
 
 PICTURE = Path(__file__).parent / "_static" / "report.png"
-WIDTH, HEIGHT, LARGEST = 1000, 720, 150_000  # pixels, bytes
+WIDTH, HEIGHT, LARGEST = 1000, 860, 150_000  # pixels, bytes
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

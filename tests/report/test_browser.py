@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -73,3 +75,56 @@ def test_a_layer_named_like_a_script_stays_text(seen):
     assert "<title>a page</title>" in document
     assert document.count("<script>") == 1
     assert "a layer named &lt;script&gt;document.title" in document
+
+
+ACTS = """
+const done = {};
+const table = document.querySelector(".table table:has(thead th.n)");
+const head = [...table.tHead.rows[0].cells].find((one) => one.textContent === "residual");
+const cells = () => [...table.tBodies[0].rows].map((row) => row.cells[head.cellIndex]);
+const column = () => cells().map((cell) => Number(cell.dataset.value));
+head.querySelector("button").click();
+done.up = [head.getAttribute("aria-sort"), column()];
+head.querySelector("button").click();
+done.down = [head.getAttribute("aria-sort"), column()];
+const press = (key) => charts[0].plot.dispatchEvent(new KeyboardEvent("keydown", { key }));
+const texts = () => charts[0].svg.textContent;
+press("Home");
+done.first = charts[0].read.textContent;
+press("ArrowRight");
+done.second = charts[0].read.textContent;
+const whole = texts();
+press("+");
+done.zoomed = [charts[0].reset.hidden, texts() === whole];
+press("Escape");
+done.back = [charts[0].reset.hidden, texts() === whole];
+const tools = [...document.querySelectorAll("figure .tool")];
+done.tools = tools.map((one) => one.getAttribute("aria-label").split(":")[0]);
+done.csv = csv(rowsOf(charts[0].spec));
+document.title = JSON.stringify(done);
+"""
+
+
+def test_tables_sort_and_figures_are_read_zoomed_and_copied(tmp_path):
+    values = torch.linspace(-1, 9, 60, dtype=torch.float64)
+    pairs = hs.eigsh(torch.diag(values), 4, seed=0)
+    path = report.write(tmp_path / "page.html", "a page", [], {"pairs": pairs}, "4 matvecs")
+    page = path.read_text("utf-8").replace("</body>", f"<script>{{{ACTS}}}</script></body>")
+    path.write_text(page, "utf-8")
+    document, console, _ = browse(path, tmp_path)
+    assert console == ""
+    done = json.loads(html.unescape(re.search("<title>(.*?)</title>", document).group(1)))
+    residuals = sorted(pairs.residuals.tolist())
+    assert done["up"] == ["ascending", residuals]
+    assert done["down"] == ["descending", residuals[::-1]]
+    assert done["first"].startswith("eigenvalue ± residual: 9, between ")
+    assert done["second"].endswith("at 2")
+    assert (done["zoomed"], done["back"]) == ([False, False], [True, True])
+    assert [label.split(":")[0] for label in done["tools"]] == [
+        "Show all",
+        "Copy as CSV",
+        "Save as SVG",
+    ]
+    head, first, *_ = done["csv"].splitlines()
+    assert head == "series,rank,eigenvalue,at least,at most"
+    assert first.split(",")[:3] == ["eigenvalue ± residual", "1", "9"]

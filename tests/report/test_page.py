@@ -59,6 +59,31 @@ def test_the_top_of_the_page_says_what_was_looked_at(page):
         assert expected in head
 
 
+def test_a_page_has_the_name_of_its_run_and_says_when_and_with_which_code(tmp_path):
+    facts = {
+        "model": "MLP",
+        "device": "cpu",
+        "provenance": {"code": "abc123", "created": "2026-01-02T03:04:05+00:00"},
+    }
+    examined = hs.Examination(
+        (), hs.Measurements({"loss": 0.5}, {}, {"batch_size": 8}, facts=facts)
+    )
+    page = examined.to_html(tmp_path / "page.html", "run 7").read_text("utf-8")
+    head = page[page.index("<header>") : page.index("</header>")]
+    for expected in (
+        "<h1>run 7</h1>",
+        "MLP",
+        "0.5",
+        "8 examples each",
+        "2 January 2026, 03:04 UTC",
+    ):
+        assert expected in head
+    for name, value in (("code", "abc123"), ("device", "cpu"), ("seed", "0")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
+    untitled = examined.to_html(tmp_path / "other.html").read_text("utf-8")
+    assert "<h1>MLP</h1>" in untitled
+
+
 def test_what_calls_for_action_stands_first_and_leads_to_its_verdict(tmp_path):
     verdicts = [
         hs.Verdict("minimum?", "no: still descending"),

@@ -8,7 +8,7 @@ import torch
 
 import hesscope as hs
 from hesscope.report import write_surface
-from hesscope.report.page import svg
+from hesscope.report.stills import svg
 from tests.report.test_browser import BROWSER, browse, foreign_hosts
 
 

@@ -11,6 +11,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """The folders, their labels, and the form of the answer."""
     parser.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="written by --save")
     parser.add_argument("--labels", metavar="A,B,...", help="one for each; by default the folders")
+    parser.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
 
 

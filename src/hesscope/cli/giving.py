@@ -36,7 +36,8 @@ def give(result: Any, options: argparse.Namespace) -> None:
                 lines.append(f"saved: {options.saved}")
             if page is not None:
                 place = getattr(options, "folder", Path())
-                lines.append(f"report: {_write_page(result, page, place)}")
+                target = getattr(options, "target", "")
+                lines.append(f"report: {_write_page(result, page, place, target)}")
     except RuntimeError:  # a disk that has filled up, say
         options.output.tell(_text(result, options))
         raise
@@ -87,15 +88,20 @@ def _text(result: Any, options: argparse.Namespace) -> str:
     return printable("\n\n".join(f"{name}: {value}" for name, value in result.items()), names)
 
 
-def _write_page(result: Any, page: Path, folder: Path) -> Path:
+def _write_page(result: Any, page: Path, folder: Path, target: str) -> Path:
     from hesscope import report
     from hesscope.examination import Examination
     from hesscope.results.history import History
+    from hesscope.results.words import kind_of
 
     if isinstance(result, Examination):
-        return result.to_html(page)
+        return result.to_html(page, target or folder.resolve().name)
     if isinstance(result, History):
         return runs.write_page(result, page, folder)
-    results = result if isinstance(result, dict) else {"eigenvalues": result}
+    kind = kind_of(type(result))
+    results = result if isinstance(result, dict) else {kind: result}
     spent = sum(getattr(r, "num_matvecs", 0) for r in results.values())
-    return report.write(page, "hesscope spectrum", (), results, f"{spent} matvecs" if spent else "")
+    alone = folder.resolve().name if folder != Path() else kind
+    title = f"spectrum of {target}" if target else alone
+    cost = f"{spent} matvecs" if spent else ""
+    return report.write(page, title, getattr(result, "verdicts", ()), results, cost)

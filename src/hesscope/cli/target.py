@@ -15,6 +15,7 @@ from torch import nn
 
 from hesscope.cli.words import told
 from hesscope.problem.problem import Problem
+from hesscope.system import worktree
 
 # What hesscope imports later on, and the ends of folders with what is installed.
 NEEDED = ("numpy", "rich.progress", "safetensors.torch", "scipy", "jinja2", "matplotlib")
@@ -81,6 +82,7 @@ def _from_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     _search(path.resolve().parent)  # as `python FILE.py` would
     sys.modules[name] = module
+    worktree.looks_at(path)
     _imported(lambda: loader.exec_module(module), str(path))
     return module
 

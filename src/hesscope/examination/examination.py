@@ -91,7 +91,7 @@ class Examination(Result):
 
     def picture(self) -> str:
         """The headline, above the table in a notebook."""
-        return "" if self.headline is None else html.text(str(self.headline))
+        return "" if self.headline is None else html.lines(str(self.headline))
 
     def columns(self) -> Columns:
         """A row for each verdict."""
@@ -111,15 +111,25 @@ class Examination(Result):
         """
         return record.save(self, folder)
 
-    def to_html(self, path: str | Path) -> Path:
+    def to_html(self, path: str | Path, title: str = "") -> Path:
         """Writes one self-contained page: verdicts, figures, numbers, cost and provenance.
+
+        Args:
+            path: of the page.
+            title: its heading, such as the name of a run; by default that of the model.
 
         Raises:
             RuntimeError: if the file cannot be written or jinja2 and matplotlib are missing.
         """
-        title, looked_at = "hesscope examination", overview(self.measurements)
         return report.write(
-            path, title, self.verdicts, self.results, self.cost(), self.headline, looked_at
+            path,
+            title or str(self.facts.get("model", "an examination")),
+            self.verdicts,
+            self.results,
+            self.cost(),
+            self.headline,
+            overview(self.measurements),
+            {"seed": self.seed, **self.facts},
         )
 
     def __str__(self) -> str:

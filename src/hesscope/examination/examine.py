@@ -17,6 +17,7 @@ from hesscope.examination.question import asked
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Check
 from hesscope.results.measurements import Measurements
+from hesscope.results.record import provenance
 from hesscope.system import progress
 from hesscope.system.contexts import public
 
@@ -95,6 +96,7 @@ def diagnose(
     look = replace(
         look,
         values={**look.values, "check": found},
+        facts={**look.facts, "provenance": provenance()},
         num_matvecs=look.num_matvecs + found.num_matvecs,
         seconds=time.perf_counter() - started,
     )

@@ -11,6 +11,7 @@ import torch
 
 from hesscope.results.history import History, Series
 from hesscope.results.limits import is_adaptive, lambda_max_limit
+from hesscope.results.words import called
 
 POINTS, FEWEST = 24_000, 60  # of all curves of a page together, and of one at least
 MOST_LAYERS, MOST_OTHERS = 6, 12  # curves in one chart, and charts of other quantities
@@ -175,6 +176,7 @@ def plain(chart: Chart, most: int) -> dict[str, Any]:
     """A chart as JSON, each curve with at most so many points."""
     thin = [(curve, thinned(curve.series, most)) for curve in chart.curves]
     return {
+        "title": chart.title,
         "log": chart.is_logarithmic,
         "curves": [
             {
@@ -279,4 +281,4 @@ def _others(history: History) -> list[Chart]:
         if not key.startswith(("layer/", "lambda_"))
         if len(history[key].finite())
     ]
-    return [Chart(key, "", (Curve(key, history[key]),)) for key in left[:MOST_OTHERS]]
+    return [Chart(called(key), "", (Curve(key, history[key]),)) for key in left[:MOST_OTHERS]]

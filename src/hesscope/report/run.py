@@ -10,13 +10,14 @@ from typing import Any
 from hesscope import plots
 from hesscope.plots.style import detached
 from hesscope.report import charts
-from hesscope.report.page import plain, plain_verdict, rendered, svg, written
+from hesscope.report.page import plain_verdicts
+from hesscope.report.stills import svg
+from hesscope.report.template import plain, rendered, written
 from hesscope.results import html
 from hesscope.results.density import SpectralDensity
 from hesscope.results.history import History
 from hesscope.results.verdict import Verdict
 
-HERE = Path(__file__).parent
 MIDDLE = 1e-2  # of the largest |λ|: a run of some tens of products tells little below
 MOST_SPECTRA = 200  # that a heat map of a page has
 WITHOUT_SCRIPT = 150  # points of a curve that is seen without scripts
@@ -29,7 +30,7 @@ def write_run(
 ) -> Path:
     """Writes the page of a run and returns its path.
 
-    One file below a megabyte that asks for nothing: curves to hover over (uPlot, inlined; still
+    One file below a megabyte that asks for nothing: curves to hover over (still
     lines without scripts), spectra over training where densities were measured, and the verdicts at
     the steps of which they speak.
 
@@ -47,7 +48,9 @@ def write_run(
     most = charts.points(drawn)
     steps = history.steps
     span = (int(steps[0]), int(steps[-1])) if len(steps) else (0, 1)
-    bands = [band for band in (_band(verdict, span) for verdict in verdicts) if band]
+    told = plain_verdicts(verdicts)
+    both = zip(verdicts, told, strict=True)
+    bands = [band for band in (_band(one, shown, span) for one, shown in both) if band]
     data = {
         "span": span,
         "charts": [charts.plain(chart, most) for chart in drawn],
@@ -58,34 +61,28 @@ def write_run(
         "run.html",
         title=title,
         cost=_cost(history),
-        verdicts=[plain_verdict(verdict) for verdict in verdicts],
+        verdicts=told,
         bands=bands,
         span=span,
-        charts=[_shown(chart) for chart in drawn],
+        charts=[_shown(i, chart) for i, chart in enumerate(drawn)],
         spectra=_spectra(history),
         events=_events(history),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        uplot=_vendored("uPlot.iife.min.js"),
-        uplot_style=_vendored("uPlot.min.css"),
-        uplot_license=_vendored("LICENSE-uPlot.txt"),
-        script=(HERE / "curves.js").read_text(encoding="utf-8"),
         facts=_facts(history),
         provenance=history.facts.get("provenance", {}),
     )
     return written(path, page)
 
 
-def _vendored(name: str) -> str:
-    return (HERE / "vendor" / name).read_text(encoding="utf-8")
-
-
-def _shown(chart: charts.Chart) -> dict[str, str]:
+def _shown(place: int, chart: charts.Chart) -> dict[str, str]:
     """What of a chart stands in the page itself; a still picture where scripts do not run."""
     first = charts.thinned(chart.curves[0].series, WITHOUT_SCRIPT)
     ends = [f"{chart.curves[0].label}, step {int(step):,}" for step in first.steps[[0, -1]]]
     still = html.line(first.steps.tolist(), first.values.tolist(), (ends[0], ends[1]))
     last = [f"{curve.label} {curve.series.finite().last:.4g}" for curve in chart.curves]
     return {
+        "key": f"curve-{place}",
+        "anchor": f"curve-{place}",
         "title": chart.title,
         "caption": chart.caption,
         "still": still or "",
@@ -93,14 +90,13 @@ def _shown(chart: charts.Chart) -> dict[str, str]:
     }
 
 
-def _band(verdict: Verdict, span: tuple[int, int]) -> dict[str, Any]:
+def _band(verdict: Verdict, shown: dict[str, Any], span: tuple[int, int]) -> dict[str, Any]:
     """Where a verdict stands on the axis of steps, in percent; empty if it does not say."""
     ends = [verdict.evidence.get(key) for key in ("first_step", "last_step")]
     if ends[0] is None or ends[1] is None:
         return {}
     width = max(span[1] - span[0], 1)
     left, right = (min(max((end - span[0]) / width, 0.0), 1.0) for end in (ends[0], ends[1]))
-    shown = plain_verdict(verdict)
     return {
         **{key: shown[key] for key in ("name", "anchor", "claim", "finding", "confidence")},
         "first": int(ends[0]),
@@ -125,7 +121,7 @@ def _spectra(history: History) -> str:
     ax = plots.spectra_over_training(
         steps, [found[step] for step in steps], tau=MIDDLE * largest if largest else None
     )
-    return svg(ax)
+    return svg(ax, "spectra")
 
 
 def _events(history: History) -> list[str]:

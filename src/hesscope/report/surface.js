@@ -1,4 +1,3 @@
-"use strict";
 // A surface z(a, b) on a canvas: patches from the farthest to the nearest, in an oblique view.
 const surface = JSON.parse(document.getElementById("surface").textContent);
 const scene = document.querySelector(".scene"), canvas = scene.querySelector("canvas");
@@ -189,3 +188,8 @@ box.addEventListener("change", () => { logarithmic = box.checked; show(); });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
 addEventListener("resize", show);
 show();
+
+document.querySelector("figure[data-losses] .tools").append(tool("Copy as CSV", "losses", (button) => {
+  const rows = A.flatMap((a, i) => B.map((b, j) => [a, b, surface.losses[i][j] ?? ""]));
+  copy(csv([[...surface.names, "loss"], ...rows]), button, `${rows.length} losses`);
+}));

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from hesscope import plots
 from hesscope.plots.style import detached
-from hesscope.report.page import plain, rendered, svg, written
+from hesscope.report.sections import shown
+from hesscope.report.stills import svg
+from hesscope.report.template import plain, rendered, written
 from hesscope.results.slices import Slice
+from hesscope.results.tables import tables
 
-HERE = Path(__file__).parent
 MOST = 121  # points of an axis that are drawn
 MOST_STEPS = 500  # of a trajectory
+MOST_ROWS = 200  # of a table; the button above the surface copies all that is drawn
 
 
 def write_surface(path: str | Path, title: str, result: Slice) -> Path:
@@ -41,12 +44,11 @@ def write_surface(path: str | Path, title: str, result: Slice) -> Path:
         "surface.html",
         title=title,
         cost=f"{result.num_evaluations:,} losses, {result.num_matvecs} matvecs",
-        contours=svg(contours),
-        text=str(result),
+        contours=svg(contours, "contours"),
+        tables=[shown(table, MOST_ROWS) for table in tables(result, "Loss on the plane")],
         data=json.dumps(_data(result), separators=(",", ":"), allow_nan=False).replace(
             "<", "\\u003c"
         ),
-        script=(HERE / "surface.js").read_text(encoding="utf-8"),
         facts={key: plain(value) for key, value in result.facts.items() if key != "provenance"},
         provenance=result.facts.get("provenance", {}),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from hesscope.results.result import Columns, Result
 
@@ -45,6 +46,14 @@ class Check(Result):
         names = ("name", "cause", "cure", "fault")
         rows = {name: [getattr(finding, name) for finding in self.findings] for name in names}
         return rows if self.findings else {}
+
+    def quantities(self) -> dict[str, Any]:
+        """The outcome, the cost, and the questions that found nothing."""
+        return {
+            "outcome": "ok" if self.ok else f"{len(self.faults)} faults",
+            "cost in products (matvecs)": self.num_matvecs,
+            "nothing found by": ", ".join(self.passed) or "none",
+        }
 
     def __str__(self) -> str:
         head = "ok" if self.ok else f"{len(self.faults)} fault" + "s" * (len(self.faults) > 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from hesscope.results.estimate import Estimate, Interval
 from hesscope.results.result import Result
@@ -74,14 +75,44 @@ class Conditioning(Result):
         """The condition number in words."""
         if math.isnan(self.kappa.low):
             return f"zero as far as was seen: no |λ| above {self.tau:.1e}"
-        on = f"on |λ| > {self.tau:.1e} it is between {self.kappa.low:.3g} and {self.kappa.high:.3g}"
+        ends = f"{self.kappa.low:.3g}", f"{self.kappa.high:.3g}"
+        range_ = ends[0] if ends[0] == ends[1] else f"between {' and '.join(ends)}"
+        on = f"on |λ| > {self.tau:.1e} it is {range_}"
         if self.singular:
-            few = f"{self.null.low:.0f} to {self.null.high:.0f}"
+            few = _counts(self.null).replace("-", " to ")
             return f"singular: κ = ∞ ({few} eigenvalues within ±{self.tau:.1e}); {on}"
         if self.definite:
             low = self.lambda_max.low / self.lambda_min.high
             return f"κ = {low:.4g} to {self.lambda_max.high / self.lambda_min.low:.4g}"
         return f"it is not known whether there are eigenvalues within ±{self.tau:.1e}; {on}"
+
+    def quantities(self) -> dict[str, Any]:
+        """The ratios and counts in the order in which they are read."""
+        found: dict[str, Any] = {
+            "in words": self.statement,
+            "λmax": self.lambda_max,
+            "λmin": self.lambda_min,
+            "τ: below, |λ| is called zero": self.tau,
+            "eigenvalues below -τ": self.negative,
+            "eigenvalues within ±τ": self.null,
+            "eigenvalues above τ": self.positive,
+            "κ above τ": self.kappa,
+        }
+        if self.indefiniteness is not None:
+            found["λmax/|λmin|"] = self.indefiniteness
+        for q, ratio in self.ratios.items():
+            if not math.isnan(ratio.low):
+                found[f"largest |λ| over the {100 * q:g} % quantile above τ"] = ratio
+        found["effective rank tr|A|/|λ|max"] = self.effective_rank.interval(0.95)
+        found["stable rank ‖A‖²/|λ|max²"] = self.stable_rank.interval(0.95)
+        if self.lambda_min.low <= 0:
+            found["damping from which on it is positive definite"] = self.definite_damping
+        for damping, kappa in self.damped.items():
+            unproven = "not proven positive definite"
+            found[f"κ with damping {damping:g}"] = unproven if kappa is None else kappa
+        if self.critical_step is not None:
+            found["2/λmax"] = self.critical_step
+        return {**found, "cost in products (matvecs)": self.num_matvecs}
 
     def __str__(self) -> str:
         size = self.size

@@ -213,6 +213,20 @@ class SpectralDensity(Result):
         """A row for each node of the quadrature."""
         return {"eigenvalue": self.nodes, "share": self.weights}
 
+    def quantities(self) -> dict[str, Any]:
+        """The ends, the counts beside τ at 95 %, and how many are known singly."""
+        return {
+            "eigenvalues": self.n,
+            "all lie between": Interval(self.lower, self.upper, 1 - self.delta),
+            "τ: below, |λ| is called zero": self.tau,
+            "eigenvalues below -τ": self.negative(),
+            "eigenvalues within ±τ": self.null(),
+            "eigenvalues above τ": self.positive(),
+            "single outliers": len(self.outliers),
+            "cost in products (matvecs)": self.num_matvecs,
+            "seed": str(self.seed),
+        }
+
     def picture(self) -> str:
         """The expected counts in bins of equal width."""
         edges = torch.linspace(self.lower, self.upper, 41, dtype=torch.float64).tolist()

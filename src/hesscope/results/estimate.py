@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 from torch import Tensor
 
@@ -66,6 +67,15 @@ class Estimate(Result):
         half = student_quantile(0.5 + level / 2, self.degrees) * self.stderr
         low, high = self.value - self.below - half, self.value + self.above + half
         return Interval(low, high, level)
+
+    def quantities(self) -> dict[str, Any]:
+        """Value and error in one, the interval at 95 %, and the cost."""
+        held = {} if math.isnan(self.value) else {"interval": self.interval()}
+        return {
+            "value ± standard error": self,
+            **held,
+            "cost in products (matvecs)": self.num_matvecs,
+        }
 
     def __str__(self) -> str:
         error = self.stderr + max(self.below, self.above)

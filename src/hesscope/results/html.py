@@ -9,27 +9,45 @@ from typing import Any
 
 from torch import Tensor
 
+from hesscope.results.tables import Cell, cell
+
 MOST_ROWS = 30  # of a table; what is left out is counted
 WIDTH, HEIGHT, MARGIN = 480, 120, 18  # of a figure, in pixels
 
 
-def table(columns: Mapping[str, Sequence[Any] | Tensor]) -> str:
+def table(
+    columns: Mapping[str, Sequence[Any] | Tensor],
+    caption: str = "",
+    notes: Sequence[str] = (),
+    most: int = MOST_ROWS,
+) -> str:
     """A table with a row for each entry of the columns.
+
+    Columns of numbers have the class n, and their cells the value that was rounded; a first column
+    of text heads the rows. Each of the notes is a paragraph below.
 
     >>> table({"λ": [1.5, 2.0]}).count("<tr>")
     3
     """
-    rows = list(zip(*(listed(column) for column in columns.values()), strict=True))
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:MOST_ROWS])
-    left = len(rows) - MOST_ROWS
-    rest = f"<p>and {left} more rows: to_pandas() has all</p>" if left > 0 else ""
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+    cells = [[cell(value) for value in listed(column[:most])] for column in columns.values()]
+    kinds = ["n" if all(one.is_number for one in column) else "" for column in cells]
+    heading = bool(kinds) and not kinds[0] and len(kinds) > 1
+    heads = "".join(map(_head, columns, kinds))
+    body = "".join(_row(row, kinds, heading) for row in zip(*cells, strict=True))
+    left = max(map(len, columns.values()), default=0) - most
+    rest = [f"and {left} more rows: to_pandas() has all"] if left > 0 else []
+    below = "".join(f"<p>{escape(text)}</p>" for text in (*rest, *notes))
+    above = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{above}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>{below}"
 
 
-def text(content: str) -> str:
-    """Text as it prints."""
-    return f"<pre>{escape(content)}</pre>"
+def lines(content: str) -> str:
+    """Each line of a text as a paragraph.
+
+    >>> lines("a < b")
+    '<p>a &lt; b</p>'
+    """
+    return "".join(f"<p>{escape(line.strip())}</p>" for line in content.splitlines())
 
 
 def listed(column: Sequence[Any] | Tensor) -> list[Any]:
@@ -77,12 +95,27 @@ def _svg(content: str, labels: tuple[str, str]) -> str:
     left, right = map(escape, labels)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" fill="currentColor" font-size="11">{content}'
+        f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{left} to {right}" '
+        f'fill="currentColor" font-size="11">{content}'
         f'<text x="{MARGIN}" y="{HEIGHT - 4}">{left}</text>'
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 4}" text-anchor="end">{right}</text></svg>'
     )
 
 
-def _cell(value: Any) -> str:
-    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return f"<td>{escape(shown)}</td>"
+def _head(name: str, kind: str) -> str:
+    return f'<th scope="col"{_class(kind)}>{escape(name)}</th>'
+
+
+def _row(cells: Sequence[Cell], kinds: Sequence[str], heading: bool) -> str:
+    first = f'<th scope="row">{escape(cells[0].text)}</th>' if heading else ""
+    rest = list(zip(cells, kinds, strict=True))[1 if heading else 0 :]
+    return f"<tr>{first}{''.join(_cell(one, kind) for one, kind in rest)}</tr>"
+
+
+def _cell(cell: Cell, kind: str) -> str:
+    value = f' data-value="{cell.value!r}"' if cell.is_number else ""
+    return f"<td{_class(kind)}{value}>{escape(cell.text)}</td>"
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,19 @@ class UnitStatistics(Result):
     def share_dead(self) -> float:
         """Dead units per unit."""
         return len(self.dead) / self.num
+
+    def quantities(self) -> dict[str, Any]:
+        """How many of the units take no part."""
+        return {
+            "layer": self.layer or "inputs",
+            "activation": self.activation or "none seen",
+            "units": self.num,
+            "dead": len(self.dead),
+            "share dead": self.share_dead,
+            "far from life": self.far_dead,
+            "always on": self.always_on,
+            "share saturated": self.saturated,
+        }
 
     def __str__(self) -> str:
         where = self.layer or "inputs"
@@ -106,6 +120,8 @@ class LayerStatistics(Result):
 
     def columns(self) -> Columns:
         """A row for each layer."""
+        top = self.curvature_share
+        shares = {} if top is None else {"share in the top eigenvector": top}
         return {
             "layer": self.layers,
             "size": self.sizes,
@@ -115,6 +131,19 @@ class LayerStatistics(Result):
             "gradient over weight": self.ratio,
             "gain": self.gain,
             "signal": self.signal,
+            "share of the squared gradient": self.gradient_share,
+            **shares,
+        }
+
+    def quantities(self) -> dict[str, Any]:
+        """What takes no part."""
+        return {
+            "features of an input": self.num_inputs,
+            "inputs that are always zero": listed(self.dead_inputs) or "none",
+            "parameters that the loss does not use": listed(self.unused) or "none",
+            "parameters with a gradient of exactly zero": listed(self.zero_gradient) or "none",
+            "weights that are exactly zero": listed(self.zero_weights) or "none",
+            "cost in gradients, at most": self.num_gradients,
         }
 
     def __str__(self) -> str:

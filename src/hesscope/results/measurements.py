@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hesscope.results.result import Result
+from hesscope.results.tables import is_cell
+from hesscope.results.words import called
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,20 @@ class Measurements(Result):
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a quantity, or a default where it is not known."""
         return self.values.get(key, default)
+
+    def quantities(self) -> dict[str, Any]:
+        """The single numbers of the look, what is missing and why, and the cost."""
+        found = {called(key): value for key, value in self.values.items() if is_cell(value)}
+        found |= {f"{called(key)}: not known": why for key, why in self.missing.items()}
+        asked = {f"given: {called(key)}": v for key, v in self.asked.items() if v is not None}
+        return {
+            **found,
+            **asked,
+            "cost in products (matvecs)": self.num_matvecs,
+            "cost in gradients, all of it": self.gradients,
+            "seconds": self.seconds,
+            "seed": str(self.seed),
+        }
 
     def __str__(self) -> str:
         lines = [f"{len(self)} quantities: {', '.join(self)}"]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from hesscope.results.estimate import Interval
-from hesscope.results.result import Result
+from hesscope.results.result import Columns, Result
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,39 @@ class Outliers(Result):
         """
         ratios = self.gap_ratios
         return float(ratios[count - 1]) if 1 <= count <= len(ratios) else None
+
+    def quantities(self) -> dict[str, Any]:
+        """The count with its gap, the runner-up, and what classes would suggest."""
+        found: dict[str, Any] = {
+            "outliers": self.count,
+            "clear": self.clear,
+            "gap ratio": self.gap_ratio,
+            "gap ratio, interval": self.gap_interval,
+        }
+        if self.runner_up:
+            found["runner-up: outliers"] = self.runner_up
+            found["runner-up: gap ratio"] = self.runner_up_ratio
+        if self.num_classes is not None:
+            found[f"gap ratios for {self.num_classes} classes"] = self._expected()
+        if self.class_count is not None:
+            found["eigenvectors in the class subspace by more than half"] = self.class_count
+        return {**found, "looked at": self.scope}
+
+    def remarks(self) -> tuple[str, ...]:
+        """Why the count is not clear."""
+        return tuple(f"unclear because {reason}" for reason in self.reasons)
+
+    def columns(self) -> Columns:
+        """A row for each gap that was considered."""
+        num = min(self.considered, len(self.eigenvalues) - 1)
+        if num < 1:
+            return {}
+        return {
+            "outliers": list(range(1, num + 1)),
+            "eigenvalue": self.eigenvalues[:num],
+            "next eigenvalue": self.eigenvalues[1 : num + 1],
+            "gap ratio": self.gap_ratios[:num],
+        }
 
     def __str__(self) -> str:
         lines = [f"{self._headline()}: {self._ratios()}"]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from hesscope import __version__
 from hesscope.results.encoding import UnknownResultError, decode, encode
-from hesscope.system import files, interrupts
+from hesscope.system import files, interrupts, worktree
 from hesscope.system.contexts import public
 from hesscope.system.locks import Locked
 
@@ -134,8 +134,10 @@ def load(folder: str | Path) -> Any:
 
 
 def provenance() -> dict[str, str]:
-    """The versions and the time under which a number was made."""
+    """The versions, the commit of the user's code in git, and the time of a number."""
+    commit = worktree.commit(worktree.folder())
     return {
+        **({"code": commit} if commit else {}),
         "hesscope": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

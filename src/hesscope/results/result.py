@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from hesscope.results import html
+from hesscope.results import html, tables
 from hesscope.results.plain import as_plain
 from hesscope.system.contexts import public_methods
 
@@ -22,7 +22,8 @@ class Result:
     """What hesscope returns: a frozen dataclass of numbers, text, tensors and other results.
 
     Subclasses are known by their names, under which `hs.save` writes and `hs.load` finds them.
-    Those that are tables say so by `columns`, those that are worth a picture by `picture`.
+    Those that are tables say so by `columns`, those that are worth a picture by `picture`, and
+    `quantities` are the single numbers that a page and a notebook show of it.
 
     >>> from hesscope.results.estimate import Interval
     >>> Interval(0.0, 2.0).to_dict()
@@ -46,6 +47,14 @@ class Result:
     def columns(self) -> Columns:
         """The columns of the table that this result is, all of one length; empty if it is none."""
         return {}
+
+    def quantities(self) -> dict[str, Any]:
+        """The single numbers and texts of this result, under the words that a reader sees."""
+        return tables.scalars(self)
+
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said below the numbers: notes, reasons, what is taken for granted."""
+        return tuple(getattr(self, "notes", ()))
 
     def picture(self) -> str:
         """A small figure in SVG for a notebook; empty where a table or text says it better."""
@@ -77,7 +86,6 @@ class Result:
         return pd.DataFrame({name: html.listed(column) for name, column in columns.items()})
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the picture, then the table, or the text where there is none."""
-        columns = self.columns()
-        body = html.table(columns) if columns else html.text(str(self))
-        return self.picture() + body
+        """What a notebook shows: the picture, then the tables that a page has, too."""
+        shown = [html.table(t.columns, t.caption, t.notes) for t in tables.tables(self, deep=False)]
+        return self.picture() + "".join(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from hesscope.results.estimate import Estimate, Interval, plus_minus
 from hesscope.results.result import Columns, Result
 
 MIXED = 0.1  # sin² of the angle above which first-order theory is not relied on
+SAID = 3  # eigenvalues for which a page says how many examples more would do
 PRINTED = 20  # eigenvalues that are shown when a result is printed
 
 
@@ -165,11 +167,26 @@ class SamplingError(Result):
 
     def columns(self) -> Columns:
         """A row for each eigenvalue."""
+        held = [self.interval(i) if self.reliable[i] else None for i in range(len(self))]
         return {
             "eigenvalue": self.eigenvalues,
             "standard error": self.standard_errors,
             "bias": self.biases,
             "mixing": self.mixing,
+            "interval of the population": held,
+        }
+
+    def quantities(self) -> dict[str, Any]:
+        """How many examples it rests on, and how many would bring ± 5 %."""
+        whole = range(min(len(self), SAID))
+        needed = {
+            f"{self.unit} for ± 5 % of eigenvalue {i + 1}": self.examples_needed(i) for i in whole
+        }
+        return {
+            self.unit: self.num_examples,
+            "parts whose spread was seen": self.num_parts,
+            **needed,
+            "cost in products (matvecs)": self.num_matvecs,
         }
 
     def __str__(self) -> str:

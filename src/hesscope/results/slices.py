@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hesscope.results import html
-from hesscope.results.estimate import Estimate, plus_minus
+from hesscope.results.estimate import Estimate, Interval, plus_minus
 from hesscope.results.result import Columns, Result
 
 
@@ -127,6 +127,33 @@ class Slice(Result):
         named = {name: grid[:, i] for i, name in enumerate(self.directions.names)}
         tested = {} if self.test_losses is None else {"test loss": self.test_losses.flatten()}
         return {**named, "loss": self.losses.flatten(), **tested}
+
+    def quantities(self) -> dict[str, Any]:
+        """What the picture shows of the loss, and how much of the curvature it hides."""
+        finite = self.losses[self.losses.isfinite()]
+        found: dict[str, Any] = {
+            "points": " x ".join(str(len(axis)) for axis in self.axes),
+            "1 on an axis": self.directions.unit,
+            "loss at θ": self.loss,
+        }
+        if len(finite):
+            found["finite losses"] = Interval(float(finite.min()), float(finite.max()))
+        found["losses that are not finite"] = self.losses.numel() - len(finite)
+        for i, name in enumerate(self.directions.names if self.curvatures is not None else ()):
+            found[f"curvature along {name}, by products"] = float(self.curvatures[i, i])  # type: ignore[index]
+            seen = float(self.second_differences[i])
+            found[f"curvature along {name}, by differences of the losses"] = seen
+        for share, what in ((self.trace_share, "the trace"), (self.magnitude_share, "Σ|λ|")):
+            if share is not None:
+                found[f"share of {what} in the picture"] = share
+        if len(self.axes) == 2:
+            found["cosine between the directions"] = self.directions.cosine
+        cost = {
+            "running statistics": self.statistics,
+            "cost in losses": self.num_evaluations,
+            "cost in products (matvecs)": self.num_matvecs,
+        }
+        return found | cost
 
     def picture(self) -> str:
         """The loss along the first direction."""

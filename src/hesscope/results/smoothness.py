@@ -89,6 +89,20 @@ class Smoothness(Result):
             "rounding": self.difference_rounding,
             "hidden share": self.hidden_share,
             "remainder": self.remainders,
+            "remainder over prediction": self.relative_remainder,
+        }
+
+    def quantities(self) -> dict[str, Any]:
+        """Slope and curvature at the point, and how far they tell the truth."""
+        return {
+            "along": self.direction,
+            "length of the step": self.step_length,
+            "slope": self.slope,
+            "curvature": self.curvature,
+            "quadratic within 10 % up to": self.quadratic_radius,
+            "operations with kinks": ", ".join(self.kinks) or "none",
+            "cost in gradients": self.num_gradients,
+            "cost in products (matvecs)": self.num_matvecs,
         }
 
     def __str__(self) -> str:

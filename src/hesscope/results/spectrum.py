@@ -75,6 +75,18 @@ class Eigenpairs(Result):
             "converged": self.converged,
         }
 
+    def quantities(self) -> dict[str, Any]:
+        """What is certified of eigenvalues that are not in the list, and the cost."""
+        certificate = self.certificate
+        return {
+            "certificate": certificate.statement,
+            "all lie between": Interval(
+                certificate.lower, certificate.upper, 1 - certificate.delta
+            ),
+            "cost in products (matvecs)": self.num_matvecs,
+            "seed": str(self.seed),
+        }
+
     def __str__(self) -> str:
         lines = [f"{len(self)} eigenpairs ({self.which}), {self.num_matvecs} matvecs"]
         for i in range(min(len(self), PRINTED)):
@@ -129,6 +141,32 @@ class Spectrum(Result):
         """A row for each eigenvalue."""
         return {"eigenvalue": self.eigenvalues}
 
+    @property
+    def tau(self) -> float:
+        """What is called zero: 1e-6 of the largest |λ|, at least 10 errors."""
+        return max(1e-6 * float(self.eigenvalues.abs().max()), 10 * self.error)
+
+    def quantities(self) -> dict[str, Any]:
+        """Ends, sums and counts, and what the exact zeros are due to."""
+        n, tau = len(self), self.tau
+        negative, positive = self.count(high=-tau), self.count(low=tau)
+        found: dict[str, Any] = {
+            "eigenvalues": n,
+            "each is off by at most": self.error,
+            "λmax": float(self.eigenvalues[-1]),
+            "λmin": float(self.eigenvalues[0]),
+            "trace": self.trace,
+            "Frobenius norm": self.frobenius_norm,
+            "τ: below, |λ| is called zero": tau,
+            "eigenvalues below -τ": negative,
+            "eigenvalues within ±τ": n - negative - positive,
+            "eigenvalues above τ": positive,
+        }
+        kind = f"exactly {self.shift:g}" if self.shift else "exactly zero"
+        found |= {f"{kind}, taken out: {cause}": num for cause, num in self.zeros.items()}
+        errors = {f"relative error of the {name}": e for name, e in self.identities.items()}
+        return {**found, **errors, "cost in products (matvecs)": self.num_matvecs}
+
     def picture(self) -> str:
         """How many eigenvalues lie where, in bins of equal width."""
         finite = self.eigenvalues[self.eigenvalues.isfinite()]
@@ -141,8 +179,7 @@ class Spectrum(Result):
     def __str__(self) -> str:
         n = len(self)
         top = float(self.eigenvalues[-1])
-        size = float(self.eigenvalues.abs().max())
-        tau = max(1e-6 * size, 10 * self.error)
+        tau = self.tau
         negative, positive = self.count(high=-tau), self.count(low=tau)
         return "\n".join(
             [

@@ -43,6 +43,21 @@ class Verdict(Result):
         """
         return {self.labels.get(key, key): value for key, value in self.evidence.items()}
 
+    def quantities(self) -> dict[str, Any]:
+        """The claim, how sure it is, its numbers, and what to do."""
+        told = {
+            "claim": self.claim,
+            "confidence": self.confidence,
+            "calls for action": self.finding,
+        }
+        advice = {"what to do": self.advice} if self.advice else {}
+        source = {"rests on": self.source} if self.source else {}
+        return {"verdict": self.name, **told, **advice, **self.numbers(), **source}
+
+    def remarks(self) -> tuple[str, ...]:
+        """What it takes for granted."""
+        return tuple(f"assumes: {text}" for text in self.assumptions)
+
     def __str__(self) -> str:
         numbers = "   ".join(f"{name} = {value:.4g}" for name, value in self.numbers().items())
         lines = [f"{self.name:<14} {self.claim}  ({self.confidence})"]
