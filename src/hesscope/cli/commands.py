@@ -85,9 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    save, page = getattr(options, "save", None), getattr(options, "report", None)
-    scratch, figure = getattr(options, "scratch", None), getattr(options, "figure", None)
-    check_outputs(save, page, scratch, figure)
+    check_outputs(options)
+    save = getattr(options, "save", None)
     with held(None if is_series(options) else save):  # a series locks its folder itself
         return int(options.run(options))
 
@@ -219,18 +218,22 @@ def _diagnose(options: argparse.Namespace) -> int:
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from hesscope.cli.spectrum import exact, measure
+    from hesscope.cli.spectrum import check_question, exact, measure, resumable
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
     if is_series(options):
         return _series(problem, options)
-    with progress():
-        found = exact(problem, options.scratch) if options.exact else measure(problem, options)
-    single = len(found) == 1
-    give(next(iter(found.values())) if single else found, options)
-    pairs = found.get("eigenvalues")
-    return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
+    if options.exact:
+        with progress():
+            give(exact(problem, options.resume or options.scratch), options)
+        return HEALTHY
+    check_question(problem, options)
+    with resumable(problem, options) as (H, done), progress():
+        found = measure(problem, H, options)
+        give(next(iter(found.values())) if len(found) == 1 else found, options)
+        done.whole = bool(found["eigenvalues"].converged.all())
+    return HEALTHY if done.whole else FINDINGS
 
 
 def _series(problem: Problem, options: argparse.Namespace) -> int:

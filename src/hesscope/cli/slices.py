@@ -45,7 +45,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
         span,
         options.points,
         seed=options.seed,
-        scratch=options.scratch,
+        scratch=options.resume or options.scratch,
         workers=options.workers,
     )
 
