@@ -72,4 +72,4 @@ test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minut
 test-trainers: $(READY)  ## with Lightning, transformers, Accelerate, and optimisers of other packages
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
 		--target $(GUESTS) -r tests/monitor/guests.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py tests/steps/test_guests.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py tests/steps/test_guests.py tests/test_examples.py
