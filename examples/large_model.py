@@ -21,9 +21,9 @@ print(hs.plan(problem, effort="quick"))  # diagnose(problem, effort="quick") wou
 # Each product is kept in state/, so whatever ends this program, it goes on from there.
 H = hs.as_operator(hs.Hessian(problem), scratch="state/")
 with hs.progress():
-    pairs = hs.eigsh(H, k=3, max_matvecs=15)  # try Ctrl-C: it returns what is known by then
+    pairs = hs.eigsh(H, k=1, max_matvecs=8)  # try Ctrl-C: it returns what is known by then
 print(pairs)
 
 H = hs.as_operator(hs.Hessian(problem), scratch="state/")  # as the same program would, once more
-again = hs.eigsh(H, k=3, max_matvecs=25)  # the products of above are read, not made
+again = hs.eigsh(H, k=1, tol=1e-2)  # the products of above are read, not made
 print(again)

@@ -44,8 +44,8 @@ SAID = {
     "large_model": (
         r"n = \d+",
         r"quick: at most \d+ matvecs, .* for \d+ parameters",
-        r"3 eigenpairs \(LA\), 15 matvecs",
-        r"3 eigenpairs \(LA\), 25 matvecs",
+        r"1 eigenpairs \(LA\), 8 matvecs\n +1 +0\.\S+ ± \S+ +not converged",
+        r"1 eigenpairs \(LA\), \d\d matvecs\n +1 +0\.\S+ ± \S+\n",
     ),
     "digits": (r"minimum\?",),
 }

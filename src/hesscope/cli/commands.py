@@ -201,18 +201,18 @@ def _diagnose(options: argparse.Namespace) -> int:
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
-    asked = {
+    asked: dict[str, Any] = {
         "lr": options.lr,
         "effort": options.effort,
         "max_matvecs": options.max_matvecs,
         "batch_size": options.batch_size,
     }
+    asked["held_out"] = None if options.held_out is None else load_problem(options.held_out)
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
-    unseen = None if options.held_out is None else load_problem(options.held_out)
     with progress():
-        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed, held_out=unseen)
+        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
     give(result, options)
     return HEALTHY if result.healthy else FINDINGS
 
@@ -226,14 +226,19 @@ def _spectrum(options: argparse.Namespace) -> int:
         return _series(problem, options)
     if options.exact:
         with progress():
-            give(exact(problem, options.resume or options.scratch), options)
+            _give_all(exact(problem, options), options)
         return HEALTHY
     check_question(problem, options)
     with resumable(problem, options) as (H, done), progress():
         found = measure(problem, H, options)
-        give(next(iter(found.values())) if len(found) == 1 else found, options)
+        _give_all(found, options)
         done.whole = bool(found["eigenvalues"].converged.all())
     return HEALTHY if done.whole else FINDINGS
+
+
+def _give_all(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """Gives one result as it is, several by their names."""
+    give(next(iter(found.values())) if len(found) == 1 else found, options)
 
 
 def _series(problem: Problem, options: argparse.Namespace) -> int:

@@ -66,6 +66,9 @@ def _check_file(path: Path, option: str, formats: tuple[str, ...], extra: str) -
     if path.is_dir():
         msg = f"{option} {path} is a folder; give the name of a file, such as {path / 'page.html'}."
         raise RuntimeError(msg)
+    if not formats and path.suffix in FORMATS and path.suffix != ".html":
+        msg = f"{option} {path}: a page is HTML; give a file that ends in .html."
+        raise RuntimeError(msg)
     if formats and path.suffix not in formats:
         msg = f"{option} {path}: give a file that ends in {', '.join(formats)}."
         raise RuntimeError(msg)

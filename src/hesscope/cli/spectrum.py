@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import hesscope as hs
@@ -23,6 +22,7 @@ from hesscope.system.memory import human
 
 DENSITY = 100  # matvecs for the density, on top of those for the eigenpairs
 CLASSES_UP_TO = 5_000  # examples: class means take two passes of C backward passes for each
+PARTS_OF_ALL = ("k", "density", "trace", "max_matvecs")  # of one spectrum
 MOST_FOR_OUTLIERS = 100  # eigenvalues that are asked for by --outliers alone
 
 
@@ -62,13 +62,26 @@ def resumable(
         folder.rmdir()
 
 
-def exact(problem: hs.Problem, scratch: Path | None) -> dict[str, Any]:
-    """The whole spectrum; rows, memory and time are told first."""
+def exact(problem: hs.Problem, options: argparse.Namespace) -> dict[str, Any]:
+    """The whole spectrum; rows, memory and time are told first. Outliers, if asked for.
+
+    Raises:
+        ValueError: if something else is asked for, too.
+    """
+    told = [f"--{name.replace('_', '-')}" for name in PARTS_OF_ALL if getattr(options, name)]
+    if told:
+        msg = f"--exact gives all eigenvalues: {', '.join(told)} says nothing more; leave it out."
+        raise ValueError(msg)
 
     def announce(text: str) -> None:
         print(text, file=sys.stderr)
 
-    return {"spectrum": hs.spectrum(hs.Hessian(problem), scratch=scratch, announce=announce)}
+    scratch = options.resume or options.scratch
+    H = hs.Hessian(problem)
+    found: dict[str, Any] = {"spectrum": hs.spectrum(H, scratch=scratch, announce=announce)}
+    if options.outliers:
+        found["outliers"] = hs.outliers(found["spectrum"], num_classes(problem))
+    return found
 
 
 def measure(
@@ -110,7 +123,7 @@ def check_question(problem: hs.Problem, options: argparse.Namespace) -> None:
     """
     k = USUAL if options.k is None else options.k
     H = hs.Hessian(problem)
-    check_arguments(H, min(k, H.n) if options.k is None else k, options.which, options.tol, 0.5)
+    check_arguments(H, min(k, H.n) if options.k is None else k, options.which, options.tol, 1e-3)
     if options.outliers and options.which == "SA":
         msg = "--outliers are counted from the top, and --which SA is the lower end; leave one out."
         raise ValueError(msg)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from typing import IO, Any
 
+from hesscope.cli.words import wrapped
 from hesscope.system.closing import Closing
 
 
@@ -46,6 +48,8 @@ class Output(Closing):
         if self.stream is None or self.stream.closed:
             raise OSError(errno.EBADF, "it is closed")
         try:
+            if self.stream.isatty() and not self.apart:
+                text = wrapped(text, shutil.get_terminal_size().columns)
             print(text, file=self.stream, flush=True)
         except OSError:
             self._silence()  # Python tries to write what is left when it ends
