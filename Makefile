@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench papers clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench papers dist test-dist clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -42,6 +42,14 @@ papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of t
 	"$(BIN)/python" papers/sagun2016.py
 	"$(BIN)/python" papers/newton.py
 	"$(BIN)/python" papers/flatness.py
+
+dist: $(READY)  ## build wheel and sdist, and look into them
+	rm -rf dist
+	"$(BIN)/python" -m build --outdir dist .
+	"$(BIN)/python" -m tests.dist
+
+test-dist: dist ## install the wheel into a clean environment, with its extras, and use it
+	"$(BIN)/python" -m tests.dist --install
 
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

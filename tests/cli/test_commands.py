@@ -216,7 +216,7 @@ def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status
         (["slice", "train.py:learnt", "--figure", "."], "--figure . is a folder; give the name of"),
         (["report", ".", "--to", "train.py/page.html"], "--to: cannot write to"),
         (["postmortem", ".", "--to", "train.py/x"], "--to: cannot write to"),
-        (["init", "absent.py"], "there is no file or folder absent.py (looked from"),
+        (["init", "absent.py"], "absent.py: No such file or folder (looked from "),
         (
             ["init", "typo.py"],
             "cannot read typo.py as Python: invalid syntax in line 1. Give a tra",

@@ -13,7 +13,11 @@ from pathlib import Path
 FORMATS = (".png", ".svg", ".pdf", ".html")
 FOLDERS = {"save": "--save", "scratch": "--scratch", "resume": "--resume", "kept": "--to"}
 PAGES = {"report": "--to"}  # the commands that have another name for --report
-PACKAGES = {"report": ("jinja2", "matplotlib"), "plot": ("matplotlib",)}  # by extra
+PACKAGES = {  # of each extra, by the modules that are imported
+    "plot": {"matplotlib": "matplotlib"},
+    "report": {"jinja2": "jinja2", "matplotlib": "matplotlib"},
+    "demo": {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"},
+}
 TRIED = 1 << 20  # bytes: records and pages are smaller, mostly
 
 
@@ -47,7 +51,8 @@ def check_outputs(options: argparse.Namespace) -> None:
         if getattr(options, name, None) is not None:
             _check_folder(getattr(options, name), option)
     if getattr(options, "report", None) is not None:
-        _check_file(options.report, PAGES.get(options.command, "--report"), (), "report")
+        extra = "demo" if options.command == "demo" else "report"
+        _check_file(options.report, PAGES.get(options.command, "--report"), (), extra)
     if getattr(options, "figure", None) is not None:
         turned = options.figure.suffix == ".html"
         _check_file(options.figure, "--figure", FORMATS, "report" if turned else "plot")
@@ -59,9 +64,11 @@ def _check_file(path: Path, option: str, formats: tuple[str, ...], extra: str) -
     Raises:
         RuntimeError: naming what is missing.
     """
-    missing = [name for name in PACKAGES[extra] if not importlib.util.find_spec(name)]
+    needed = PACKAGES[extra].items()
+    missing = [name for module, name in needed if not importlib.util.find_spec(module)]
     if missing:
-        msg = f"{option} needs {' and '.join(missing)}: pip install 'hesscope[{extra}]'."
+        what = "the demonstration" if extra == "demo" else option
+        msg = f"{what} needs {' and '.join(missing)}: pip install 'hesscope[{extra}]'."
         raise RuntimeError(msg)
     if path.is_dir():
         msg = f"{option} {path} is a folder; give the name of a file, such as {path / 'page.html'}."

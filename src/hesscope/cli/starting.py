@@ -113,7 +113,7 @@ def write_target(source: Path | None, to: Path) -> list[str]:
     elif source.is_dir():
         text, told = _of_folder(source)
     elif not source.exists():
-        msg = f"there is no file or folder {source} (looked from {Path.cwd()})."
+        msg = f"{source}: No such file or folder (looked from {Path.cwd()})."
         raise ValueError(msg)
     else:
         text, told = _of_script(source)
