@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import runpy
 import signal
 import sys
 
@@ -44,7 +46,7 @@ def other_loss():
     smooth = nn.CrossEntropyLoss(label_smoothing=0.2)
     return problem(loss=smooth)
 """
-ASKED = ["--k", "4", "--density", "--outliers", "--seed", "3", "--json"]
+ASKED = ["--k", "4", "--outliers", "--seed", "3", "--json"]
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def test_a_killed_spectrum_ends_at_the_numbers_of_a_whole_one(folder):
     assert in_a_child(*command, dies_at=10) == signal.SIGKILL
     assert (folder / "err").read_text().startswith("keeping products in state: 524 bytes for each,")
     known = len(list((folder / "state").glob("product-*")))
-    assert in_a_child(*command, dies_at=30) == signal.SIGKILL
+    assert in_a_child(*command, dies_at=12) == signal.SIGKILL
     assert (folder / "err").read_text().startswith(f"going on from {known} products in state")
     assert len(list((folder / "state").glob("product-*"))) > known > 1
     assert in_a_child(*command) == 0
@@ -94,7 +96,7 @@ def test_what_is_another_run_is_refused_by_name(folder, capsys):
         (
             "problem",
             ["--seed", "4"],
-            "state keeps a run with seed 3, not 4. Leave --seed out to go",
+            "state keeps a run with seed 3, not 4. Leave the seed out to g",
         ),
         ("other_weights", [], "state keeps products of something else: the weights differ. Go on"),
         ("other_data", [], "state keeps products of something else: the data differ. Go on as"),
@@ -108,6 +110,42 @@ def test_what_is_another_run_is_refused_by_name(folder, capsys):
     whole = ["spectrum", "resumed.py:problem", "--k", "2", "--seed", "3", "--json"]
     assert main(whole) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(captured.out)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a child of its own")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_killed_look_ends_at_the_verdicts_of_a_whole_one(folder):
+    asked = ["diagnose", "resumed.py:problem", "--lr", "0.1", "--seed", "3", "--json"]
+    quick = ["--effort", "quick"]
+    assert in_a_child(*asked, *quick) >> 8 == 1  # nothing is learnt yet
+    expected = json.loads((folder / "out").read_text())
+    resumed = [*asked, *quick, "--resume", "state"]
+    assert in_a_child(*resumed, dies_at=115) == signal.SIGKILL
+    known = len(list((folder / "state").glob("product-*")))
+    assert known > 1
+    assert in_a_child(*resumed) >> 8 == 1
+    told = (folder / "err").read_text()
+    assert told.startswith(f"going on from {known} products in state\n")
+    found = json.loads((folder / "out").read_text())
+    for look in (expected, found):
+        del look["measurements"]["seconds"]
+    assert found == expected
+    assert not (folder / "state").exists()
+
+
+def test_a_look_in_python_goes_on_with_the_seed_that_it_drew(folder, monkeypatch):
+    made = runpy.run_path("resumed.py")["problem"]
+    seeds = itertools.count(11)
+    monkeypatch.setattr("hesscope.probes.fresh_seed", lambda: next(seeds))
+    options = {"lr": 0.1, "effort": "quick", "check": False}
+    first = hs.diagnose(made(), **options, scratch="state")
+    again = hs.diagnose(made(), **options, scratch="state")
+    assert (first.measurements.seed, again.measurements.seed) == (11, 11)
+    assert again.verdict("outliers") == first.verdict("outliers")
+    whole = hs.diagnose(made(), **options, seed=11)
+    assert [str(v) for v in whole.verdicts] == [str(v) for v in again.verdicts]
+    with pytest.raises(ValueError, match=r"state keeps a run with seeds that it drew itself, not"):
+        hs.diagnose(made(), **options, seed=12, scratch="state")
 
 
 def test_an_interrupt_keeps_what_is_paid_for(folder, capsys, monkeypatch):

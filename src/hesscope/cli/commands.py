@@ -120,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--held-out", metavar="TARGET", help="the same model and loss on data it has not seen"
     )
+    text = "keeps the products of the Hessian, and goes on from there when the run was killed"
+    diagnose.add_argument("--resume", type=Path, metavar="DIR", help=text)
     diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
@@ -196,7 +198,9 @@ def _check(options: argparse.Namespace) -> int:
 
 def _diagnose(options: argparse.Namespace) -> int:
     import hesscope as hs
+    from hesscope.cli.resuming import resumable
     from hesscope.cli.target import load_problem
+    from hesscope.examination.efforts import EFFORTS
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
@@ -211,14 +215,18 @@ def _diagnose(options: argparse.Namespace) -> int:
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
-    with progress():
-        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed)
-    give(result, options)
+    most = options.max_matvecs or EFFORTS[options.effort].max_matvecs
+    with resumable(problem, options, options.resume, most) as (_, done), progress():
+        kept = {"seed": options.seed, "scratch": options.resume}
+        result = hs.diagnose(problem, optimizer, **asked, **kept)
+        give(result, options)
+        done.whole = True
     return HEALTHY if result.healthy else FINDINGS
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from hesscope.cli.spectrum import check_question, exact, measure, resumable
+    from hesscope.cli.resuming import resumable
+    from hesscope.cli.spectrum import check_question, exact, measure, most_products
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
@@ -229,7 +237,8 @@ def _spectrum(options: argparse.Namespace) -> int:
             _give_all(exact(problem, options), options)
         return HEALTHY
     check_question(problem, options)
-    with resumable(problem, options) as (H, done), progress():
+    folder = options.resume or options.scratch
+    with resumable(problem, options, folder, most_products(options)) as (H, done), progress():
         found = measure(problem, H, options)
         _give_all(found, options)
         done.whole = bool(found["eigenvalues"].converged.all())

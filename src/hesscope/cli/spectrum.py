@@ -3,63 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import hesscope as hs
 from hesscope.anatomy.classes import num_classes
 from hesscope.cli.spectra import USUAL
-from hesscope.cli.words import printable
 from hesscope.krylov.eigsh import check_arguments
-from hesscope.operator.kept import KeptProducts
-from hesscope.system import interrupts
-from hesscope.system.locks import Locked
-from hesscope.system.memory import human
 
 DENSITY = 100  # matvecs for the density, on top of those for the eigenpairs
 CLASSES_UP_TO = 5_000  # examples: class means take two passes of C backward passes for each
 PARTS_OF_ALL = ("k", "density", "trace", "max_matvecs")  # of one spectrum
 MOST_FOR_OUTLIERS = 100  # eigenvalues that are asked for by --outliers alone
-
-
-@dataclass
-class Done:
-    """Whether all that was asked for is known, so that nothing need be kept."""
-
-    whole: bool = False
-
-
-@contextlib.contextmanager
-def resumable(
-    problem: hs.Problem, options: argparse.Namespace
-) -> Iterator[tuple[hs.SymmetricOperator, Done]]:
-    """The Hessian; with --resume its products are kept until all is done, and said to be.
-
-    Raises:
-        ValueError: if the folder keeps something else, or a run of another seed.
-        RuntimeError: if another run works in the folder, or it cannot be written.
-    """
-    H, done = hs.Hessian(problem), Done()
-    folder = options.resume or options.scratch
-    if folder is None:
-        yield H, done
-        return
-    before = interrupts.so_far()
-    with Locked(folder):
-        kept = KeptProducts(H, folder)
-        _same_seed(kept, options)
-        _announce(kept, options)
-        yield kept, done
-        if done.whole and interrupts.so_far() == before:
-            kept.forget()
-        else:
-            print(f"kept to go on from: {printable(str(folder))}", file=sys.stderr)
-    with contextlib.suppress(OSError):  # something else lies in it
-        folder.rmdir()
 
 
 def exact(problem: hs.Problem, options: argparse.Namespace) -> dict[str, Any]:
@@ -137,6 +92,12 @@ def check_question(problem: hs.Problem, options: argparse.Namespace) -> None:
         raise ValueError(msg)
 
 
+def most_products(options: argparse.Namespace) -> int:
+    """That eigenvalues and density may take; the trace needs fewer, mostly."""
+    pairs = options.max_matvecs or 21 * (options.k or USUAL) + 200
+    return pairs + (DENSITY if options.density else 0)
+
+
 def _how_many(problem: hs.Problem, options: argparse.Namespace) -> int:
     """Eigenvalues where --k is not given: for outliers, twice the classes from the top."""
     classes = num_classes(problem) if options.outliers else None
@@ -153,35 +114,3 @@ def _outliers(problem: hs.Problem, pairs: hs.Eigenpairs) -> hs.Outliers:
         return hs.outliers(pairs, num, classes=hs.class_decomposition(problem, pairs))
     except ValueError:  # targets that are distributions have no class means
         return hs.outliers(pairs, num)
-
-
-def _same_seed(kept: KeptProducts, options: argparse.Namespace) -> None:
-    """Goes on with the seed of the run that is kept.
-
-    Raises:
-        ValueError: if another one is asked for.
-    """
-    first = kept.remembered("seed", options.seed)
-    if options.seed not in (None, first):
-        of = "seeds that it drew itself" if first is None else f"seed {first}"
-        msg = (
-            f"{kept.folder} keeps a run with {of}, not {options.seed}. Leave --seed out to go on "
-            "with it, or choose another folder."
-        )
-        raise ValueError(msg)
-    options.seed = first
-
-
-def _announce(kept: KeptProducts, options: argparse.Namespace) -> None:
-    """What is there already, or what the disk will have to hold at most."""
-    if kept.num_kept:
-        text = f"going on from {kept.num_kept} products in {kept.folder}"
-    else:
-        row, k = kept.n * kept.dtype.itemsize, options.k or USUAL
-        most = (options.max_matvecs or 21 * k + 200) + (DENSITY if options.density else 0)
-        free = shutil.disk_usage(kept.folder).free
-        text = (
-            f"keeping products in {kept.folder}: {human(row)} for each, {human(most * row)} for "
-            f"{most}, which is the most; {human(free)} are free there"
-        )
-    print(printable(text), file=sys.stderr)

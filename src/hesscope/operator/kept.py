@@ -101,6 +101,22 @@ class KeptProducts(Derived):
             self._tell()
         return self._about[name]
 
+    def seed_of_run(self, given: int | None) -> int | None:
+        """The seed that the first run was given, which goes on; None if it drew seeds itself.
+
+        Raises:
+            ValueError: if another one is given now.
+        """
+        first = self.remembered("seed", given)
+        if given not in (None, first):
+            of = "seeds that it drew itself" if first is None else f"seed {first}"
+            msg = (
+                f"{self.folder} keeps a run with {of}, not {given}. Leave the seed out to go on "
+                "with it, or choose another folder."
+            )
+            raise ValueError(msg)
+        return None if first is None else int(first)
+
     def matmat(self, V: Tensor) -> Tensor:
         """A V, from the folder if it is there.
 
