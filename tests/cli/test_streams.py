@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -129,6 +130,19 @@ def test_a_full_disk_behind_standard_output_loses_nothing(save, folder):
     start += "result is in "
     assert done.stderr.startswith(start)
     assert len(hs.load(done.stderr.strip().removeprefix(start).rstrip("."))) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+@pytest.mark.parametrize("stderr", ["full", None])
+def test_remarks_that_nobody_reads_stop_nothing(stderr, folder, capsys, monkeypatch):
+    options = ["--k", "1", "--json", "--resume", "state", "--save", "out"]
+    full = open("/dev/full", "w")  # noqa: PTH123, SIM115  a device
+    monkeypatch.setattr(sys, "stderr", full if stderr else None)
+    assert main(["spectrum", "job.py:problem", *options]) == 0
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        full.close()
+    assert len(json.loads(capsys.readouterr().out)["eigenvalues"]) == 1
 
 
 def test_a_reader_that_is_gone_loses_nothing(folder):

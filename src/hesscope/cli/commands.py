@@ -26,7 +26,7 @@ from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, se
 from hesscope.cli.starting import add_init_arguments, write_target
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
-from hesscope.cli.words import printable, told
+from hesscope.cli.words import printable, remark, told
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return stop.status if interrupts.so_far() > before else status
         except KeyboardInterrupt:
             kept = f"the result is in {options.saved}" if options.saved else "nothing was finished"
-            print(f"\ninterrupted; {kept}", file=sys.stderr)
+            remark(f"\ninterrupted; {kept}")
             return stop.status
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
             return HEALTHY
@@ -261,7 +261,7 @@ def _series(problem: Problem, options: argparse.Namespace) -> int:
     options.saved = kept
     give(found, options)
     if kept is not None:
-        print(f"saved: {kept}", file=sys.stderr if options.json else sys.stdout)
+        (remark if options.json else options.output.tell)(f"saved: {kept}")
     return HEALTHY if is_whole(found) else FINDINGS
 
 
@@ -274,8 +274,8 @@ def _slice(options: argparse.Namespace) -> int:
         found = measure(problem, options)
     give(found, options)
     if options.figure is not None:
-        told = sys.stderr if options.json else sys.stdout
-        print(f"figure: {draw(found, options.figure, log=options.log)}", file=told)
+        drawn = draw(found, options.figure, log=options.log)
+        (remark if options.json else options.output.tell)(f"figure: {drawn}")
     return HEALTHY
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from hesscope.cli import runs
-from hesscope.cli.words import in_one_line, printable, strings_in
+from hesscope.cli.words import in_one_line, printable, remark, strings_in
 from hesscope.system import interrupts
 
 
 def complain(options: argparse.Namespace, text: str) -> None:
     """One line on standard error, if anybody reads it."""
-    with contextlib.suppress(OSError, ValueError):  # nobody can be told
-        print(f"hesscope {options.command}: {in_one_line(text)}", file=sys.stderr)
+    remark(f"hesscope {options.command}: {in_one_line(text)}")
 
 
 def give(result: Any, options: argparse.Namespace) -> None:
@@ -43,7 +40,7 @@ def give(result: Any, options: argparse.Namespace) -> None:
     _tell(result, options)
     for line in lines:
         if options.json:
-            print(printable(line), file=sys.stderr)
+            remark(line)
         else:
             options.output.tell(printable(line))
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import hesscope as hs
-from hesscope.cli.words import printable
+from hesscope.cli.words import remark
 from hesscope.operator.kept import KeptProducts
 from hesscope.system import interrupts
 from hesscope.system.locks import Locked
@@ -54,7 +53,7 @@ def resumable(
         if done.whole and interrupts.so_far() == before:
             kept.forget()
         else:
-            print(f"kept to go on from: {printable(str(folder))}", file=sys.stderr)
+            remark(f"kept to go on from: {folder}")
     with contextlib.suppress(OSError):  # something else lies in it
         folder.rmdir()
 
@@ -69,4 +68,4 @@ def _announce(kept: KeptProducts, most: int) -> None:
             f"keeping products in {kept.folder}: {human(row)} for each, {human(most * row)} for "
             f"{most}, which is the most; {human(free)} are free there"
         )
-    print(printable(text), file=sys.stderr)
+    remark(text)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
 import hesscope as hs
 from hesscope.anatomy.classes import num_classes
 from hesscope.cli.spectra import USUAL
+from hesscope.cli.words import remark
 from hesscope.krylov.eigsh import check_arguments
 
 DENSITY = 100  # matvecs for the density, on top of those for the eigenpairs
@@ -28,12 +28,9 @@ def exact(problem: hs.Problem, options: argparse.Namespace) -> dict[str, Any]:
         msg = f"--exact gives all eigenvalues: {', '.join(told)} says nothing more; leave it out."
         raise ValueError(msg)
 
-    def announce(text: str) -> None:
-        print(text, file=sys.stderr)
-
     scratch = options.resume or options.scratch
     H = hs.Hessian(problem)
-    found: dict[str, Any] = {"spectrum": hs.spectrum(H, scratch=scratch, announce=announce)}
+    found: dict[str, Any] = {"spectrum": hs.spectrum(H, scratch=scratch, announce=remark)}
     if options.outliers:
         found["outliers"] = hs.outliers(found["spectrum"], num_classes(problem))
     return found

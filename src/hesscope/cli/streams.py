@@ -29,7 +29,7 @@ class Output(Closing):
         self.stream = sys.stdout
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                self._undo.callback(stream.reconfigure, errors=stream.errors)
+                self._undo.callback(_restore, stream, stream.errors)
                 stream.reconfigure(errors="backslashreplace")
         if self.apart:
             self.stream = self._set_apart(sys.stdout)
@@ -82,6 +82,11 @@ class Output(Closing):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
+
+
+def _restore(stream: Any, errors: str | None) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it is full, or closed by now
+        stream.reconfigure(errors=errors)
 
 
 def _back(own: IO[str]) -> None:

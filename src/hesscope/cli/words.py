@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
+import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator
@@ -56,6 +58,13 @@ def _broken(line: str, width: int) -> list[str]:
         pieces = [re.sub(" +", "   ", piece).replace("\xa0", " ") for piece in pieces]
         pieces = [short for piece in pieces for short in (textwrap.wrap(piece, room) or [""])]
     return [line[:indent] + pieces[0], *(" " * indent + piece for piece in pieces[1:])]
+
+
+def remark(text: str) -> None:
+    """A line on standard error beside the result, if anybody reads it: nothing depends on it."""
+    if sys.stderr is not None:  # else print would write to standard output
+        with contextlib.suppress(OSError, ValueError):
+            print(printable(text), file=sys.stderr, flush=True)
 
 
 def in_one_line(text: str) -> str:
