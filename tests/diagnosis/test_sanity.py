@@ -252,3 +252,10 @@ def test_a_headline_on_a_step_stands_without_the_name_of_its_verdict():
     assert headline([replace(step, evidence={"lr": 0.3})]).claim == (
         "lr 0.3 is too large: it climbs"
     )
+
+
+def test_the_numbers_of_a_headline_lean_on_none_that_it_leaves_out():
+    evidence = {"limit": 2.0, "lr_over_batch_limit": 1.5, "share": 0.2}
+    labels = {"lr_over_batch_limit": "lr over that", "share": "loss / that"}
+    step = hs.Verdict("step size", "x", evidence, finding=True, key="step_size", labels=labels)
+    assert headline([step]).speaks_for == ("lr over the limit on batches 1.5",)

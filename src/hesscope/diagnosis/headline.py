@@ -70,6 +70,14 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "through_time": ("first_over_last",),
     "learnt": ("share", "steps"),
 }
+# Those whose own names lean on the number before them, which a headline leaves out.
+ALONE = {
+    "share": "loss over that of the best constant answer",
+    "lr_over_batch_limit": "lr over the limit on batches",
+    "relative_spread": "spread of the outputs over their size",
+    "contradicted_low": "share of labels unlike their neighbours' at least",
+    "first_over_last": "gradient at the first step over that at the last",
+}
 NOT_USED = ("leak", "unshifted")  # what only a network that has learnt something can have read
 REACH = "vanishing_through_time"  # no finding, for LSTMs begin so; at chance level it may be why
 HALF = 0.5  # of chance level: below, the network learns in spite of what was found
@@ -122,7 +130,8 @@ def _claim(verdict: Verdict) -> str:
 def _numbers(verdict: Verdict) -> tuple[str, ...]:
     """Its telling numbers, in one line if there are any."""
     keys = [key for key in NUMBERS.get(verdict.key, ()) if key in verdict.evidence]
-    told = [f"{verdict.labels.get(key, key)} {verdict.evidence[key]:.3g}" for key in keys]
+    named = {**verdict.labels, **ALONE}
+    told = [f"{named.get(key, key)} {verdict.evidence[key]:.3g}" for key in keys]
     return (", ".join(told),) if told else ()
 
 
