@@ -217,6 +217,22 @@ def test_no_name_moves_the_cursor_or_forges_a_line(folder, capsys, monkeypatch):
     assert error.count("\n") == 1
 
 
+def test_a_warning_is_a_line_without_code(folder):
+    (folder / "state").mkdir()
+    (folder / "quiet.py").write_text(
+        "from job import problem\nimport warnings\nwarnings.warn('from the target')\n"
+    )
+    options = ["--k", "1", "--no-verify", "--max-matvecs", "6", "--resume", "state"]
+    run("spectrum", "quiet.py:problem", *options, "--seed", "0", stdout=subprocess.PIPE)
+    damaged = next((folder / "state").glob("product-*"))
+    damaged.write_bytes(b"")
+    done = run("spectrum", "quiet.py:problem", *options, stdout=subprocess.PIPE)
+    assert f"hesscope spectrum: {Path('state') / damaged.name} is damaged (" in done.stderr
+    assert "quiet.py:3: UserWarning: from the target" in done.stderr
+    assert "hesscope/" not in done.stderr
+    assert "warnings.warn(" in done.stderr  # the user's line, as Python shows it
+
+
 # --- modules
 
 

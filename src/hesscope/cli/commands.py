@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hesscope import __version__
 from hesscope.cli import runs
 from hesscope.cli.comparing import add_compare_arguments, compared
-from hesscope.cli.giving import complain, give
+from hesscope.cli.giving import complain, give, plain_warnings
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
@@ -67,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.saved = None
         try:
             before = interrupts.so_far()
-            status = _work(options)
+            with plain_warnings(options):
+                status = _work(options)
             return stop.status if interrupts.so_far() > before else status
         except KeyboardInterrupt:
             kept = f"the result is in {options.saved}" if options.saved else "nothing was finished"
