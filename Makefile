@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers docs/_ext docs/tutorials docs/conf.py docs/picture.py conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs clean test-peers test-trainers
+.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs \
+	dist test-dist clean test-peers test-trainers
 
 help:           ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +57,14 @@ docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requ
 picture: $(READY)  ## the picture of a report on the site's first page, anew (needs Chromium)
 	"$(BIN)/python" docs/picture.py
 
+dist: $(READY)  ## build wheel and sdist, and look into them
+	rm -rf dist
+	"$(BIN)/python" -m build --outdir dist .
+	"$(BIN)/python" -m tests.dist
+
+test-dist: dist ## install the wheel into a clean environment, with its extras, and use it
+	"$(BIN)/python" -m tests.dist --install
+
 clean:          ## remove what the commands made
 	rm -rf $(VENV) report.html docs/learn .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
@@ -85,4 +94,4 @@ test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minut
 test-trainers: $(READY)  ## with Lightning, transformers, Accelerate, and optimisers of other packages
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --upgrade --no-deps \
 		--target $(GUESTS) -r tests/monitor/guests.txt
-	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py tests/steps/test_guests.py
+	OMP_NUM_THREADS=1 PYTHONPATH=$(GUESTS) "$(BIN)/python" -m pytest -rs tests/monitor/test_trainers.py tests/steps/test_guests.py tests/test_examples.py

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,15 @@ def number():
 
 def broken():
     raise KeyError("no such column")
+
+LABELS = [0, 1]
+problem = make_problem()
+
+def needs(config, lr=0.1):
+    return make_problem()
+
+def empty():
+    return hs.Problem(nn.Linear(4, 3), F.cross_entropy, [])
 """
 
 
@@ -74,6 +84,8 @@ def train(tmp_path, monkeypatch):
     folder = tmp_path / "a folder"
     folder.mkdir()
     (folder / "train.py").write_text(TRAIN)
+    (folder / "typo.py").write_text("def f(:\n")
+    (folder / "nothing.py").write_text("print('training')\n")
     monkeypatch.chdir(folder)
     yield folder / "train.py"
     sys.modules.pop("train", None)
@@ -157,6 +169,58 @@ def test_commands_print_their_result_and_exit_with_its_meaning(arguments, status
             "max_matvecs=-3 is too little",
         ),
         (["show", "nowhere"], "nowhere holds no record.json; give a folder that"),
+        (
+            ["check", "train.py"],
+            "target 'train.py' is not FILE.py:FUNCTION or MODULE:FUNCTION. Nam",
+        ),
+        (["check", "make_problem:train.py"], "target 'make_problem:train.py' has its parts in the"),
+        (["check", ".:make_problem"], ". is a folder; give a file in it, such as train.py:make_pr"),
+        (["check", "train.py:make_problems"], "train.py has no function 'make_problems'; it defin"),
+        (
+            ["check", "train.py:needs"],
+            "train.py:needs needs config, and a target is called without",
+        ),
+        (["check", "train.py:LABELS"], "LABELS of train.py is a list; a target is a function that"),
+        (["check", "nothing.py:f"], "nothing.py has no function 'f', and defines none; `hesscope "),
+        (
+            ["check", "typo.py:f"],
+            "typo.py cannot be imported: SyntaxError: invalid syntax (line 1).",
+        ),
+        (["diagnose", "train.py:learnt", "--report", "a.pdf"], "--report a.pdf: a page is HTML;"),
+        (
+            ["spectrum", "train.py:learnt", "--k", "44"],
+            "k=44 eigenpairs of an operator of size n=43",
+        ),
+        (
+            ["spectrum", "train.py:learnt", "--exact", "--k", "3", "--trace"],
+            "--exact gives all eig",
+        ),
+        (
+            ["spectrum", "train.py:learnt", "--outliers", "--which", "SA"],
+            "--outliers are counted f",
+        ),
+        (
+            ["spectrum", "train.py:learnt", "--outliers", "--k", "1"],
+            "--outliers look at gaps, and ",
+        ),
+        (
+            ["spectrum", "train.py:learnt", "--max-matvecs", "0"],
+            "--max-matvecs 0 leaves nothing to",
+        ),
+        (["spectrum", "train.py:learnt", "--resume", "train.py"], "--resume: cannot write to"),
+        (["slice", "train.py:learnt", "--match"], "--match permutes units before a path; add --pa"),
+        (
+            ["slice", "train.py:learnt", "--log"],
+            "--log is about the figure; add --figure FILE.png.",
+        ),
+        (["slice", "train.py:learnt", "--figure", "."], "--figure . is a folder; give the name of"),
+        (["report", ".", "--to", "train.py/page.html"], "--to: cannot write to"),
+        (["postmortem", ".", "--to", "train.py/x"], "--to: cannot write to"),
+        (["init", "absent.py"], "absent.py: No such file or folder (looked from "),
+        (
+            ["init", "typo.py"],
+            "cannot read typo.py as Python: invalid syntax in line 1. Give a tra",
+        ),
     ],
 )
 @pytest.mark.usefixtures("train")
@@ -164,7 +228,54 @@ def test_what_cannot_run_exits_with_2_and_says_why(arguments, message, capsys):
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"hesscope {arguments[0]}: {message}")
-    assert captured.out == ""
+    assert captured.out in ("", "training\n")
+    assert captured.err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("train")
+def test_a_problem_that_is_there_already_is_a_target(capsys):
+    assert main(["spectrum", "train.py:problem", "--k", "1"]) == 0
+    assert "1 eigenpairs" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("train")
+def test_the_place_of_an_error_is_a_line_of_the_users(train, capsys):
+    assert main(["check", "train.py:empty"]) == 2
+    line = (
+        TRAIN.split("\n").index("    return hs.Problem(nn.Linear(4, 3), F.cross_entropy, [])") + 1
+    )
+    assert capsys.readouterr().err.rstrip().endswith(f"train.py, line {line}).")
+
+
+@pytest.mark.usefixtures("train")
+def test_outliers_ask_for_as_many_eigenvalues_as_they_need(capsys):
+    assert main(["spectrum", "train.py:learnt", "--outliers", "--seed", "0"]) in (0, 1)
+    assert "eigenvalues: 10 eigenpairs (LA)" in capsys.readouterr().out  # 6 for 3 classes, 10 usual
+    assert main(["spectrum", "train.py:learnt", "--outliers", "--which", "BE", "--seed", "0"]) < 2
+    assert "eigenvalues: 20 eigenpairs (BE)" in capsys.readouterr().out
+    assert main(["spectrum", "train.py:learnt", "--exact", "--outliers"]) == 0
+    assert "outliers: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("train")
+def test_a_terminal_of_80_columns_reads_whole_lines(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    main(["diagnose", "train.py:learnt", "--lr", "0.1", "--seed", "0"])
+    wide = capsys.readouterr().out
+    assert max(map(len, wide.splitlines())) <= 80
+    assert re.search(r"\n {15}\S", wide)
+    assert " =\n" not in wide
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    main(["diagnose", "train.py:learnt", "--lr", "0.1", "--seed", "0"])
+    piped = capsys.readouterr().out
+    assert max(map(len, piped.splitlines())) > 200
+    assert untimed(wide) == untimed(piped)
+
+
+def untimed(text):
+    """The words, without the seconds that it took."""
+    return re.sub(r"[\d.]+ s,", "", " ".join(text.split())).split()
 
 
 @pytest.mark.parametrize("arguments", [[], ["dance"], ["spectrum", "t:f", "--which", "XX"]])

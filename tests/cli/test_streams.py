@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -131,6 +132,19 @@ def test_a_full_disk_behind_standard_output_loses_nothing(save, folder):
     assert len(hs.load(done.stderr.strip().removeprefix(start).rstrip("."))) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+@pytest.mark.parametrize("stderr", ["full", None])
+def test_remarks_that_nobody_reads_stop_nothing(stderr, folder, capsys, monkeypatch):
+    options = ["--k", "1", "--json", "--resume", "state", "--save", "out"]
+    full = open("/dev/full", "w")  # noqa: PTH123, SIM115  a device
+    monkeypatch.setattr(sys, "stderr", full if stderr else None)
+    assert main(["spectrum", "job.py:problem", *options]) == 0
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        full.close()
+    assert len(json.loads(capsys.readouterr().out)["eigenvalues"]) == 1
+
+
 def test_a_reader_that_is_gone_loses_nothing(folder):
     reader, writer = os.pipe()
     os.close(reader)
@@ -201,6 +215,22 @@ def test_no_name_moves_the_cursor_or_forges_a_line(folder, capsys, monkeypatch):
     error = capsys.readouterr().err
     assert "\x1b" not in error
     assert error.count("\n") == 1
+
+
+def test_a_warning_is_a_line_without_code(folder):
+    (folder / "state").mkdir()
+    (folder / "quiet.py").write_text(
+        "from job import problem\nimport warnings\nwarnings.warn('from the target')\n"
+    )
+    options = ["--k", "1", "--no-verify", "--max-matvecs", "6", "--resume", "state"]
+    run("spectrum", "quiet.py:problem", *options, "--seed", "0", stdout=subprocess.PIPE)
+    damaged = next((folder / "state").glob("product-*"))
+    damaged.write_bytes(b"")
+    done = run("spectrum", "quiet.py:problem", *options, stdout=subprocess.PIPE)
+    assert f"hesscope spectrum: {Path('state') / damaged.name} is damaged (" in done.stderr
+    assert "quiet.py:3: UserWarning: from the target" in done.stderr
+    assert "hesscope/" not in done.stderr
+    assert "warnings.warn(" in done.stderr  # the user's line, as Python shows it
 
 
 # --- modules

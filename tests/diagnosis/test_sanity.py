@@ -227,3 +227,35 @@ def test_nothing_is_healthy_at_chance_level():
     assert hs.Examination((GOING,), look).healthy
     assert not hs.Examination((GOING, CHANCE), look).healthy
     assert hs.Examination((GOING, DEAD), look).headline == headline([GOING, DEAD])
+
+
+def test_a_leak_that_was_not_read_is_no_likely_cause_of_a_loss_at_chance_level():
+    leak = hs.Verdict("data", "the label leaks", finding=True, key="data", cause="leak")
+    dead = hs.Verdict("layers", "all units are dead", finding=True, key="layers")
+    for share, first in ((1.0, "layers"), (0.4, "data")):
+        level = hs.Verdict("learnt?", "as said", {"share": share}, key="learnt")
+        assert headline([leak, dead, level]).key == first
+    alone = headline([leak, hs.Verdict("learnt?", "nothing yet", {"share": 1.0}, key="learnt")])
+    assert alone.speaks_against == ("the loss is at chance level: nothing was read from there yet",)
+
+
+def test_at_chance_level_vanishing_gradients_say_what_to_do():
+    chance = hs.Verdict("learnt?", "nothing", key="learnt", cause="chance_level", advice="wait")
+    gone = hs.Verdict("through time", "they vanish", cause="vanishing_through_time", advice="a GRU")
+    assert headline([chance]).advice == "wait"
+    assert headline([chance, gone]).advice == "wait; a GRU"
+
+
+def test_a_headline_on_a_step_stands_without_the_name_of_its_verdict():
+    step = hs.Verdict("step size", "too large: it climbs", finding=True, key="step_size")
+    assert headline([step]).claim == "the step is too large: it climbs"
+    assert headline([replace(step, evidence={"lr": 0.3})]).claim == (
+        "lr 0.3 is too large: it climbs"
+    )
+
+
+def test_the_numbers_of_a_headline_lean_on_none_that_it_leaves_out():
+    evidence = {"limit": 2.0, "lr_over_batch_limit": 1.5, "share": 0.2}
+    labels = {"lr_over_batch_limit": "lr over that", "share": "loss / that"}
+    step = hs.Verdict("step size", "x", evidence, finding=True, key="step_size", labels=labels)
+    assert headline([step]).speaks_for == ("lr over the limit on batches 1.5",)

@@ -159,3 +159,12 @@ def test_a_plan_counts_the_noise_of_batches_where_there_is_a_step_to_judge():
     assert hs.plan(problem, effort="quick", batch_size=4).gradients == pytest.approx(plain)
     with pytest.raises(ValueError, match="batch_size=0 is no number of examples"):
         hs.plan(problem, batch_size=0)
+
+
+def test_a_plan_counts_the_pass_over_held_out_data():
+    problem, other = (hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(3)) for _ in "ab")
+    plain = hs.plan(problem, effort="quick").gradients
+    with_other = hs.plan(problem, effort="quick", held_out=other).gradients
+    assert with_other == pytest.approx(plain + 1 / 3)
+    with pytest.raises(ValueError, match="held_out is of type int; give a hesscope"):
+        hs.plan(problem, held_out=3)

@@ -1,4 +1,4 @@
-"""The command line: hesscope demo | check | diagnose | spectrum | slice | watch | report | show."""
+"""The command line: `hesscope COMMAND`, each in a file of its own."""
 
 from hesscope.cli.commands import main as main
 from hesscope.cli.commands import run as run

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hesscope import __version__
 from hesscope.cli import runs
 from hesscope.cli.comparing import add_compare_arguments, compared
-from hesscope.cli.giving import complain, give
+from hesscope.cli.giving import complain, give, plain_warnings
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.slice_arguments import add_slice_arguments
@@ -26,7 +26,7 @@ from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, se
 from hesscope.cli.starting import add_init_arguments, write_target
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
-from hesscope.cli.words import printable, told
+from hesscope.cli.words import printable, remark, told
 from hesscope.system import interrupts
 from hesscope.system.malloc import keep_large_buffers
 
@@ -67,11 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.saved = None
         try:
             before = interrupts.so_far()
-            status = _work(options)
+            with plain_warnings(options):
+                status = _work(options)
             return stop.status if interrupts.so_far() > before else status
         except KeyboardInterrupt:
             kept = f"the result is in {options.saved}" if options.saved else "nothing was finished"
-            print(f"\ninterrupted; {kept}", file=sys.stderr)
+            remark(f"\ninterrupted; {kept}")
             return stop.status
         except BrokenPipeError:  # the reader, `head` for example, has seen enough
             return HEALTHY
@@ -85,9 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    save, page = getattr(options, "save", None), getattr(options, "report", None)
-    scratch, figure = getattr(options, "scratch", None), getattr(options, "figure", None)
-    check_outputs(save, page, scratch, figure)
+    check_outputs(options)
+    save = getattr(options, "save", None)
     with held(None if is_series(options) else save):  # a series locks its folder itself
         return int(options.run(options))
 
@@ -121,6 +121,8 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument(
         "--held-out", metavar="TARGET", help="the same model and loss on data it has not seen"
     )
+    text = "keeps the products of the Hessian, and goes on from there when the run was killed"
+    diagnose.add_argument("--resume", type=Path, metavar="DIR", help=text)
     diagnose.add_argument("--plan", action="store_true", help="say what it will cost, and stop")
     diagnose.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
     spectrum = _command(commands, "spectrum", _spectrum, "eigenvalues of the Hessian")
@@ -197,40 +199,56 @@ def _check(options: argparse.Namespace) -> int:
 
 def _diagnose(options: argparse.Namespace) -> int:
     import hesscope as hs
+    from hesscope.cli.resuming import resumable
     from hesscope.cli.target import load_problem
+    from hesscope.examination.efforts import EFFORTS
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
     optimizer = _optimizer(problem, options.optimizer)
-    asked = {
+    asked: dict[str, Any] = {
         "lr": options.lr,
         "effort": options.effort,
         "max_matvecs": options.max_matvecs,
         "batch_size": options.batch_size,
     }
+    asked["held_out"] = None if options.held_out is None else load_problem(options.held_out)
     if options.plan:
         options.output.tell(printable(str(hs.plan(problem, optimizer, **asked))))
         return HEALTHY
-    unseen = None if options.held_out is None else load_problem(options.held_out)
-    with progress():
-        result = hs.diagnose(problem, optimizer, **asked, seed=options.seed, held_out=unseen)
-    give(result, options)
+    most = options.max_matvecs or EFFORTS[options.effort].max_matvecs
+    with resumable(problem, options, options.resume, most) as (_, done), progress():
+        kept = {"seed": options.seed, "scratch": options.resume}
+        result = hs.diagnose(problem, optimizer, **asked, **kept)
+        give(result, options)
+        done.whole = True
     return HEALTHY if result.healthy else FINDINGS
 
 
 def _spectrum(options: argparse.Namespace) -> int:
-    from hesscope.cli.spectrum import exact, measure
+    from hesscope.cli.resuming import resumable
+    from hesscope.cli.spectrum import check_question, exact, measure, most_products
     from hesscope.system.progress_bar import progress
 
     problem = _problem(options)
     if is_series(options):
         return _series(problem, options)
-    with progress():
-        found = exact(problem, options.scratch) if options.exact else measure(problem, options)
-    single = len(found) == 1
-    give(next(iter(found.values())) if single else found, options)
-    pairs = found.get("eigenvalues")
-    return HEALTHY if pairs is None or bool(pairs.converged.all()) else FINDINGS
+    if options.exact:
+        with progress():
+            _give_all(exact(problem, options), options)
+        return HEALTHY
+    check_question(problem, options)
+    folder = options.resume or options.scratch
+    with resumable(problem, options, folder, most_products(options)) as (H, done), progress():
+        found = measure(problem, H, options)
+        _give_all(found, options)
+        done.whole = bool(found["eigenvalues"].converged.all())
+    return HEALTHY if done.whole else FINDINGS
+
+
+def _give_all(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """Gives one result as it is, several by their names."""
+    give(next(iter(found.values())) if len(found) == 1 else found, options)
 
 
 def _series(problem: Problem, options: argparse.Namespace) -> int:
@@ -244,7 +262,7 @@ def _series(problem: Problem, options: argparse.Namespace) -> int:
     options.saved = kept
     give(found, options)
     if kept is not None:
-        print(f"saved: {kept}", file=sys.stderr if options.json else sys.stdout)
+        (remark if options.json else options.output.tell)(f"saved: {kept}")
     return HEALTHY if is_whole(found) else FINDINGS
 
 
@@ -257,8 +275,8 @@ def _slice(options: argparse.Namespace) -> int:
         found = measure(problem, options)
     give(found, options)
     if options.figure is not None:
-        told = sys.stderr if options.json else sys.stdout
-        print(f"figure: {draw(found, options.figure, log=options.log)}", file=told)
+        drawn = draw(found, options.figure, log=options.log)
+        (remark if options.json else options.output.tell)(f"figure: {drawn}")
     return HEALTHY
 
 

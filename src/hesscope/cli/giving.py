@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hesscope.cli import runs
-from hesscope.cli.words import in_one_line, printable, strings_in
+from hesscope.cli.words import OWN, in_one_line, printable, remark, strings_in
 from hesscope.system import interrupts
 
 
 def complain(options: argparse.Namespace, text: str) -> None:
     """One line on standard error, if anybody reads it."""
-    with contextlib.suppress(OSError, ValueError):  # nobody can be told
-        print(f"hesscope {options.command}: {in_one_line(text)}", file=sys.stderr)
+    remark(f"hesscope {options.command}: {in_one_line(text)}")
+
+
+@contextlib.contextmanager
+def plain_warnings(options: argparse.Namespace) -> Iterator[None]:
+    """Inside, hesscope's warnings are lines like its other remarks, without a line of its code.
+
+    Those of the user's code, and of libraries, are shown as they are.
+    """
+    shown = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: str, *more: Any, **named: Any) -> None:
+        if filename.startswith(OWN):
+            complain(options, str(message))
+        else:
+            shown(message, category, filename, *more, **named)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def give(result: Any, options: argparse.Namespace) -> None:
@@ -44,7 +65,7 @@ def give(result: Any, options: argparse.Namespace) -> None:
     _tell(result, options)
     for line in lines:
         if options.json:
-            print(printable(line), file=sys.stderr)
+            remark(line)
         else:
             options.output.tell(printable(line))
 

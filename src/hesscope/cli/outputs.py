@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import os
@@ -10,6 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FORMATS = (".png", ".svg", ".pdf", ".html")
+FOLDERS = {"save": "--save", "scratch": "--scratch", "resume": "--resume", "kept": "--to"}
+PAGES = {"report": "--to"}  # the commands that have another name for --report
+PACKAGES = {  # of each extra, by the modules that are imported
+    "plot": {"matplotlib": "matplotlib"},
+    "report": {"jinja2": "jinja2", "matplotlib": "matplotlib"},
+    "demo": {"jinja2": "jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn"},
+}
 TRIED = 1 << 20  # bytes: records and pages are smaller, mostly
 
 
@@ -33,56 +41,45 @@ def held(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def check_outputs(
-    folder: Path | None,
-    page: Path | None,
-    scratch: Path | None = None,
-    figure: Path | None = None,
-) -> None:
+def check_outputs(options: argparse.Namespace) -> None:
     """Refuses folders, a page and a figure that could not be written when the work is done.
 
     Raises:
         RuntimeError: naming what is in the way, or which packages a page needs.
     """
-    if page is not None:
-        _check_page(page)
-    if folder is not None:
-        _check_folder(folder, "--save")
-    if figure is not None:
-        _check_figure(figure)
-    if scratch is not None:
-        _check_folder(scratch, "--scratch")
+    for name, option in FOLDERS.items():
+        if getattr(options, name, None) is not None:
+            _check_folder(getattr(options, name), option)
+    if getattr(options, "report", None) is not None:
+        extra = "demo" if options.command == "demo" else "report"
+        _check_file(options.report, PAGES.get(options.command, "--report"), (), extra)
+    if getattr(options, "figure", None) is not None:
+        turned = options.figure.suffix == ".html"
+        _check_file(options.figure, "--figure", FORMATS, "report" if turned else "plot")
 
 
-def _check_page(page: Path) -> None:
-    """A page needs its packages, a name, and a place.
+def _check_file(path: Path, option: str, formats: tuple[str, ...], extra: str) -> None:
+    """A page or a figure needs its packages, a name, and a place.
 
     Raises:
         RuntimeError: naming what is missing.
     """
-    missing = [name for name in ("jinja2", "matplotlib") if not importlib.util.find_spec(name)]
+    needed = PACKAGES[extra].items()
+    missing = [name for module, name in needed if not importlib.util.find_spec(module)]
     if missing:
-        msg = f"--report needs {' and '.join(missing)}: pip install 'hesscope[report]'."
+        what = "the demonstration" if extra == "demo" else option
+        msg = f"{what} needs {' and '.join(missing)}: pip install 'hesscope[{extra}]'."
         raise RuntimeError(msg)
-    if page.is_dir():
-        msg = f"--report {page} is a folder; give the name of a file, such as {page / 'page.html'}."
+    if path.is_dir():
+        msg = f"{option} {path} is a folder; give the name of a file, such as {path / 'page.html'}."
         raise RuntimeError(msg)
-    _check_folder(page.parent, "--report")
-
-
-def _check_figure(figure: Path) -> None:
-    """A figure needs matplotlib, a format that it writes, and a place.
-
-    Raises:
-        RuntimeError: naming what is missing.
-    """
-    if not importlib.util.find_spec("matplotlib"):
-        msg = "--figure needs matplotlib: pip install 'hesscope[plot]'."
+    if not formats and path.suffix in FORMATS and path.suffix != ".html":
+        msg = f"{option} {path}: a page is HTML; give a file that ends in .html."
         raise RuntimeError(msg)
-    if figure.suffix not in FORMATS:
-        msg = f"--figure {figure}: give a file that ends in {', '.join(FORMATS)}."
+    if formats and path.suffix not in formats:
+        msg = f"{option} {path}: give a file that ends in {', '.join(formats)}."
         raise RuntimeError(msg)
-    _check_folder(figure.parent, "--figure")
+    _check_folder(path.parent, option)
 
 
 def _check_folder(folder: Path, option: str) -> None:

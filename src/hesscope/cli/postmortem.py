@@ -32,7 +32,9 @@ def add_postmortem_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=Path, metavar="FILE.pt", help="a batch under suspicion, by torch.save"
     )
-    parser.add_argument("--to", type=Path, metavar="DIR", help="keeps the numbers, to go on later")
+    parser.add_argument(
+        "--to", type=Path, metavar="DIR", dest="kept", help="keeps the numbers, to go on later"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of all random starts (default 0)")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
@@ -70,6 +72,6 @@ def postmortem(options: argparse.Namespace) -> Postmortem:
         checkpoints,
         optimizers=states or None,
         batch=batch,
-        to=options.to,
+        to=options.kept,
         seed=options.seed,
     )

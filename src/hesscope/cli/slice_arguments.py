@@ -29,7 +29,10 @@ def add_slice_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--match", action="store_true", help="path: permute units to match first")
     parser.add_argument("--span", type=float, help="coordinates from -SPAN to SPAN (default 1)")
     parser.add_argument("--points", type=int, default=41, help="along each direction (default 41)")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keeps points to go on from")
+    kept = parser.add_mutually_exclusive_group()
+    text = "keeps finished points, and goes on from there when the run was killed"
+    kept.add_argument("--resume", type=Path, metavar="DIR", help=text)
+    kept.add_argument("--scratch", type=Path, metavar="DIR", help="the same, by its name in Python")
     parser.add_argument("--workers", type=int, metavar="N", help="split points over N processes")
     parser.add_argument(
         "--figure", type=Path, metavar="FILE.png", help="png, svg, pdf; html to turn"

@@ -22,6 +22,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
     Raises:
         ValueError: if a path is asked for that has no ends, or a page of what is no plane.
     """
+    _refuse_idle(options)
     page = options.figure is not None and options.figure.suffix == PAGE
     if page and options.between is not None:
         raise ValueError(_no_plane(options.figure))
@@ -45,9 +46,23 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
         span,
         options.points,
         seed=options.seed,
-        scratch=options.scratch,
+        scratch=options.resume or options.scratch,
         workers=options.workers,
     )
+
+
+def _refuse_idle(options: argparse.Namespace) -> None:
+    """Options that mean nothing without another one.
+
+    Raises:
+        ValueError: if that is not given.
+    """
+    if options.match and not options.path:
+        msg = "--match permutes units before a path; add --path --between A.pt B.pt."
+        raise ValueError(msg)
+    if options.log and options.figure is None:
+        msg = "--log is about the figure; add --figure FILE.png."
+        raise ValueError(msg)
 
 
 @detached()

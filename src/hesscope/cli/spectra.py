@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
     from hesscope.results.history import History
 
-ALONE = ("exact", "scratch", "outliers", "weights")  # options of one spectrum, not of a series
+USUAL = 10  # eigenvalues
+ALONE = (
+    "exact",
+    "resume",
+    "scratch",
+    "outliers",
+    "weights",
+)  # options of one spectrum, not of a series
 
 
 def add_spectrum_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +32,9 @@ def add_spectrum_arguments(parser: argparse.ArgumentParser) -> None:
         "negative ones and how far the eigenspace turns from one to the next; --save keeps each "
         "as it ends, and goes on from there",
     )
-    parser.add_argument("--k", type=int, default=10, help="how many eigenvalues (default 10)")
+    parser.add_argument(
+        "--k", type=int, help="how many eigenvalues (default 10; twice the classes for --outliers)"
+    )
     parser.add_argument("--which", choices=("LA", "SA", "LM", "BE"), default="LA")
     parser.add_argument("--tol", type=float, default=1e-3, help="relative residual (1e-3)")
     parser.add_argument("--no-verify", action="store_true", help="do not look for copies")
@@ -34,7 +43,10 @@ def add_spectrum_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="trace to 1 %% and Frobenius norm")
     parser.add_argument("--outliers", action="store_true", help="how many leave the bulk")
     parser.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
-    parser.add_argument("--scratch", type=Path, metavar="DIR", help="keeps a matrix to resume")
+    kept = parser.add_mutually_exclusive_group()
+    text = "keeps what is paid for, and goes on from there when the run was killed"
+    kept.add_argument("--resume", type=Path, metavar="DIR", help=text)
+    kept.add_argument("--scratch", type=Path, metavar="DIR", help="the same, by its name in Python")
     parser.add_argument("--report", type=Path, metavar="PAGE.html", help="write a page")
 
 
@@ -58,7 +70,7 @@ def series(problem: Problem, options: argparse.Namespace, to: Path | None) -> Hi
     return hs.spectra(
         problem,
         checkpoint_files(options.checkpoints),
-        min(options.k, problem.n),
+        min(USUAL, problem.n) if options.k is None else options.k,
         which=options.which,
         tol=options.tol,
         verify=not options.no_verify,

@@ -112,6 +112,9 @@ def write_target(source: Path | None, to: Path) -> list[str]:
         text, told = PLAIN.format(function=FUNCTION), ["a small network stands for yours"]
     elif source.is_dir():
         text, told = _of_folder(source)
+    elif not source.exists():
+        msg = f"{source}: No such file or folder (looked from {Path.cwd()})."
+        raise ValueError(msg)
     else:
         text, told = _of_script(source)
         if source.resolve().parent != to.resolve().parent:
@@ -181,7 +184,12 @@ def _of_script(script: Path) -> tuple[str, list[str]]:
     try:
         tree = ast.parse(script.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
-        msg = f"cannot read {script} as Python: {error}. Give a training script or a model folder."
+        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        cause = getattr(error, "strerror", None) or getattr(error, "msg", None) or str(error)
+        msg = (
+            f"cannot read {script} as Python: {cause}{where}. Give a training script or a model "
+            "folder."
+        )
         raise ValueError(msg) from error
     found = _looked_through(tree)
     told = [f"from {script.name}: {_said(found)}"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
 from typing import IO, Any
 
+from hesscope.cli.words import wrapped
 from hesscope.system.closing import Closing
 
 
@@ -27,7 +29,7 @@ class Output(Closing):
         self.stream = sys.stdout
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                self._undo.callback(stream.reconfigure, errors=stream.errors)
+                self._undo.callback(_restore, stream, stream.errors)
                 stream.reconfigure(errors="backslashreplace")
         if self.apart:
             self.stream = self._set_apart(sys.stdout)
@@ -46,6 +48,8 @@ class Output(Closing):
         if self.stream is None or self.stream.closed:
             raise OSError(errno.EBADF, "it is closed")
         try:
+            if self.stream.isatty() and not self.apart:
+                text = wrapped(text, shutil.get_terminal_size().columns)
             print(text, file=self.stream, flush=True)
         except OSError:
             self._silence()  # Python tries to write what is left when it ends
@@ -78,6 +82,11 @@ class Output(Closing):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
+
+
+def _restore(stream: Any, errors: str | None) -> None:
+    with contextlib.suppress(OSError, ValueError):  # it is full, or closed by now
+        stream.reconfigure(errors=errors)
 
 
 def _back(own: IO[str]) -> None:

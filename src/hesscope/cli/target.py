@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from hesscope.system import worktree
 
 # What hesscope imports later on, and the ends of folders with what is installed.
 NEEDED = ("numpy", "rich.progress", "safetensors.torch", "scipy", "jinja2", "matplotlib")
+SHOWN = 8  # functions of a file that are named
 INSTALLED = ("site-packages", "dist-packages")
 
 
@@ -30,6 +33,9 @@ def load_problem(target: str) -> Problem:
         RuntimeError: if the function raises; the message ends with the place.
     """
     function = _function(target)
+    if isinstance(function, Problem):
+        return function
+    _refuse_arguments(target, function)
     try:
         problem = _problem_of(function())
     except (Exception, SystemExit) as error:
@@ -52,22 +58,72 @@ def _problem_of(returned: Any) -> Any:
     return Problem(parts[0], data=parts[1]) if len(parts) == 2 else Problem(*parts)
 
 
-def _function(target: str) -> Callable[[], Any]:
+def _function(target: str) -> Any:
+    """What the target names: a function, or a problem that is there already.
+
+    Raises:
+        ValueError: if it names none; the message says what might be meant.
+    """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
-        msg = f"target {target!r} is not FILE.py:FUNCTION or MODULE:FUNCTION."
+        raise ValueError(_not_a_target(target))
+    if name.endswith(".py") and Path(name).is_file():
+        msg = f"target {target!r} has its parts in the wrong order; give {name}:{place}."
+        raise ValueError(msg)
+    if Path(place).is_dir():
+        msg = f"{place} is a folder; give a file in it, such as {Path(place) / 'train.py'}:{name}."
         raise ValueError(msg)
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = [
-            n
-            for n, f in vars(module).items()
-            if callable(f) and getattr(f, "__module__", None) == module.__name__
-        ]
-        msg = f"{place} has no function {name!r}; it defines {', '.join(known) or 'none'}."
+    found = getattr(module, name, None)
+    if not callable(found) and not isinstance(found, Problem):
+        raise ValueError(_unknown(place, name, module))
+    return found
+
+
+def _not_a_target(target: str) -> str:
+    msg = f"target {target!r} is not FILE.py:FUNCTION or MODULE:FUNCTION"
+    if target.endswith(".py") and Path(target).is_file():
+        return f"{msg}. Name a function of it; `hesscope init {target}` writes one to begin with."
+    return f"{msg}."
+
+
+def _unknown(place: str, name: str, module: ModuleType) -> str:
+    """That there is no such function, what is there, and what comes closest."""
+    if hasattr(module, name):
+        kind = type(getattr(module, name)).__name__
+        return f"{name} of {place} is a {kind}; a target is a function that returns a Problem."
+    known = [
+        n
+        for n, f in vars(module).items()
+        if callable(f) and getattr(f, "__module__", None) == module.__name__
+    ]
+    if not known:
+        cure = f"`hesscope init {place}` writes a target to begin with"
+        return f"{place} has no function {name!r}, and defines none; {cure}."
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+    more = f", and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    meant = f". Is {close[0]} meant?" if close else "."
+    return f"{place} has no function {name!r}; it defines {', '.join(known[:SHOWN])}{more}{meant}"
+
+
+def _refuse_arguments(target: str, function: Callable[..., Any]) -> None:
+    """A target is called without arguments.
+
+    Raises:
+        ValueError: if it needs some.
+    """
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # one of C, which nobody knows
+        return
+    fixed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in fixed]
+    if needed:
+        msg = (
+            f"{target} needs {', '.join(needed)}, and a target is called without arguments; give "
+            "defaults, or a function that passes them."
+        )
         raise ValueError(msg)
-    return function
 
 
 def _from_file(path: Path) -> ModuleType:

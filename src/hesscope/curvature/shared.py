@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from hesscope import probes
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
+
+# Facts that say which arithmetic it is; others depend on free memory, or on what was imported.
+ARITHMETIC = ("model", "mode", "product", "expectation", "computed in")
 
 
 class SharedOperator(SymmetricOperator):
@@ -26,6 +31,28 @@ class SharedOperator(SymmetricOperator):
     def precision(self) -> torch.dtype:
         """The dtype with the fewest digits between theta and the loss, whatever theta is in."""
         return self.problem.weakest
+
+    def made_of(self) -> dict[str, str]:
+        """Which arithmetic it is, and checksums of weights and data.
+
+        Raises:
+            ValueError: if several processes share the data: each would need a folder of its own.
+        """
+        if collectives.num_processes() > 1:
+            msg = (
+                "products are kept by one process; leave scratch out where several share the data."
+            )
+            raise ValueError(msg)
+        facts = {name: str(fact) for name, fact in self.facts().items() if name in ARITHMETIC}
+        weights, data = hashlib.sha256(), repr(self.problem.batches.fingerprints)
+        for tensor in self.problem.point.watched():
+            plain = tensor.detach().cpu().contiguous().reshape(-1)
+            weights.update(plain.view(torch.uint8).numpy().tobytes())
+        checksums = {
+            "weights": weights.hexdigest(),
+            "data": hashlib.sha256(data.encode()).hexdigest(),
+        }
+        return super().made_of() | facts | checksums
 
     def fresh_seed(self) -> int:
         """A seed that nobody has known before, the same in all processes."""

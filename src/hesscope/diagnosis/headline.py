@@ -70,6 +70,16 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     "through_time": ("first_over_last",),
     "learnt": ("share", "steps"),
 }
+# Those whose own names lean on the number before them, which a headline leaves out.
+ALONE = {
+    "share": "loss over that of the best constant answer",
+    "lr_over_batch_limit": "lr over the limit on batches",
+    "relative_spread": "spread of the outputs over their size",
+    "contradicted_low": "share of labels unlike their neighbours' at least",
+    "first_over_last": "gradient at the first step over that at the last",
+}
+NOT_USED = ("leak", "unshifted")  # what only a network that has learnt something can have read
+REACH = "vanishing_through_time"  # no finding, for LSTMs begin so; at chance level it may be why
 HALF = 0.5  # of chance level: below, the network learns in spite of what was found
 
 
@@ -89,7 +99,8 @@ def headline(verdicts: Iterable[Verdict]) -> Headline | None:
     verdicts = tuple(verdicts)
     if not verdicts:
         return None
-    ranked = sorted((v for v in verdicts if v.finding), key=_rank)
+    at_chance = _share(verdicts) >= CHANCE
+    ranked = sorted((v for v in verdicts if v.finding), key=lambda v: _rank(v, at_chance))
     if not ranked:
         return _without_finding(verdicts)
     first, others = ranked[0], ranked[1:]
@@ -97,7 +108,7 @@ def headline(verdicts: Iterable[Verdict]) -> Headline | None:
     told = [v for v in verdicts if v.key in follows and v is not first and _is_odd(v)]
     apart = [v for v in others if v.key not in follows]
     return Headline(
-        claim=first.claim,
+        claim=_claim(first),
         key=first.key,
         cause=_name(first),
         confidence=first.confidence,
@@ -108,10 +119,19 @@ def headline(verdicts: Iterable[Verdict]) -> Headline | None:
     )
 
 
+def _claim(verdict: Verdict) -> str:
+    """What it says, as a sentence that stands without its name."""
+    if verdict.key != "step_size" or not verdict.claim.startswith("too large"):
+        return verdict.claim
+    what = f"lr {verdict.evidence['lr']:.3g}" if "lr" in verdict.evidence else "the step"
+    return f"{what} is {verdict.claim}"
+
+
 def _numbers(verdict: Verdict) -> tuple[str, ...]:
     """Its telling numbers, in one line if there are any."""
     keys = [key for key in NUMBERS.get(verdict.key, ()) if key in verdict.evidence]
-    told = [f"{verdict.labels.get(key, key)} {verdict.evidence[key]:.3g}" for key in keys]
+    named = {**verdict.labels, **ALONE}
+    told = [f"{named.get(key, key)} {verdict.evidence[key]:.3g}" for key in keys]
     return (", ".join(told),) if told else ()
 
 
@@ -119,6 +139,8 @@ def _against(first: Verdict, apart: Iterable[Verdict], share: float) -> Iterator
     """What does not fit to the cause, and what it takes for granted."""
     for other in apart:
         yield f"not explained by it: {_short(other)}"
+    if share >= CHANCE and _name(first) in NOT_USED:
+        yield "the loss is at chance level: nothing was read from there yet"
     if share < HALF:
         yield f"the network learns all the same: its loss is {share:.2g} times chance level"
     if first.key == "step_size" and first.evidence.get("measured_change", 0.0) < 0:
@@ -155,6 +177,7 @@ def _without_finding(verdicts: Sequence[Verdict]) -> Headline:
     where = next((v for v in verdicts if v.key == "critical_point"), None)
     if chance is not None:
         seen = [_short(where)] if where is not None else []
+        reach = [v.advice for v in verdicts if v.cause == REACH]
         return Headline(
             chance.claim,
             chance.key,
@@ -162,7 +185,7 @@ def _without_finding(verdicts: Sequence[Verdict]) -> Headline:
             chance.confidence,
             (*seen, *told),
             undecided,
-            chance.advice,
+            "; ".join([chance.advice, *reach]),
         )
     level = "" if math.isnan(_share(verdicts)) else f"; the loss is {_level(verdicts)}"
     return Headline(
@@ -176,8 +199,10 @@ def _without_finding(verdicts: Sequence[Verdict]) -> Headline:
     )
 
 
-def _rank(verdict: Verdict) -> int:
+def _rank(verdict: Verdict, at_chance: bool) -> int:
     name = _name(verdict)
+    if at_chance and name in NOT_USED:
+        return len(RANK) + 1
     return RANK.index(name) if name in RANK else len(RANK)
 
 

@@ -105,7 +105,7 @@ def _evidence(step: Step, batches: BatchStability | None, suggested: float) -> d
         ("lr_over_limit", "lr over its limit", lr / step.stable),
         ("batch_size", "batch size", size),
         ("batch_limit", "limit on such batches", limit),
-        ("lr_over_batch_limit", "lr over that", lr / limit),
+        ("lr_over_batch_limit", "lr over the limit on such batches", lr / limit),
         ("suggested_lr", "suggested lr", suggested),
         ("lr_lambda_max", "η λmax", lr * step.lambda_max),
         ("predicted_change", "predicted change", step.predicted),

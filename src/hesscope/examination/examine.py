@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 from torch.optim import Optimizer
 
 from hesscope.checks.check_problem import check_problem
+from hesscope.curvature.hessian import Hessian
 from hesscope.diagnosis.judge import judge
 from hesscope.examination.efforts import EffortName
 from hesscope.examination.examination import Examination
 from hesscope.examination.quantities import measure
 from hesscope.examination.question import asked
+from hesscope.operator.kept import KeptProducts
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Check
 from hesscope.results.measurements import Measurements
@@ -35,6 +38,7 @@ def diagnose(
     seed: int | None = None,
     delta: float = 1e-3,
     held_out: Problem | None = None,
+    scratch: str | Path | None = None,
     check: bool = True,
 ) -> Examination:
     """Says where a model stands and whether its step is right, with the evidence.
@@ -60,6 +64,9 @@ def diagnose(
         delta: probability that a certified statement is wrong.
         held_out: the same model and loss on data that it was not trained on: does what was learnt
             carry over? Costs a forward pass over that data.
+        scratch: a folder that keeps the products of the Hessian and the seed, so that a look which
+            was killed goes on from there, to the same numbers (`hs.as_operator`). Remove it
+            afterwards.
         check: False leaves out `check_problem` (at most 30 gradients).
 
     Raises:
@@ -73,6 +80,9 @@ def diagnose(
     >>> hs.diagnose(saddle).verdict("critical_point").claim
     'a strict saddle: there is no slope, but the loss falls along at least one direction'
     """
+    if scratch is not None:
+        kept = KeptProducts(Hessian(problem), scratch)
+        seed = kept.drawn_seed(kept.seed_of_run(seed))
     question = asked(
         optimizer,
         lr,
@@ -84,6 +94,7 @@ def diagnose(
         delta=delta,
         held_out=held_out,
     )
+    question = replace(question, scratch=None if scratch is None else Path(scratch))
     started = time.perf_counter()
     found = Check(())
     if check:

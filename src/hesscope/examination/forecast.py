@@ -61,6 +61,7 @@ def plan(
     effort: EffortName = "standard",
     max_matvecs: int | None = None,
     batch_size: int | None = None,
+    held_out: Problem | None = None,
     check: bool = True,
 ) -> Forecast:
     """What `diagnose` with the same arguments will cost: matvecs, time and memory.
@@ -77,7 +78,7 @@ def plan(
     >>> hs.plan(p, effort="quick").num_matvecs
     45
     """
-    question = asked(optimizer, lr, effort, max_matvecs, batch_size=batch_size)
+    question = asked(optimizer, lr, effort, max_matvecs, batch_size=batch_size, held_out=held_out)
     cost, steps = cost_of(question), question.spending.survey
     H = Hessian(problem)
     v = H.probe(probes.key(0, "forecast"))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.question import Question
-from hesscope.operator import norm
+from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator.kept import KeptProducts
 from hesscope.problem.problem import Problem
 
 SPREAD = 120  # of exponents: 2 to this, and to minus this, is a number in all dtypes
@@ -35,7 +36,9 @@ class Look:
 
     def __init__(self, problem: Problem, question: Question) -> None:
         self.problem, self.question = problem, question
-        self.H = Hessian(problem)
+        self.H: SymmetricOperator = Hessian(problem)
+        if question.scratch is not None:
+            self.H = KeptProducts(self.H, question.scratch)
         self.num_matvecs, self.gradients = 0, 0.0
         self.products: list[tuple[Tensor, Tensor]] = []  # v and Hv, (n,) each, that were needed
         self._known: dict[Callable[[Any], Any], Any] = {}

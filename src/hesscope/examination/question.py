@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
@@ -26,6 +27,7 @@ class Question:
     seed: int = 0
     delta: float = 1e-3
     held_out: Problem | None = None  # whose data the network has not seen
+    scratch: Path | None = None  # a folder that keeps products of the Hessian
 
     def given(self) -> dict[str, Any]:
         """What the user gave, for the record."""

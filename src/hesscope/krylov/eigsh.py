@@ -15,7 +15,7 @@ from hesscope.krylov.wanted import WORDS, Wanted, Which
 from hesscope.operator import OperatorLike, SymmetricOperator, at_order_one, symmetric_operator
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.contexts import public
-from hesscope.system.memory import available_bytes, human, is_out_of_memory
+from hesscope.system.memory import human, is_out_of_memory
 
 USUAL = 6  # pairs
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
@@ -124,7 +124,7 @@ def _steps_within(max_matvecs: int, k: int) -> int:
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:
     row = A.n * A.dtype.itemsize
-    return max(2 * k + 20, int(BASIS_SHARE * available_bytes(A.device) // row))
+    return max(2 * k + 20, int(BASIS_SHARE * A.free_bytes() // row))
 
 
 def check_arguments(A: SymmetricOperator, k: int, which: str, tol: float, delta: float) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hesscope.curvature.hessian import Hessian
 from hesscope.curvature.preconditioned import StepHessian
 from hesscope.estimators.density import spectral_density
 from hesscope.estimators.trace import trace as trace_of
@@ -234,7 +235,7 @@ def layers(look: Check) -> dict[str, float]:
     """λmax of the Hessian's block of each module, by its name."""
     found = {}
     for name, block in look.problem.blocks().items():
-        tracked = look.memory.tracker(f"layer {name}").look(type(look.H)(block))
+        tracked = look.memory.tracker(f"layer {name}").look(Hessian(block))
         look.spend(tracked.num_matvecs)
         found[f"layer/{name}/lambda_max"] = tracked.value
     return found
@@ -244,7 +245,7 @@ def layer_traces(look: Check) -> dict[str, float]:
     """The trace of the Hessian's block of each module, by its name."""
     found = {}
     for name, block in look.problem.blocks().items():
-        one = trace_of(type(look.H)(block), max_matvecs=TRACE_PRODUCTS, seed=look.question.seed)
+        one = trace_of(Hessian(block), max_matvecs=TRACE_PRODUCTS, seed=look.question.seed)
         look.spend(one.num_matvecs)
         found[f"layer/{name}/trace"] = one.value
     return found

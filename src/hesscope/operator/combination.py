@@ -167,6 +167,13 @@ class Combination(SymmetricOperator):
         form = A.spectral_form()
         return replace(form, factor=c * form.factor, shift=c * form.shift + self.shift)
 
+    def made_of(self) -> dict[str, str]:
+        """What the products of the Aᵢ are made of."""
+        each = [A.made_of() for _, A in self.terms]
+        named = {name for made in each for name in made}
+        merged = {name: " and ".join(made.get(name, "none") for made in each) for name in named}
+        return merged | super().made_of()
+
     def facts(self) -> dict[str, Any]:
         """The facts of the Aᵢ under the name of the combination; a tuple where they differ."""
         each = [A.facts() for _, A in self.terms]

@@ -39,6 +39,14 @@ class Derived(SymmetricOperator):
         """As A has it."""
         return self.A.fresh_seed()
 
+    def free_bytes(self) -> int:
+        """As A has it."""
+        return self.A.free_bytes()
+
+    def made_of(self) -> dict[str, str]:
+        """What A's are made of."""
+        return super().made_of() | self.A.made_of()
+
     def facts(self) -> dict[str, Any]:
         """The facts of A."""
         return self.A.facts()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +53,13 @@ class Matrix(SymmetricOperator):
         """The matrix product."""
         return self.matrix @ V
 
+    def made_of(self) -> dict[str, str]:
+        """Its entries, where they are dense."""
+        if self.matrix.layout is not torch.strided:
+            return super().made_of()
+        entries = self.matrix.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return super().made_of() | {"entries": hashlib.sha256(entries).hexdigest()}
+
     def to_dense(self, *, chunk: int = 64) -> Tensor:  # noqa: ARG002  nothing to assemble
         """A dense copy of the matrix."""
         if self.matrix.layout is torch.strided:
@@ -83,6 +92,7 @@ def as_operator(
     *,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
+    scratch: str | Path | None = None,
 ) -> SymmetricOperator:
     """A matrix, or anything that multiplies a block (n, k), as a `SymmetricOperator`.
 
@@ -94,15 +104,31 @@ def as_operator(
         n: the size, needed for a function only.
         dtype: the dtype in which a function is called.
         device: where a function is called.
+        scratch: a folder that keeps every product, a vector on the disk for each, and every seed
+            that is drawn. Whatever is measured of the operator goes on from there when it has been
+            killed, to the same numbers bit for bit on the same machine: the product under way is
+            lost, and one is made again, to see that the problem is the same. Remove it afterwards.
 
     Raises:
-        ValueError: if A is a matrix that is not square or not floating, or none of these.
+        ValueError: if A is a matrix that is not square or not floating, or none of these; if
+            `scratch` keeps products of something else: the message names what differs.
+        RuntimeError: if `scratch` cannot be written, or is damaged.
 
     >>> as_operator(torch.diag(torch.tensor([1.0, 2.0]))) @ torch.ones(2)
     tensor([1., 2.])
     >>> as_operator(lambda V: 3 * V, n=2, dtype=torch.float32) @ torch.ones(2)
     tensor([3., 3.])
+
+    >>> import tempfile, hesscope as hs
+    >>> with tempfile.TemporaryDirectory() as folder:  # a run that was killed goes on from there
+    ...     A = hs.as_operator(torch.diag(torch.arange(50.0)), scratch=folder)
+    ...     hs.eigsh(A, k=2).eigenvalues.round()
+    tensor([49., 48.], dtype=torch.float64)
     """
+    if scratch is not None:
+        from hesscope.operator.kept import KeptProducts
+
+        return KeptProducts(as_operator(A, n, dtype=dtype, device=device), scratch)
     if isinstance(A, SymmetricOperator):
         if "n" not in vars(A):
             msg = f"{type(A).__name__} has no size; call super().__init__(n, dtype=...) in its own."

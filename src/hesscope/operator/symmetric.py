@@ -18,6 +18,7 @@ from hesscope.operator.inner import accumulated_inner
 from hesscope.operator.products import checked_product
 from hesscope.system import progress
 from hesscope.system.contexts import public_methods, users_methods
+from hesscope.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -134,6 +135,15 @@ class SymmetricOperator(ABC):
             ValueError: if it is no integer.
         """
         return self.fresh_seed() if given is None else probes.as_seed(given)
+
+    def free_bytes(self) -> int:
+        """Memory that can still be had where its vectors live."""
+        return available_bytes(self.device)
+
+    def made_of(self) -> dict[str, str]:
+        """What its products are made of, in words and checksums: equal for equal operators."""
+        own = (self._expression(), self.n, self.dtype, self.device)
+        return dict(zip(("operator", "n", "dtype", "device"), map(str, own), strict=True))
 
     def facts(self) -> dict[str, Any]:
         """What a reader of a result should know about how the products were made."""

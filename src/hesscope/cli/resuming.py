@@ -1,0 +1,71 @@
+"""--resume: products that are kept until the result has been told."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import hesscope as hs
+from hesscope.cli.words import remark
+from hesscope.operator.kept import KeptProducts
+from hesscope.system import interrupts
+from hesscope.system.locks import Locked
+from hesscope.system.memory import human
+
+
+@dataclass
+class Done:
+    """Whether all that was asked for is known, so that nothing need be kept."""
+
+    whole: bool = False
+
+
+@contextlib.contextmanager
+def resumable(
+    problem: hs.Problem, options: argparse.Namespace, folder: Path | None, most: int
+) -> Iterator[tuple[hs.SymmetricOperator, Done]]:
+    """The Hessian; with a folder its products are kept until all is done, and said to be.
+
+    Args:
+        problem: that is looked at.
+        options: whose seed becomes that of the run which is kept.
+        folder: of the products; None keeps none.
+        most: products that may have to be kept.
+
+    Raises:
+        ValueError: if the folder keeps something else, or a run of another seed.
+        RuntimeError: if another run works in the folder, or it cannot be written.
+    """
+    H, done = hs.Hessian(problem), Done()
+    if folder is None:
+        yield H, done
+        return
+    before = interrupts.so_far()
+    with Locked(folder):
+        kept = KeptProducts(H, folder)
+        options.seed = kept.seed_of_run(options.seed)
+        _announce(kept, most)
+        yield kept, done
+        if done.whole and interrupts.so_far() == before:
+            kept.forget()
+        else:
+            remark(f"kept to go on from: {folder}")
+    with contextlib.suppress(OSError):  # something else lies in it
+        folder.rmdir()
+
+
+def _announce(kept: KeptProducts, most: int) -> None:
+    """What is there already, or what the disk will have to hold at most."""
+    if kept.num_kept:
+        text = f"going on from {kept.num_kept} products in {kept.folder}"
+    else:
+        row, free = kept.n * kept.dtype.itemsize, shutil.disk_usage(kept.folder).free
+        text = (
+            f"keeping products in {kept.folder}: {human(row)} for each, {human(most * row)} for "
+            f"{most}, which is the most; {human(free)} are free there"
+        )
+    remark(text)
