@@ -75,13 +75,17 @@ def _with_another_round(request: Request, found: Found) -> Found:
     spent, stopped = _grow(request, found, run)
     theta, S, residuals = run.ritz()
     new = _to_lock(request, found, run, theta)
+    residual_vectors, lost = found.residuals, found.lost
     if len(new):
+        off, without = run.residual_vectors(theta[new], S[:, new])
         found.locked.extend(run.vectors(S[:, new]))
+        residual_vectors = (*residual_vectors, *off.unbind(1))
+        lost = (*lost, *without.tolist())
     values = np.concatenate([found.values, theta[new]])
     left = 1.0 if len(new) else risk(request, values, theta, run.recurrence, run.noise)
     done = Round(run.recurrence, theta, run.asymmetry, len(new), left, spent, stopped)
     estimates = np.concatenate([found.estimates, residuals[new]])
-    return Found(found.locked, values, estimates, (*found.rounds, done))
+    return Found(found.locked, values, estimates, residual_vectors, lost, (*found.rounds, done))
 
 
 def _start(request: Request, found: Found) -> Start:
