@@ -37,12 +37,22 @@ class Drift:
 
     @property
     def unexplained(self) -> float:
-        """What it adds to each residual: nothing where rounding explains it."""
+        """Of an operator that has not changed: nothing where rounding explains it."""
         return MARGIN * self.off if self.off > self.rounded else 0.0
 
-    def at_most(self, delta: float) -> float:
-        """‖D‖ is below, except with probability delta."""
-        return self.off / (delta * math.sqrt(math.pi / 2))
+    def added(self, delta: float) -> float:
+        """To residuals that the search knows; except with probability delta, ‖D‖ where changed."""
+        return self.off / (delta * math.sqrt(math.pi / 2)) if self.changed else self.unexplained
+
+    def told(self, size: float) -> tuple[str, ...]:
+        """That the operator, of this size, is another one by now, where it is."""
+        if not self.changed:
+            return ()
+        return (
+            f"the operator has changed since the search, by {self.off / size:.1e} of its size "
+            "along a combination of the pairs: residuals are those of the operator as it is now, "
+            "and nothing else is proven",
+        )
 
 
 def drift(A: SymmetricOperator, pairs: Pairs, noise: float, seed: int) -> Drift:

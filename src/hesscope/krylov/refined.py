@@ -67,10 +67,8 @@ def refined(request: Request, found: Found) -> Refined:
     pairs, seen, spent, stopped = _checked(request, found, own)
     apart = skew_of(request, found, pairs, len(chosen), request.budget - spent)
     residuals = pairs.sizes(request.A)
-    if pairs is own and seen is not None and seen.changed:
-        residuals = residuals + seen.at_most(request.delta)
-    elif seen is not None and not seen.changed:
-        residuals = residuals + seen.unexplained
+    if pairs is own and seen is not None:
+        residuals = residuals + seen.added(request.delta)
     spent += apart.num_matvecs
     return Refined(pairs.vectors, pairs.values, residuals, spent, stopped, apart, seen)
 
@@ -187,19 +185,9 @@ def _notes(
             f"{crowd} eigenvalues lie within a third of the outermost: there is no gap "
             "to separate a top list, and counts between thresholds are the better question"
         )
-    return [*notes, *skew.told(pairs.skew), *_changes(found, pairs)]
-
-
-def _changes(found: Found, pairs: Refined) -> tuple[str, ...]:
-    """That the operator is another one by now, where it is."""
-    if pairs.drift is None or not pairs.changed:
-        return ()
     size = max(found.scale, float(np.abs(pairs.values).max()))
-    return (
-        f"the operator has changed since the search, by {pairs.drift.off / size:.1e} of its size "
-        "along a combination of the pairs: residuals are those of the operator as it is now, and "
-        "nothing else is proven",
-    )
+    changes = () if pairs.drift is None else pairs.drift.told(size)
+    return [*notes, *skew.told(pairs.skew), *changes]
 
 
 def _crowd(wanted: Wanted, theta: np.ndarray) -> int:
