@@ -66,10 +66,11 @@ def survey(
 def _outermost(asked: Request, found: Resolved, k: int) -> Pairs:
     """The k outermost Ritz pairs of the run; the most wanted first."""
     run, theta = found.run, found.split.theta
-    chosen = Wanted(min(k, len(theta)), "BE").choose(theta)
+    wanted = Wanted(min(k, len(theta)), "BE")
+    chosen = wanted.choose(theta)
     S = found.split.S[:, chosen]
     R, lost = run.residual_vectors(theta[chosen], S)
-    return rayleigh_ritz(asked.A, Pairs(run.vectors(S), theta[chosen], R, lost), "BE")
+    return rayleigh_ritz(asked.A, Pairs(run.vectors(S), theta[chosen], R, lost), wanted)
 
 
 def _checked(asked: Request, found: Pairs, density: SpectralDensity, split: Split) -> Eigenpairs:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.krylov.wanted import Wanted, Which
+from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator, norm
 
 
@@ -43,8 +43,8 @@ def from_products(A: SymmetricOperator, X: Tensor, AX: Tensor) -> Pairs:
     return Pairs(X, values.cpu().numpy(), R, np.zeros(len(values)))
 
 
-def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, which: Which) -> Pairs:
-    """Ritz pairs in the span of X by the wish: of XᵀAX = Θ + XᵀR, symmetrised.
+def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
+    """The wanted Ritz pairs in the span of X, those of XᵀAX = Θ + XᵀR, symmetrised, in order.
 
     Small numbers are added to small ones, so that no digit of R is lost to the size of A.
     """
@@ -52,8 +52,7 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, which: Which) -> Pairs:
     coupling = A.inner(X, R)
     coupling = (coupling + coupling.T) / 2
     values, U = torch.linalg.eigh(torch.from_numpy(pairs.values).to(coupling).diag() + coupling)
-    wish = Wanted(len(values), which).choose(values.cpu().numpy()).copy()
-    order = torch.from_numpy(wish).to(U.device)
+    order = torch.from_numpy(wanted.choose(values.cpu().numpy()).copy()).to(U.device)
     values, U = values[order], U[:, order]
     R = R @ U.to(R.dtype) - X @ (coupling @ U).to(X.dtype)
     lost = np.abs(U.cpu().numpy()).T @ pairs.lost

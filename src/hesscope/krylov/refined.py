@@ -56,14 +56,14 @@ def refined(request: Request, found: Found) -> Refined:
     if len(chosen) == 0:
         raise KeyboardInterrupt
     spent, stopped = found.num_matvecs, found.stopped
-    X = torch.stack([found.locked[int(i)] for i in chosen], 1)
     if stopped in ("interrupted", OUT_OF_MEMORY):
+        X = torch.stack([found.locked[int(i)] for i in chosen], 1)
         unknown = skew_of(request, found, None, len(chosen), 0)
         values, residuals = found.values[chosen], found.estimates[chosen]
         return Refined(X, values, residuals, spent, stopped, unknown)
-    R = torch.stack([found.residuals[int(i)] for i in chosen], 1)
-    own = Pairs(X, found.values[chosen], R, np.array(found.lost)[chosen])
-    own = rayleigh_ritz(request.A, own, request.wanted.which)
+    X, R = torch.stack(list(found.locked), 1), torch.stack(found.residuals, 1)
+    everything = Pairs(X, found.values, R, np.array(found.lost))
+    own = rayleigh_ritz(request.A, everything, request.wanted)
     pairs, seen, spent, stopped = _checked(request, found, own)
     apart = skew_of(request, found, pairs, len(chosen), request.budget - spent)
     residuals = pairs.sizes(request.A)
@@ -97,7 +97,7 @@ def _checked(request: Request, found: Found, own: Pairs) -> tuple[Pairs, Drift |
     except KeyboardInterrupt:
         interrupts.note()
         return own, seen, spent, "interrupted"
-    now = rayleigh_ritz(A, from_products(A, own.vectors, AX), request.wanted.which)
+    now = rayleigh_ritz(A, from_products(A, own.vectors, AX), request.wanted)
     return now, seen, spent, found.stopped
 
 
@@ -144,7 +144,8 @@ def _certificate(
         lower = certificate.lower_bound(first, request.delta / 4) - adrift
         upper = certificate.upper_bound(first, request.delta / 4) + adrift
     if proof.complete and proof.copies:  # what is left lies inside, coupled by residuals
-        slack = near + float(np.linalg.norm(residuals)) + float(np.linalg.norm(found.estimates))
+        coupled = np.delete(found.estimates, found.spare)  # spare pairs: by the shift, see there
+        slack = near + float(np.linalg.norm(residuals)) + float(np.linalg.norm(coupled))
         low, high = request.wanted.region(theta)
         if math.isfinite(high):
             upper = min(upper, max(float(theta.max()), high) + slack)

@@ -64,6 +64,8 @@ class Found:
     residuals: tuple[Tensor, ...] = ()  # A x - θ x of each, (n,), to the rounding of products
     lost: tuple[float, ...] = ()  # norms of what restarts have left out of them
     rounds: tuple[Round, ...] = ()
+    spare: tuple[int, ...] = ()  # which are locked for the sake of the proof alone
+    shift: float = 0.0  # by which a proof has to come nearer for them
 
     @property
     def num_matvecs(self) -> int:
