@@ -76,7 +76,7 @@ def _outermost(asked: Request, found: Resolved, k: int) -> Pairs:
 def _checked(asked: Request, found: Pairs, density: SpectralDensity, split: Split) -> Eigenpairs:
     """The pairs with residuals that hold rounding, after one product of a combination of them."""
     A = asked.A
-    seen = drift.drift(A, found, split.rounded, asked.seed)
+    seen = drift.drift(A, found, split.rounded, asked.seed, split.measured)
     progress.report("residuals: matvecs", 1, 1)
     residuals = found.sizes(A) + split.rounded + split.measured + seen.added(asked.delta)
     values = torch.from_numpy(found.values) * asked.unit

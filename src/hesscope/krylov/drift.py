@@ -41,7 +41,7 @@ class Drift:
         return MARGIN * self.off if self.off > self.rounded else 0.0
 
     def added(self, delta: float) -> float:
-        """To residuals that the search knows; except with probability delta, ‖D‖ where changed."""
+        """Where changed, ‖D‖ is below except with probability delta; else what is unexplained."""
         return self.off / (delta * math.sqrt(math.pi / 2)) if self.changed else self.unexplained
 
     def told(self, size: float) -> tuple[str, ...]:
@@ -55,8 +55,13 @@ class Drift:
         )
 
 
-def drift(A: SymmetricOperator, pairs: Pairs, noise: float, seed: int) -> Drift:
-    """That of A as it is now, by one product; `noise` is what rounding leaves in one.
+def drift(
+    A: SymmetricOperator, pairs: Pairs, noise: float, seed: int, measured: float = 0.0
+) -> Drift:
+    """That of A as it is now, by one product.
+
+    `noise` is what rounding leaves in a product, `measured` what products of the pairs have been
+    found to be off by, if that is more: then errors that no change has made are as large.
 
     Raises:
         ValueError: if the product is of the wrong form.
@@ -69,4 +74,5 @@ def drift(A: SymmetricOperator, pairs: Pairs, noise: float, seed: int) -> Drift:
     now = finite_product(A, (pairs.vectors @ unit.to(pairs.vectors))[:, 0])
     off = norm(A, now - pairs.along(unit)[:, 0]) * length
     lost = float(pairs.lost @ g[:, 0].abs().numpy())
-    return Drift(off, CHANGED * noise * length + lost, ROUNDINGS * noise * length + lost)
+    allowed = max(CHANGED * noise, measured) * length + lost
+    return Drift(off, allowed, max(ROUNDINGS * noise * length + lost, measured / MARGIN))

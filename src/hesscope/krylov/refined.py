@@ -36,6 +36,7 @@ class Refined:
     num_matvecs: int
     stopped: str
     skew: Skew
+    measured: float  # what products of the pairs are off by, where it is more than rounding
     drift: Drift | None = None  # as one product has measured it; none was left if None
 
     @property
@@ -60,20 +61,30 @@ def refined(request: Request, found: Found) -> Refined:
         X = torch.stack([found.locked[int(i)] for i in chosen], 1)
         unknown = skew_of(request, found, None, len(chosen), 0)
         values, residuals = found.values[chosen], found.estimates[chosen]
-        return Refined(X, values, residuals, spent, stopped, unknown)
+        measured = _measured(request, found, X)
+        return Refined(X, values, residuals, spent, stopped, unknown, measured)
     X, R = torch.stack(list(found.locked), 1), torch.stack(found.residuals, 1)
     everything = Pairs(X, found.values, R, np.array(found.lost))
     own = rayleigh_ritz(request.A, everything, request.wanted)
-    pairs, seen, spent, stopped = _checked(request, found, own)
+    measured = _measured(request, found, own.vectors)
+    pairs, seen, spent, stopped = _checked(request, found, own, measured)
     apart = skew_of(request, found, pairs, len(chosen), request.budget - spent)
     residuals = pairs.sizes(request.A)
     if pairs is own and seen is not None:
         residuals = residuals + seen.added(request.delta)
     spent += apart.num_matvecs
-    return Refined(pairs.vectors, pairs.values, residuals, spent, stopped, apart, seen)
+    return Refined(pairs.vectors, pairs.values, residuals, spent, stopped, apart, measured, seen)
 
 
-def _checked(request: Request, found: Found, own: Pairs) -> tuple[Pairs, Drift | None, int, str]:
+def _measured(request: Request, found: Found, X: Tensor) -> float:
+    """What products with these vectors are off by, against float64, where rounding is less."""
+    noise = noise_in_span(request.A, X, request.seed)
+    return noise if noise > found.noise else 0.0
+
+
+def _checked(
+    request: Request, found: Found, own: Pairs, measured: float
+) -> tuple[Pairs, Drift | None, int, str]:
     """The pairs, how far the operator has drifted, and the products spent until here.
 
     Where it has changed, and products are left, pairs and residuals are those of new products.
@@ -89,7 +100,7 @@ def _checked(request: Request, found: Found, own: Pairs) -> tuple[Pairs, Drift |
         progress.report("eigenpairs: matvecs", spent, request.forecast(spent))
 
     try:
-        seen = drift.drift(A, own, found.noise, request.seed)
+        seen = drift.drift(A, own, found.noise, request.seed, measured)
         told(1)
         if not seen.changed or spent + len(own.values) > request.budget:
             return own, seen, spent, found.stopped
@@ -103,8 +114,7 @@ def _checked(request: Request, found: Found, own: Pairs) -> tuple[Pairs, Drift |
 
 def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> Eigenpairs:
     """Everything as data and in words; residuals are never below rounding noise."""
-    unit, noise = request.unit, noise_in_span(request.A, pairs.vectors, request.seed)
-    noise = noise if noise > found.noise else 0.0
+    unit, noise = request.unit, pairs.measured
     residuals = pairs.residuals + found.noise + noise + pairs.skew.of_vectors
     converged = residuals <= np.maximum(request.tol * np.abs(pairs.values), 10 * found.noise)
     certain = bool(converged.all()) and not pairs.changed
