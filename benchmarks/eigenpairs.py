@@ -2,7 +2,7 @@
 
     python benchmarks/eigenpairs.py [--seeds 5] [--only mlp] [--cache FOLDER] [--json FILE]
 
-Matvecs are counted exactly; those of `eigsh` include ten for the final residuals. "plain" is
+Matvecs are counted exactly; those of `eigsh` include the one that checks the pairs. "plain" is
 Lanczos with full reorthogonalisation that stops on the residuals of its recurrence: it may skip an
 eigenvalue, does not see copies, and checks nothing with a fresh product. Both networks are
 trained; the ResNet once, its weights go to the cache.

@@ -110,7 +110,7 @@ def test_the_page_shows_claim_evidence_and_cost():
     ("options", "message"),
     [
         ({"lr": -1.0}, "lr=-1.0 is not a learning rate; give the lr of your optimiser."),
-        ({"max_matvecs": 2}, "max_matvecs=2 is too little to say anything; the usual is 110."),
+        ({"max_matvecs": 2}, "max_matvecs=2 is too little to say anything; the usual is 105."),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):

@@ -146,10 +146,10 @@ def test_every_residual_interval_holds_an_eigenvalue_converged_or_not():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ten_pairs_of_a_network_like_spectrum_cost_at_most_50_matvecs(seed):
+def test_ten_pairs_of_a_network_like_spectrum_cost_at_most_41_matvecs(seed):
     A = Known(family("nn", 5000))
     pairs = hs.eigsh(A, 10, seed=seed)
-    assert pairs.num_matvecs == A.columns <= 50
+    assert pairs.num_matvecs == A.columns <= 41
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -395,18 +395,19 @@ def interrupted_at(values: torch.Tensor, call: int) -> tuple[hs.SymmetricOperato
     return hs.as_operator(product, len(values)), calls
 
 
-@pytest.mark.parametrize("call", [2, 3, 10, 25, 38, 42])
+@pytest.mark.parametrize("call", [2, 3, 10, 25, -1, 0])
 def test_an_interrupt_returns_what_is_finished_with_a_warning(call):
-    """In the first run, in the verification and among the products for the residuals."""
+    """In the first run, in the verification and at the product that checks the pairs."""
     values = family("nn", 500)
     undisturbed = hs.eigsh(Known(values), 10).num_matvecs
+    call = call if call > 0 else undisturbed + call
     A, calls = interrupted_at(values, call)
     with pytest.warns(UserWarning, match="^interrupted: returning the eigenpairs found so far$"):
         pairs = hs.eigsh(A, 10)
-    assert call < undisturbed
+    assert call <= undisturbed
     assert pairs.num_matvecs == call - 1 == len(calls) - 1
     assert len(pairs) == min(10, call - 1)
-    assert not pairs.certificate.complete or call > undisturbed - 10
+    assert pairs.certificate.complete == (call == undisturbed)
     assert pairs.notes[0] == "interrupted: residuals are the recurrence's own estimates"
     assert (pairs.eigenvalues <= values[: len(pairs)] + 1e-12).all()
     for i in range(len(pairs)):

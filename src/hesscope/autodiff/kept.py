@@ -8,11 +8,11 @@ from inspect import ismethod
 from typing import Any, Generic, TypeVar
 from weakref import WeakMethod
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from hesscope.autodiff.snapshot import Snapshot
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
-from hesscope.problem.layouts import same
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
@@ -44,8 +44,7 @@ class KeptGraphs(Generic[Graph]):
         self.graph_bytes = 0
         self.keep: bool | None = None
         self._kept: list[tuple[Batch, Graph]] = []
-        self._state: list[Tensor] = []
-        self._versions: list[int] = []
+        self._snapshot: Snapshot | None = None
         self._recomputes = False
 
     def build(self, e: Evaluation, batch: Batch) -> Graph:
@@ -62,7 +61,7 @@ class KeptGraphs(Generic[Graph]):
 
     def each(self) -> Generator[tuple[Batch, Graph], None, None]:
         """Each batch with its graph, in the surroundings that passes through it need."""
-        if self.keep is None or (self.keep and not self._fresh()):
+        if self.keep is None or (self.keep and not self.fresh()):
             self._build_all()
         if self.keep:
             with self._surroundings():
@@ -107,7 +106,7 @@ class KeptGraphs(Generic[Graph]):
             MemoryError: if there is no room for one alone.
             RuntimeError: likewise, or if one cannot be built.
         """
-        self._kept, self._state, self.graph_bytes = [], [], 0
+        self._kept, self._snapshot, self.graph_bytes = [], None, 0
         batches = self.problem.batches
         self.keep = batches.cached
         budget = KEPT_SHARE * available_bytes(self.problem.device)
@@ -127,21 +126,8 @@ class KeptGraphs(Generic[Graph]):
                     self._kept, self.keep = [], False
                     return
                 self._kept.append((batch, graph))
-        watched = self.problem.point.watched()
-        self._state = [tensor.detach().clone() for tensor in watched]
-        self._versions = _parameter_versions(watched)
+        self._snapshot = Snapshot(self.problem.point)
 
-    def _fresh(self) -> bool:
-        """Whether parameters, frozen ones too, and buffers have the values of the kept graphs.
-
-        Autograd also refuses parameters that were written to and then got their old values back.
-        """
-        watched = self.problem.point.watched()
-        if len(watched) != len(self._state) or _parameter_versions(watched) != self._versions:
-            return False
-        pairs = zip(watched, self._state, strict=True)
-        return all(same(tensor, old) for tensor, old in pairs)
-
-
-def _parameter_versions(watched: list[Tensor]) -> list[int]:
-    return [tensor._version for tensor in watched if isinstance(tensor, nn.Parameter)]
+    def fresh(self) -> bool:
+        """Whether parameters, frozen ones too, and buffers have the values of the kept graphs."""
+        return self._snapshot is not None and self._snapshot.holds()

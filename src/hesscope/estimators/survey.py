@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hesscope.estimators.density import as_density, spectral_density
-from hesscope.estimators.resolved import Request, Split, request, resolved
+from hesscope.estimators.resolved import Request, Resolved, Split, request, resolved
+from hesscope.krylov import drift
 from hesscope.krylov.eigsh import eigsh
 from hesscope.krylov.noise import told
+from hesscope.krylov.pairs import Pairs, rayleigh_ritz
 from hesscope.krylov.wanted import Wanted, statement
 from hesscope.operator import (
     OperatorLike,
     SymmetricOperator,
     at_order_one,
-    column_products,
     in_units,
-    norm,
     symmetric_operator,
 )
 from hesscope.results.density import SpectralDensity
@@ -32,9 +31,9 @@ def survey(
 ) -> tuple[SpectralDensity, Eigenpairs]:
     """The spectral density and up to k eigenpairs of both ends, from one Lanczos run.
 
-    The run is that of `spectral_density`; its outermost Ritz vectors get fresh products for their
-    residuals, k of the `max_matvecs` (a third of them at most). The list is certified complete
-    where the second start of the density has verified the outliers up to it.
+    The run is that of `spectral_density`, which knows the residuals of its outermost Ritz vectors;
+    one of the `max_matvecs` checks them. The list, at most a third as long as there are products,
+    is certified complete where the second start of the density has verified the outliers up to it.
 
     Raises:
         ValueError: as `spectral_density`.
@@ -56,42 +55,45 @@ def survey(
         return spectral_density(A, max(A.n, 4), seed=seed, delta=delta), pairs
 
     def answer(B: SymmetricOperator, unit: float) -> tuple[SpectralDensity, Eigenpairs]:
-        asked = request(B, max_matvecs - k, seed=seed, delta=delta, unit=unit)
+        asked = request(B, max_matvecs - 1, seed=seed, delta=delta, unit=unit)
         found = resolved(asked)
         density = as_density(asked, found)
-        chosen = Wanted(min(k, len(found.split.theta)), "BE").choose(found.split.theta)
-        X = found.run.vectors(found.split.S[:, chosen])
-        return density, _with_fresh_residuals(asked, X, density, found.split)
+        return density, _checked(asked, _outermost(asked, found, k), density, found.split)
 
     return at_order_one(A, answer)
 
 
-def _with_fresh_residuals(
-    asked: Request, X: Tensor, density: SpectralDensity, split: Split
-) -> Eigenpairs:
-    """Rayleigh quotients and ‖A x - θ x‖ from new products; the most wanted pair first."""
-    A, num = asked.A, X.shape[1]
-    AX = column_products(A, X, lambda i: progress.report("residuals: matvecs", i, num))
-    values = A.inner(X, AX).diagonal()
-    order = torch.from_numpy(Wanted(len(values), "BE").choose(values.cpu().numpy()).copy())
-    order = order.to(values.device)
-    X, AX, values = X[:, order], AX[:, order], values[order]
-    R = AX - X * values.to(X.dtype)
-    residuals = np.maximum([norm(A, r) for r in R.unbind(1)], split.rounded) + split.measured
-    values = values.cpu() * asked.unit
+def _outermost(asked: Request, found: Resolved, k: int) -> Pairs:
+    """The k outermost Ritz pairs of the run; the most wanted first."""
+    run, theta = found.run, found.split.theta
+    wanted = Wanted(min(k, len(theta)), "BE")
+    chosen = wanted.choose(theta)
+    S = found.split.S[:, chosen]
+    R, lost = run.residual_vectors(theta[chosen], S)
+    return rayleigh_ritz(asked.A, Pairs(run.vectors(S), theta[chosen], R, lost), wanted)
+
+
+def _checked(asked: Request, found: Pairs, density: SpectralDensity, split: Split) -> Eigenpairs:
+    """The pairs with residuals that hold rounding, after one product of a combination of them."""
+    A = asked.A
+    seen = drift.drift(A, found, split.rounded, asked.seed, split.measured)
+    progress.report("residuals: matvecs", 1, 1)
+    residuals = found.sizes(A) + split.rounded + split.measured + seen.added(asked.delta)
+    values = torch.from_numpy(found.values) * asked.unit
     errors = torch.from_numpy(in_units(residuals, asked.unit))
     least = 10 * split.rounded * asked.unit
     converged = errors <= torch.clamp(TOLERANCE * values.abs(), min=least)
+    size = density.size / asked.unit
     return Eigenpairs(
         eigenvalues=values,
-        eigenvectors=X,
+        eigenvectors=found.vectors,
         residuals=errors,
         converged=converged,
-        num_matvecs=num,
-        certificate=_certificate(density, values, bool(converged.all())),
+        num_matvecs=1,
+        certificate=_certificate(density, values, bool(converged.all()) and not seen.changed),
         which="BE",
         seed=asked.seed,
-        notes=told(A, split.measured, density.size / asked.unit),
+        notes=told(A, split.measured, size) + seen.told(size),
         facts=density.facts,
     )
 

@@ -54,7 +54,7 @@ def diagnose(
         optimizer: the one that trains the model: its real next update is judged, with momentum and
             preconditioner; it is not changed.
         lr: instead, the learning rate of plain gradient descent to be judged.
-        effort: "quick" 40 matvecs, "standard" 110, "deep" 400 with data error bars of more pairs
+        effort: "quick" 39 matvecs, "standard" 105, "deep" 389 with data error bars of more pairs
             and other points around this one.
         max_matvecs: Hessian-vector products to spend at most, in place of the effort's.
         batch_size: of the training, for the verdicts on noise and, with an optimizer or lr, on the

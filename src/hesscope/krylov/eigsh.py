@@ -41,9 +41,11 @@ def eigsh(
     `verify`, the pairs are locked and a fresh random start in their complement must certify that
     nothing beyond the k-th is left there; further copies of a multiple eigenvalue show up in this
     round and are added. Without, the first run's own certificate excludes skipped values, up to
-    copies. Residuals come from fresh products, never below rounding noise. Products that are not
-    symmetric to rounding are those of a matrix whose symmetric part (A + Aᵀ)/2 is looked at: eight
-    more of them measure how far it is away, which is part of residuals and certificate.
+    copies. Residuals come from all coefficients of the run, not from its recurrence alone, with
+    rounding noise added; one product of a random combination of the pairs checks that the operator
+    is still the same (else each pair gets a fresh one). Products that are not symmetric to rounding
+    are those of a matrix whose symmetric part (A + Aᵀ)/2 is looked at: eight more of them measure
+    how far it is away, which is part of residuals and certificate.
 
     Args:
         A: the operator, or a matrix as for `as_operator`.
@@ -63,7 +65,7 @@ def eigsh(
             40 % of the free memory holds.
 
     Returns:
-        The pairs. About k + 15 matvecs to converge, 10 to verify and k for the residuals, when
+        The pairs. About k + 15 matvecs to converge, 10 to verify and one for the residuals, when
         eigenvalues are separated; more without gaps, and then `notes` says so. Interrupted from
         the keyboard, it warns and returns what was found until then.
 
@@ -94,7 +96,7 @@ def eigsh(
             first_seed=seed if start is None else independent_seed(seed, start),
             start=start,
             budget=budget,
-            limit=_steps_within(budget, k),
+            limit=max(1, budget - 1),  # one product checks the pairs
             max_rows=max_basis or _rows_that_fit(B, k),
             unit=unit,
         )
@@ -115,11 +117,6 @@ def eigsh(
             f"smaller batches. The cause: {error}"
         )
         raise RuntimeError(msg) from error
-
-
-def _steps_within(max_matvecs: int, k: int) -> int:
-    """Lanczos steps that leave a fresh product for the residual of each pair, at most k."""
-    return max(1, max_matvecs - k, max_matvecs // 2)
 
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:

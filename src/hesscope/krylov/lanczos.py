@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.krylov.basis import Basis
+from hesscope.krylov.relation import Relation, combined
 from hesscope.operator import (
     SymmetricOperator,
     finite_product,
@@ -97,6 +98,8 @@ class Lanczos:
         self.asymmetry = 0.0
         self.residual = 0.0  # the last beta
         self._coupling = np.zeros(0)  # the new column of T above its diagonal
+        self._relation = Relation()
+        self._rest: Tensor | None = None  # of the last product, where no vector follows
         size = norm(A, start.vector)
         self.exhausted = len(locked) >= A.n or size == 0.0
         if not self.exhausted:
@@ -134,14 +137,16 @@ class Lanczos:
         w = finite_product(self.A, self.Q[j])
         if j == 0 and self._known_scale == 0.0 and len(self.locked) == 0:
             refuse_out_of_range(self.A, self.Q[j], w)
-        w = self.locked.complement(w)
+        w, outside = self.locked.project_out(w)
         alpha = self.A.inner(self.Q[j][:, None], w[:, None])[0, 0]
         back = float(self._coupling[j - 1]) if j else 0.0
         # Taken out first, so that what all vectors take out afterwards is no more than rounding.
-        w = w - alpha.to(w.dtype) * self.Q[j] - back * self.Q[max(j - 1, 0)]
+        alpha = alpha.to(w.dtype)
+        w = w - alpha * self.Q[j] - back * self.Q[max(j - 1, 0)]
         w, h = self.Q.project_out(w)
         if len(self.locked):
-            w = self.locked.complement(w)
+            w, more = self.locked.project_out(w)
+            outside = outside + more
         h[j] += alpha
         h[max(j - 1, 0)] += back
         column = h.cpu().numpy()
@@ -149,8 +154,11 @@ class Lanczos:
         residual = norm(self.A, w)
         with interrupts.deferred():  # a run is what it was, or longer by a step, and of use
             self._extend(column[j], residual)
+            self._relation.add(column, residual, outside.cpu().numpy())
+            self._rest = w
             if not self.exhausted:
                 self.Q.append(w / residual)
+                self._rest = None
 
     def _extend(self, alpha: float, residual: float) -> None:
         """T with one more row, and whether anything is left to find.
@@ -182,6 +190,18 @@ class Lanczos:
         """The Ritz vectors Q S, (n, k)."""
         return self.Q.combine(torch.from_numpy(np.ascontiguousarray(S)))
 
+    def residual_vectors(self, theta: np.ndarray, S: np.ndarray) -> tuple[Tensor, np.ndarray]:
+        """A x - θ x for the columns of Q S, (n, k), locked directions included, from no product.
+
+        To the rounding of the products of the run. The second, (k,), bounds the norms of what
+        restarts have left without vectors: rounding again, where A is symmetric.
+        """
+        outside, inside, lost = self._relation.off(S, theta)
+        found = combined(self.locked, self.Q, outside, inside[: len(self.Q)])
+        if self._rest is not None:
+            found += self._rest[:, None] * torch.from_numpy(S[-1:].copy()).to(self._rest)
+        return found, lost
+
     def restart(self, keep: np.ndarray) -> None:
         """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
         theta, S, _ = self.ritz()
@@ -192,6 +212,7 @@ class Lanczos:
             self.Q = Basis(self.A)
             for v in [*kept.unbind(1), following]:
                 self.Q.append(v)
+            self._relation.restart(S[:, keep], theta[keep])
             self.T = np.diag(theta[keep])
             self._coupling = self.residual * S[-1, keep]
             self.restarted = True

@@ -31,7 +31,7 @@ def finished(request: Request, found: Found, run: Lanczos) -> bool:
         return risk(request, found.values, theta, run.recurrence, noise) <= first_allowance(request)
     if len(new) > 0 or run.restarted:  # a restarted run proves no more than before
         return True
-    left = risk(request, found.values, theta, run.recurrence, noise)
+    left = risk(request, found.values, theta, run.recurrence, noise, found.shift)
     return certificate.combined([*found.risks, left]) <= allowance(request, len(found.rounds))
 
 
@@ -51,7 +51,12 @@ def new_values(request: Request, found: Found, theta: np.ndarray, noise: float) 
 
 
 def risk(
-    request: Request, values: np.ndarray, theta: np.ndarray, recurrence: Recurrence, noise: float
+    request: Request,
+    values: np.ndarray,
+    theta: np.ndarray,
+    recurrence: Recurrence,
+    noise: float,
+    shift: float = 0.0,
 ) -> float:
     """The risk that something in the wanted region, away from the Ritz values, is unseen.
 
@@ -61,6 +66,7 @@ def risk(
         theta: the Ritz values of the run, ascending.
         recurrence: of the run.
         noise: what rounding leaves in a residual.
+        shift: by how much nearer than the window the proof has to come, for spare pairs.
     """
     if len(theta) == 0 or len(values) + len(theta) < request.wanted.k:
         return 1.0
@@ -70,7 +76,14 @@ def risk(
     known = values if enough else np.concatenate([values, theta])
     chosen = known[request.wanted.choose(known)]
     low, high = request.wanted.region(chosen)
-    return certificate.risk(recurrence, gaps(theta, low, high, window(chosen, noise)))
+    around = window(chosen, noise)
+    return certificate.risk(
+        recurrence,
+        [
+            (a - shift * (a == high + around), b + shift * (b == low - around))
+            for a, b in gaps(theta, low, high, around)
+        ],
+    )
 
 
 def window(theta: np.ndarray, noise: float) -> float:

@@ -1,22 +1,24 @@
-"""Fresh products for the pairs that a search has found, and what is said about them."""
+"""The pairs that a search has found, with residuals from it and one product that checks them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.krylov import certificate, skew
+from hesscope.krylov import certificate, drift, skew
+from hesscope.krylov.drift import Drift
 from hesscope.krylov.missed import window
 from hesscope.krylov.noise import noise_anywhere, noise_in_span, told
+from hesscope.krylov.pairs import Pairs, from_products, rayleigh_ritz
 from hesscope.krylov.rounds import Found, Request
 from hesscope.krylov.search import Verified
 from hesscope.krylov.skew import Skew, skew_of
 from hesscope.krylov.wanted import Wanted, statement
-from hesscope.operator import column_products, in_units, norm
+from hesscope.operator import column_products, in_units
 from hesscope.results.spectrum import Certificate, Eigenpairs
 from hesscope.system import interrupts, progress
 
@@ -31,14 +33,22 @@ class Refined:
     vectors: Tensor  # (n, k)
     values: np.ndarray
     residuals: np.ndarray
-    fresh: bool  # whether residuals come from products of their own
     num_matvecs: int
     stopped: str
     skew: Skew
+    measured: float  # what products of the pairs are off by, where it is more than rounding
+    drift: Drift | None = None  # as one product has measured it; none was left if None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the operator is not the one that the search has seen."""
+        return self.drift is not None and self.drift.changed
 
 
 def refined(request: Request, found: Found) -> Refined:
-    """The wanted pairs by Rayleigh and Ritz on fresh products, if there are products for that.
+    """The wanted pairs by Rayleigh and Ritz, with the residuals that the search itself knows.
+
+    One product checks them; if the operator has changed, each pair gets one of its own.
 
     Raises:
         KeyboardInterrupt: if it came before anything was found.
@@ -47,11 +57,42 @@ def refined(request: Request, found: Found) -> Refined:
     if len(chosen) == 0:
         raise KeyboardInterrupt
     spent, stopped = found.num_matvecs, found.stopped
-    X = torch.stack([found.locked[int(i)] for i in chosen], 1)
-    unknown = skew_of(request, found, X, None, 0)
-    own = Refined(X, found.values[chosen], found.estimates[chosen], False, spent, stopped, unknown)
-    if stopped in ("interrupted", OUT_OF_MEMORY) or spent + len(chosen) > request.budget:
-        return own
+    if stopped in ("interrupted", OUT_OF_MEMORY):
+        X = torch.stack([found.locked[int(i)] for i in chosen], 1)
+        unknown = skew_of(request, found, None, len(chosen), 0)
+        values, residuals = found.values[chosen], found.estimates[chosen]
+        measured = _measured(request, found, X)
+        return Refined(X, values, residuals, spent, stopped, unknown, measured)
+    X, R = torch.stack(list(found.locked), 1), torch.stack(found.residuals, 1)
+    everything = Pairs(X, found.values, R, np.array(found.lost))
+    own = rayleigh_ritz(request.A, everything, request.wanted)
+    measured = _measured(request, found, own.vectors)
+    pairs, seen, spent, stopped = _checked(request, found, own, measured)
+    apart = skew_of(request, found, pairs, len(chosen), request.budget - spent)
+    residuals = pairs.sizes(request.A)
+    if pairs is own and seen is not None:
+        residuals = residuals + seen.added(request.delta)
+    spent += apart.num_matvecs
+    return Refined(pairs.vectors, pairs.values, residuals, spent, stopped, apart, measured, seen)
+
+
+def _measured(request: Request, found: Found, X: Tensor) -> float:
+    """What products with these vectors are off by, against float64, where rounding is less."""
+    noise = noise_in_span(request.A, X, request.seed)
+    return noise if noise > found.noise else 0.0
+
+
+def _checked(
+    request: Request, found: Found, own: Pairs, measured: float
+) -> tuple[Pairs, Drift | None, int, str]:
+    """The pairs, how far the operator has drifted, and the products spent until here.
+
+    Where it has changed, and products are left, pairs and residuals are those of new products.
+    """
+    A, spent = request.A, found.num_matvecs
+    if spent >= request.budget:
+        return own, None, spent, found.stopped
+    seen: Drift | None = None
 
     def told(num: int) -> None:
         nonlocal spent
@@ -59,22 +100,25 @@ def refined(request: Request, found: Found) -> Refined:
         progress.report("eigenpairs: matvecs", spent, request.forecast(spent))
 
     try:
-        AX = column_products(request.A, X, told)
-        X, AX, values, residuals = _rayleigh_ritz(request, X, AX)
+        seen = drift.drift(A, own, found.noise, request.seed, measured)
+        told(1)
+        if not seen.changed or spent + len(own.values) > request.budget:
+            return own, seen, spent, found.stopped
+        AX = column_products(A, own.vectors, lambda num: told(1 + num))
     except KeyboardInterrupt:
         interrupts.note()
-        return replace(own, num_matvecs=spent, stopped="interrupted")
-    apart = skew_of(request, found, X, AX, request.budget - spent)
-    return Refined(X, values, residuals, True, spent + apart.num_matvecs, stopped, apart)
+        return own, seen, spent, "interrupted"
+    now = rayleigh_ritz(A, from_products(A, own.vectors, AX), request.wanted)
+    return now, seen, spent, found.stopped
 
 
 def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> Eigenpairs:
     """Everything as data and in words; residuals are never below rounding noise."""
-    unit, noise = request.unit, noise_in_span(request.A, pairs.vectors, request.seed)
-    noise = noise if noise > found.noise else 0.0
-    residuals = np.maximum(pairs.residuals, found.noise) + noise + pairs.skew.of_vectors
+    unit, noise = request.unit, pairs.measured
+    residuals = pairs.residuals + found.noise + noise + pairs.skew.of_vectors
     converged = residuals <= np.maximum(request.tol * np.abs(pairs.values), 10 * found.noise)
-    complete = Verified(proof.complete and bool(converged.all()), proof.copies)
+    certain = bool(converged.all()) and not pairs.changed
+    complete = Verified(proof.complete and certain, proof.copies)
     size = float(np.abs(pairs.values).max())
     notes = (*told(request.A, noise, size), *_notes(request, found, proof, pairs, converged))
     return Eigenpairs(
@@ -91,20 +135,6 @@ def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> E
     )
 
 
-def _rayleigh_ritz(
-    request: Request, X: Tensor, AX: Tensor
-) -> tuple[Tensor, Tensor, np.ndarray, np.ndarray]:
-    """Ritz pairs in the span of X by the wish, their products, and residuals ‖A x - θ x‖."""
-    projected = request.A.inner(X, AX)
-    theta, U = torch.linalg.eigh((projected + projected.T) / 2)
-    wish = Wanted(len(theta), request.wanted.which).choose(theta.cpu().numpy()).copy()
-    order = torch.from_numpy(wish).to(U.device)
-    theta, U = theta[order], U[:, order]
-    X, AX = X @ U.to(X.dtype), AX @ U.to(X.dtype)
-    R = AX - X * theta.to(X.dtype)
-    return X, AX, theta.cpu().numpy(), np.array([norm(request.A, r) for r in R.unbind(1)])
-
-
 def _certificate(
     request: Request,
     found: Found,
@@ -116,15 +146,16 @@ def _certificate(
     theta = pairs.values
     if noise > 0:
         noise = noise_anywhere(request.A, noise, request.seed)
-    noise += pairs.skew.anywhere
+    noise += pairs.skew.anywhere + (0.0 if pairs.drift is None else pairs.drift.unexplained)
     first, near = found.rounds[0].recurrence, window(theta, found.noise) + noise
     lower, upper = -math.inf, math.inf
-    if first.alpha:
+    if first.alpha and not pairs.changed:
         adrift = found.noise * math.sqrt(len(first.alpha)) + noise  # rounding adds up over steps
         lower = certificate.lower_bound(first, request.delta / 4) - adrift
         upper = certificate.upper_bound(first, request.delta / 4) + adrift
     if proof.complete and proof.copies:  # what is left lies inside, coupled by residuals
-        slack = near + float(np.linalg.norm(residuals)) + float(np.linalg.norm(found.estimates))
+        coupled = np.delete(found.estimates, found.spare)  # spare pairs: by the shift, see there
+        slack = near + float(np.linalg.norm(residuals)) + float(np.linalg.norm(coupled))
         low, high = request.wanted.region(theta)
         if math.isfinite(high):
             upper = min(upper, max(float(theta.max()), high) + slack)
@@ -142,7 +173,7 @@ def _notes(
     request: Request, found: Found, proof: Verified, pairs: Refined, converged: np.ndarray
 ) -> list[str]:
     notes = []
-    if not pairs.fresh:
+    if pairs.drift is None:
         early = pairs.stopped in ("interrupted", OUT_OF_MEMORY)
         reason = pairs.stopped if early else "max_matvecs is too small"
         notes.append(f"{reason}: residuals are the recurrence's own estimates")
@@ -165,7 +196,9 @@ def _notes(
             f"{crowd} eigenvalues lie within a third of the outermost: there is no gap "
             "to separate a top list, and counts between thresholds are the better question"
         )
-    return [*notes, *skew.told(pairs.skew)]
+    size = max(found.scale, float(np.abs(pairs.values).max()))
+    changes = () if pairs.drift is None else pairs.drift.told(size)
+    return [*notes, *skew.told(pairs.skew), *changes]
 
 
 def _crowd(wanted: Wanted, theta: np.ndarray) -> int:

@@ -27,7 +27,7 @@ class Request:
     first_seed: int  # of the random starts, from which each round has a key of its own
     start: Tensor | None
     budget: int  # products in all
-    limit: int  # products for Lanczos steps; the others are for residuals
+    limit: int  # products for Lanczos steps; the last one checks the pairs
     max_rows: int  # vectors of a run before it restarts
     unit: float = 1.0  # in which results are given: A is that of the user over it
 
@@ -38,7 +38,7 @@ class Request:
     def forecast(self, spent: int) -> int:
         """Products that the search will have taken, for whoever watches."""
         usual = 2 * self.wanted.k + 15 + 15 * self.verify
-        return min(self.budget, max(usual, spent + 5) + self.wanted.k)
+        return min(self.budget, max(usual, spent + 5) + 1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,11 @@ class Found:
     locked: Basis
     values: np.ndarray  # of the locked pairs, in the order in which they were found
     estimates: np.ndarray  # their residuals by the recurrence
+    residuals: tuple[Tensor, ...] = ()  # A x - θ x of each, (n,), to the rounding of products
+    lost: tuple[float, ...] = ()  # norms of what restarts have left out of them
     rounds: tuple[Round, ...] = ()
+    spare: tuple[int, ...] = ()  # which are locked for the sake of the proof alone
+    shift: float = 0.0  # by which a proof has to come nearer for them
 
     @property
     def num_matvecs(self) -> int:

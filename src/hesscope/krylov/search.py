@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import Lanczos, Start, mixed_start, random_start
-from hesscope.krylov.missed import allowance, finished, first_allowance, new_values, risk
+from hesscope.krylov.missed import (
+    allowance,
+    finished,
+    first_allowance,
+    new_values,
+    risk,
+    window,
+)
 from hesscope.krylov.rounds import Found, Request, Round
+from hesscope.krylov.spare import Spare, spare
 from hesscope.krylov.wanted import Wanted, Which
 from hesscope.system import interrupts, progress
 from hesscope.system.memory import is_out_of_memory
@@ -70,18 +78,49 @@ def _certified(request: Request, found: Found) -> bool:
 
 def _with_another_round(request: Request, found: Found) -> Found:
     """A run in the complement, and what it has found locked."""
-    start = _start(request, found)
-    run = Lanczos(request.A, start, found.locked, known_scale=found.scale)
+    run = Lanczos(request.A, _start(request, found), found.locked, known_scale=found.scale)
     spent, stopped = _grow(request, found, run)
-    theta, S, residuals = run.ritz()
+    theta, _, residuals = run.ritz()
     new = _to_lock(request, found, run, theta)
-    if len(new):
-        found.locked.extend(run.vectors(S[:, new]))
-    values = np.concatenate([found.values, theta[new]])
-    left = 1.0 if len(new) else risk(request, values, theta, run.recurrence, run.noise)
+    left = 1.0
+    if not len(new):
+        left = risk(request, found.values, theta, run.recurrence, run.noise, found.shift)
     done = Round(run.recurrence, theta, run.asymmetry, len(new), left, spent, stopped)
-    estimates = np.concatenate([found.estimates, residuals[new]])
-    return Found(found.locked, values, estimates, (*found.rounds, done))
+    found = replace(found, rounds=(*found.rounds, done))
+    others = _to_spare(request, found, run, new)
+    found = _with_locked(found, run, np.concatenate([new, others.indices]), residuals)
+    last = len(found.values)
+    spare = (*found.spare, *range(last - len(others.indices), last))
+    return replace(found, spare=spare, shift=found.shift + others.shift)
+
+
+def _with_locked(found: Found, run: Lanczos, which: np.ndarray, estimates: np.ndarray) -> Found:
+    """These pairs of a run locked, with their residual vectors."""
+    if len(which) == 0:
+        return found
+    theta, S, _ = run.ritz()
+    off, lost = run.residual_vectors(theta[which], S[:, which])
+    found.locked.extend(run.vectors(S[:, which]))
+    return replace(
+        found,
+        values=np.concatenate([found.values, theta[which]]),
+        estimates=np.concatenate([found.estimates, estimates[which]]),
+        residuals=(*found.residuals, *off.unbind(1)),
+        lost=(*found.lost, *lost.tolist()),
+    )
+
+
+def _to_spare(request: Request, found: Found, run: Lanczos, new: np.ndarray) -> Spare:
+    """Pairs of the first run that are locked, too, where a second one is to prove something."""
+    none = Spare(np.arange(0))
+    if not request.verify or len(found.rounds) > 1 or run.exhausted or found.stopped:
+        return none
+    if len(new) < request.wanted.k:
+        return none
+    theta, _, residuals = run.ritz()
+    chosen = theta[request.wanted.choose(theta)]
+    region, around = request.wanted.region(chosen), window(chosen, run.noise)
+    return spare(theta, residuals + run.noise, region, around)
 
 
 def _start(request: Request, found: Found) -> Start:

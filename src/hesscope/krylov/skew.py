@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hesscope import probes, rounding
+from hesscope.krylov.pairs import Pairs
 from hesscope.krylov.rounds import Found, Request
 from hesscope.operator import column_products
 from hesscope.system import interrupts
@@ -33,18 +34,18 @@ class Skew:
     num_matvecs: int = 0
 
 
-def skew_of(request: Request, found: Found, X: Tensor, AX: Tensor | None, left: int) -> Skew:
+def skew_of(request: Request, found: Found, pairs: Pairs | None, k: int, left: int) -> Skew:
     """Nothing for a matrix that is symmetric to rounding; else measured, if products are left.
 
     Bounds of single vectors hold with probability 1 - delta over the probes. Without products they
     are estimates, from the entries of QᵀKQ that the search has seen.
     """
-    seen, k = max(each.asymmetry for each in found.rounds), X.shape[1]
+    seen = max(each.asymmetry for each in found.rounds)
     if seen <= rounding.same_computation(request.A.precision):
         return Skew(np.zeros(k), 0.0, seen)
-    if AX is not None and left >= PROBES:
+    if pairs is not None and left >= PROBES:
         try:
-            return _measured(request, X, AX, seen)
+            return _measured(request, pairs.vectors, pairs.images, seen)
         except KeyboardInterrupt:
             interrupts.note()
     guess = seen * found.scale * math.sqrt(request.A.n)

@@ -42,10 +42,10 @@ class Eigenpairs(Result):
     """k eigenpairs of an n x n symmetric operator, the most wanted first.
 
     Each interval `eigenvalues[i] ± residuals[i]` holds an eigenvalue (Krylov and Weinstein), in
-    the units of the operator. Residuals are ‖A v - λ v‖ from fresh products, at least the rounding
-    noise of the operator. Where products are not symmetric to rounding, which `notes` then say,
-    eigenvalues are those of (A + Aᵀ)/2, and residuals hold ‖(A - Aᵀ) v‖/2, too. `converged[i]`
-    says that the residual met the tolerance.
+    the units of the operator. Residuals are the true ‖A v - λ v‖, checked by a product, and hold
+    the rounding noise of the operator. Where products are not symmetric to rounding, which `notes`
+    then say, eigenvalues are those of (A + Aᵀ)/2, and residuals hold ‖(A - Aᵀ) v‖/2, too.
+    `converged[i]` says that the residual met the tolerance.
     """
 
     eigenvalues: Tensor  # (k,) float64
