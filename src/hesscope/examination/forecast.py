@@ -76,7 +76,7 @@ def plan(
     >>> import torch, hesscope as hs
     >>> p = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(3))
     >>> hs.plan(p, effort="quick").num_matvecs
-    45
+    44
     """
     question = asked(optimizer, lr, effort, max_matvecs, batch_size=batch_size, held_out=held_out)
     cost, steps = cost_of(question), question.spending.survey

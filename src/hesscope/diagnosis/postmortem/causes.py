@@ -223,7 +223,7 @@ CAUSES = (underflow, bad_batch, layer, warm_up, preconditioner_lag, lr_too_high,
 
 def _crossed(over: Crossing) -> tuple[tuple[str, str, float], ...]:
     parts = (over.of_lr, over.of_curvature, over.of_preconditioner)
-    shares = [round(part / over.total, 4) if over.total > 0 else math.nan for part in parts]
+    shares = [round(part / over.total, 9) if over.total > 0 else math.nan for part in parts]
     return (
         ("crossing_step", "step at which it passes the limit", float(over.step)),
         ("sharpness_over_limit", "lr over its limit", over.last),
