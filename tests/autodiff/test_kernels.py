@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -11,51 +11,7 @@ from torch.utils.checkpoint import checkpoint
 import hesscope as hs
 from hesscope.autodiff.graph import broken_nodes, kept_bytes, node_names
 from hesscope.autodiff.kernels import fast_second_derivatives
-
-EXACT = 1e-12  # relative, in float64
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm().clamp_min(1e-300))
-
-
-def flat(tensors) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
-
-
-def gradient_graph(loss, leaves):
-    return torch.autograd.grad(
-        loss(), leaves, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-
-
-def derivatives(loss, leaves, seed=0):
-    """Gradient, product with a random vector, and the names of the gradient's nodes."""
-    g = gradient_graph(loss, leaves)
-    generator = torch.Generator().manual_seed(seed)
-    v = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in leaves]
-    active = [i for i, piece in enumerate(g) if piece.requires_grad]
-    product = torch.autograd.grad(
-        [g[i] for i in active],
-        leaves,
-        [v[i] for i in active],
-        retain_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
-    return flat(g).detach(), flat(product), node_names(g)
-
-
-def assert_same_as_stock(loss, leaves, marks=()):
-    expected_gradient, expected, _ = derivatives(loss, leaves)
-    value = loss().detach()
-    with fast_second_derivatives():
-        assert relative(loss().detach(), value) <= EXACT
-        gradient, product, names = derivatives(loss, leaves)
-    assert relative(gradient, expected_gradient) <= EXACT
-    assert relative(product, expected) <= EXACT
-    for mark in marks:
-        assert any(mark in name for name in names), (mark, sorted(names))
+from tests.autodiff.stock import EXACT, assert_same_as_stock, gradient_graph, relative
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -245,6 +201,24 @@ def test_batchnorm_in_training_mode_is_stock_and_counts_its_batches():
         y = model(x)
     assert "NativeBatchNorm" in y.grad_fn.name()
     assert int(model.num_batches_tracked) == 1
+
+
+def test_a_loss_under_autocast_is_stock():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.LayerNorm(4), nn.GELU())
+    x = torch.randn(2, 2, 6, 6)
+
+    def loss():
+        with torch.autocast("cpu", torch.bfloat16):
+            return model(x).pow(2).mean()
+
+    leaves = list(model.parameters())
+    stock = gradient_graph(loss, leaves)
+    with fast_second_derivatives():
+        fast = gradient_graph(loss, leaves)
+    assert node_names(fast) == node_names(stock)
+    for one, other in zip(fast, stock, strict=True):
+        assert torch.equal(one, other)
 
 
 def test_errors_of_wrong_arguments_are_torchs_own():

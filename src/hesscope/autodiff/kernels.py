@@ -1,15 +1,15 @@
 """Layers whose second derivatives torch computes slowly or wrongly, replaced as a loss is built.
 
-Convolutions, BatchNorm in evaluation mode, GELU and SiLU record the kernels of
-`bilinear` and `activations`: the same loss and gradient, and a Hessian-vector product by short
-formulas. What each one gains is listed in benchmarks/README.md. What torch differentiates wrongly
-takes the form that `elementary` gives it. The model is not touched, and what is not listed or is
-used in an unusual way is torch's own.
+Convolutions, BatchNorm in evaluation mode, LayerNorm, RMSNorm, GELU and SiLU record the kernels of
+`bilinear`, `normalisations` and `activations`: the same loss and gradient, and a Hessian-vector
+product by short formulas. What each one gains is listed in benchmarks/README.md. What torch
+differentiates wrongly takes the form that `elementary` gives it. The model is not touched, and
+what is not listed or is used in an unusual way is torch's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from hesscope import rounding
 from hesscope.autodiff.activations import GELU, SILU, activation
 from hesscope.autodiff.bilinear import Convolution, Normalisation, layer
 from hesscope.autodiff.broken import (
@@ -29,6 +30,7 @@ from hesscope.autodiff.broken import (
     forward_over_reverse,
 )
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
+from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
 
 Some = Tensor | None
 
@@ -78,7 +80,8 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
             # mode is on.
             return
         transforms = len(get_interpreter_stack() or ()), _forward_modes()
-        if transforms == (0, 0) and func in _KERNELS:
+        written_out = self.normalisations and func in NORMALISATIONS
+        if transforms == (0, 0) and func in _KERNELS and not written_out:
             yield _KERNELS[func]
         if func in ELEMENTARY:
             yield ELEMENTARY[func]
@@ -122,6 +125,37 @@ def _batch_norm(
     return layer(Normalisation(running_mean, running_var, eps), input, weight, bias)
 
 
+def _layer_norm(
+    input: Any,
+    normalized_shape: Sequence[int],
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Some:
+    """LayerNorm, with weight and bias, with a weight alone, or without."""
+    if weight is None and bias is not None:
+        return None
+    return _normalised(LayerNorm(list(normalized_shape), eps), input, weight, bias)
+
+
+def _rms_norm(
+    input: Any, normalized_shape: Sequence[int], weight: Any = None, eps: float | None = None
+) -> Some:
+    """RMSNorm, with or without a weight."""
+    eps = rounding.eps(input.dtype) if eps is None else eps
+    return _normalised(RMSNorm(list(normalized_shape), eps), input, weight, None)
+
+
+def _normalised(kernels: RowKernels, input: Any, weight: Any, bias: Any) -> Some:
+    shape = kernels.shape
+    whole = list(input.shape[input.ndim - len(shape) :]) == shape and 0 not in shape
+    right = all(list(t.shape) == shape for t in (weight, bias) if t is not None)
+    if not (shape and whole and right and _plain(input, weight, bias) and _full(input)):
+        return None
+    return normalised(kernels, input, weight, bias)
+
+
 def _gelu(input: Any, approximate: str = "none") -> Some:
     """GELU in its exact form."""
     if approximate != "none" or not _plain(input):
@@ -139,6 +173,9 @@ _KERNELS: dict[Any, Callable[..., Some]] = {
     torch.conv2d: _convolution,
     torch.conv3d: _convolution,
     F.batch_norm: _batch_norm,
+    F.layer_norm: _layer_norm,
+    torch.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
     F.gelu: _gelu,
     F.silu: _silu,
 }
@@ -160,7 +197,13 @@ def _plain(*tensors: Any) -> bool:
         and first.is_floating_point()
         and first.layout == torch.strided
         and any(tensor.requires_grad for tensor in given)
+        and not torch.is_autocast_enabled(first.device.type)
     )
+
+
+def _full(tensor: Tensor) -> bool:
+    """Whether it has a precision in which sums over rows are taken as they are."""
+    return tensor.dtype in (torch.float32, torch.float64)
 
 
 def _forward_modes() -> int:
