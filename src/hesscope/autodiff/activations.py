@@ -1,4 +1,4 @@
-"""Smooth activations with short second derivatives, for GELU and SiLU.
+"""Smooth activations with short second derivatives, for GELU, also in tanh form, and SiLU.
 
 For y = f(x), entry by entry, with backward g f'(x), the cotangents are u f'(x) of g and u g f''(x)
 of x. torch computes f'' anew in every product, by a chain of operations; here g f''(x) is computed

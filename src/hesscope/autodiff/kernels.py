@@ -31,6 +31,7 @@ from hesscope.autodiff.broken import (
 )
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
 from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
+from hesscope.derivatives.activations import GELU_TANH
 
 Some = Tensor | None
 
@@ -157,10 +158,9 @@ def _normalised(kernels: RowKernels, input: Any, weight: Any, bias: Any) -> Some
 
 
 def _gelu(input: Any, approximate: str = "none") -> Some:
-    """GELU in its exact form."""
-    if approximate != "none" or not _plain(input):
-        return None
-    return activation(GELU, input)
+    """GELU in its exact form and by tanh."""
+    form = {"none": GELU, "tanh": GELU_TANH}.get(approximate)
+    return None if form is None or not _plain(input) else activation(form, input)
 
 
 def _silu(input: Any, inplace: bool = False) -> Some:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 aten = torch.ops.aten
+GELU_CUBE = 0.044715  # of GELU by tanh (Hendrycks and Gimpel 2016)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,18 @@ def _gelu_second(z: Tensor) -> Tensor:
     """(zΦ)'' = φ(z) (2 - z²), with φ and Φ the standard normal density and distribution."""
     square = z * z
     return torch.exp(square * -0.5) * (2 - square) / math.sqrt(2 * math.pi)
+
+
+def _gelu_tanh_second(z: Tensor) -> Tensor:
+    """(z (1 + tanh v)/2)'' = (1 - tanh² v) (v' + z v''/2 - z v'² tanh v), v = √(2/π) (z + c z³).
+
+    Beyond 30, where powers of z would overflow, 1 - tanh² is zero.
+    """
+    z = z.clamp(-30, 30)
+    square, root = z * z, math.sqrt(2 / math.pi)
+    slope = root * (1 + 3 * GELU_CUBE * square)
+    t = torch.tanh(root * z * (1 + GELU_CUBE * square))
+    return (1 - t * t) * (slope + 3 * root * GELU_CUBE * square - z * slope * slope * t)
 
 
 def _silu_second(z: Tensor) -> Tensor:
@@ -69,3 +82,10 @@ ACTIVATIONS = {
     "gelu": Activation(nn.GELU, F.gelu, lambda g, z: aten.gelu_backward(g, z), _gelu_second),
     "silu": Activation(nn.SiLU, F.silu, lambda g, z: aten.silu_backward(g, z), _silu_second),
 }
+
+GELU_TANH = Activation(
+    lambda: nn.GELU("tanh"),
+    lambda z: F.gelu(z, approximate="tanh"),
+    lambda g, z: aten.gelu_backward(g, z, approximate="tanh"),
+    _gelu_tanh_second,
+)
