@@ -52,8 +52,8 @@ print(found)
 
 # %%
 # **How to read it.** The lines of dots are the time axis, filled from the step on at which a
-# signal had left its place for good. The learning rate moves first. Then ``lr over its limit`` passes
-# 1, and at the same checkpoint the loss has risen: what lies within ten steps cannot be
+# signal had left its place for good. The learning rate moves first. Then ``lr over its limit``
+# passes 1, and at the same checkpoint the loss has risen: what lies within ten steps cannot be
 # ordered by checkpoints that are ten steps apart. The causes come from the most specific to the
 # most general; the first is the one to act on. Each verdict says how much of the growth came from
 # the learning rate and how much from the curvature itself.
