@@ -20,7 +20,9 @@ test: $(READY)  ## set up and pass the tests
 test-slow: $(READY)  ## the tests that take long, too
 	"$(BIN)/python" -m pytest -n 2 -m slow
 
-check: lint test docs  ## all that has to hold before a change lands
+check: $(READY) ## all that has to hold before a change lands
+	$(MAKE) --jobs 2 --output-sync=target lint docs
+	$(MAKE) test
 
 lint: $(READY)  ## format, ruff, types, the arrows of the house
 	"$(BIN)/ruff" format --check $(CODE)

@@ -32,9 +32,12 @@ def saddle():
     return hs.Problem.from_function(lambda t: t[0] ** 2 - t[1] ** 2, torch.zeros(2))
 
 class SlowData:
+    passes = 0
+
     def __iter__(self):
         import sys, time
-        time.sleep(0.1)
+        self.passes += 1
+        time.sleep(0.01 if self.passes < 100 else 0.1)  # slow where it is interrupted
         print("pass", file=sys.stderr, flush=True)
         yield torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
 

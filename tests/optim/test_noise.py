@@ -37,7 +37,7 @@ def test_gradient_descent_and_momentum_stay_on_the_stable_manifold():
         assert float(saddle(theta.detach())) == pytest.approx(0.25, abs=1e-12)
 
 
-@pytest.mark.parametrize("threshold", [None, 1e-3])
+@pytest.mark.parametrize("threshold", [None, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_noise_leaves_the_saddle_in_200_of_200(threshold):
     """And the median number of steps grows as log(1/radius) over log(1 + lr μ), μ = 1."""
     medians = []
