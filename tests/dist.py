@@ -26,9 +26,9 @@ IN_WHEEL = (
     "hesscope/py.typed",
     "hesscope/report/page.html",
     "hesscope/report/curves.js",
-    "hesscope/report/vendor/uPlot.iife.min.js",
-    "hesscope/report/vendor/uPlot.min.css",
-    "hesscope/report/vendor/LICENSE-uPlot.txt",
+    "hesscope/report/figures.js",
+    "hesscope/report/style.css",
+    "hesscope/report/terms.toml",
 )
 IN_SDIST = ("LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "constraints.txt", "Makefile")
 TARGET = """
@@ -58,7 +58,7 @@ def look_into(wheel: Path, sdist: Path) -> list[str]:
     wrong = [f"{wheel.name} lacks {name}" for name in IN_WHEEL if name not in names]
     wrong += [f"{wheel.name} has {name}" for name in names if not name.startswith("hesscope")]
     wrong += [f"{wheel.name} has {name}" for name in names if "test" in name or ".pyc" in name]
-    if len(licences) != len(metadata.get_all("License-File", ())) or len(licences) < 2:
+    if len(licences) != len(metadata.get_all("License-File", ())) or not licences:
         wrong.append(f"{wheel.name} has the licences {licences}")
     ours = {str(path.relative_to(ROOT / "src")) for path in files_of(ROOT / "src/hesscope")}
     wrong += [f"{wheel.name} lacks {name}" for name in sorted(ours - set(names))]
