@@ -127,6 +127,20 @@ class Around(nn.Module):
         return self.head(self.function(self.body(x)))
 
 
+class OnceDifferentiable(torch.autograd.Function):
+    """x³, whose backward says that it cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, g):
+        return 3 * g * ctx.saved_tensors[0] ** 2
+
+
 class BagOfWords(nn.Module):
     """The mean embedding of a text is classified."""
 

@@ -13,6 +13,7 @@ from hesscope.autodiff.graph import broken_nodes, kept_bytes, node_names
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.derivatives.activations import GELU_TANH
 from tests.autodiff.stock import EXACT, assert_same_as_stock, gradient_graph, relative
+from tests.networks import OnceDifferentiable
 
 
 def settled(model: nn.Module) -> nn.Module:
@@ -248,25 +249,13 @@ def test_nothing_stays_switched_after_an_error():
     assert "Convolution" in y.grad_fn.name()
 
 
-class Careless(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return 3 * g * ctx.saved_tensors[0] ** 2
-
-
 def test_the_scan_sees_a_broken_node_between_fast_layers_and_none_in_them():
     conv = settled(nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.SiLU()))
     x = torch.randn(2, 2, 5, 5, dtype=torch.float64)
     leaves = list(conv.parameters())
     with fast_second_derivatives():
         clean = gradient_graph(lambda: conv(x).mean(), leaves)
-        broken = gradient_graph(lambda: Careless.apply(conv(x)).pow(2).mean(), leaves)
+        broken = gradient_graph(lambda: OnceDifferentiable.apply(conv(x)).pow(2).mean(), leaves)
     assert broken_nodes(clean) == []
     assert [node.name for node in broken_nodes(broken)] == ["once_differentiable"]
 

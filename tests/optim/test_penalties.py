@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.optim import penalties
+from tests.networks import OnceDifferentiable
 from tests.oracles import gauss_newton, hessian, network
 
 STEP = 1e-3
@@ -301,21 +302,9 @@ def test_a_curvature_that_is_constant_has_a_gradient_of_zero():
     assert not bool(model.weight.grad.any())
 
 
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return g * 3 * ctx.saved_tensors[0] ** 2
-
-
 class Custom(nn.Module):
     def forward(self, x):
-        return Once.apply(x)
+        return OnceDifferentiable.apply(x)
 
 
 class Checkpointed(nn.Module):

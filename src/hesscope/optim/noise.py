@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,16 +19,10 @@ def normal(parameters: Sequence[Tensor], seed: int, purpose: str, step: int) -> 
     >>> torch.equal(normal([theta], 0, "doc", 5)[0], normal([theta], 0, "doc", 5)[0])
     True
     """
-    at = probes.key(seed, purpose, step)
-    generators: dict[torch.device, torch.Generator] = {}
     drawn = []
-    for p in parameters:
-        if p.device not in generators:
-            generators[p.device] = torch.Generator(p.device).manual_seed(at)
+    for p, generator in _generators(parameters, probes.key(seed, purpose, step)):
         dtype = p.dtype if p.dtype == torch.float64 else torch.float32
-        drawn.append(
-            torch.randn(p.shape, generator=generators[p.device], dtype=dtype, device=p.device)
-        )
+        drawn.append(torch.randn(p.shape, generator=generator, dtype=dtype, device=p.device))
     return drawn
 
 
@@ -38,15 +32,20 @@ def signs(tensors: Sequence[Tensor], seed: int, purpose: str, index: int) -> lis
     >>> [int(x) for x in signs([torch.zeros(4)], 0, "doc", 0)[0].square()]
     [1, 1, 1, 1]
     """
-    at = probes.key(seed, purpose, index)
-    generators: dict[torch.device, torch.Generator] = {}
     drawn = []
-    for t in tensors:
-        if t.device not in generators:
-            generators[t.device] = torch.Generator(t.device).manual_seed(at)
-        bits = torch.randint(2, t.shape, generator=generators[t.device], device=t.device)
+    for t, generator in _generators(tensors, probes.key(seed, purpose, index)):
+        bits = torch.randint(2, t.shape, generator=generator, device=t.device)
         drawn.append((2 * bits - 1).to(t.dtype))
     return drawn
+
+
+def _generators(tensors: Sequence[Tensor], seed: int) -> Iterator[tuple[Tensor, torch.Generator]]:
+    """Each tensor with the generator of its device, which goes on from one to the next."""
+    known: dict[torch.device, torch.Generator] = {}
+    for t in tensors:
+        if t.device not in known:
+            known[t.device] = torch.Generator(t.device).manual_seed(seed)
+        yield t, known[t.device]
 
 
 def norm(tensors: Sequence[Tensor]) -> float:
