@@ -23,6 +23,7 @@ from hesscope.operator import (
     symmetric_operator,
 )
 from hesscope.results.density import SpectralDensity
+from hesscope.results.of_spectrum import exact_density
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.contexts import public
 from hesscope.system.memory import available_bytes, human
@@ -79,7 +80,8 @@ def spectral_density(
     _check(A, max_matvecs, deflate, delta)
     seed = A.drawn_seed(seed)
     if max_matvecs >= A.n:
-        return _exact(A, seed, delta)
+        notes = ("exact: as many products as eigenvalues were allowed for",)
+        return exact_density(spectrum(A, check=False), notes, delta=delta, seed=seed)
     _refuse_too_large(A, max_matvecs)
 
     def answer(B: SymmetricOperator, unit: float) -> SpectralDensity:
@@ -169,32 +171,6 @@ def _beyond(bound: float, values: np.ndarray, errors: np.ndarray) -> float:
     """
     end = max(bound, float((values + errors).max(initial=-math.inf)))
     return end + float((errors**2 / np.maximum(end - values, rounding.POSITIVE)).sum())
-
-
-def _exact(A: SymmetricOperator, seed: int, delta: float) -> SpectralDensity:
-    """All n eigenvalues as outliers with their rounding error."""
-    exact = spectrum(A, check=False)
-    values = exact.eigenvalues
-    return SpectralDensity(
-        n=A.n,
-        nodes=values,
-        weights=torch.full_like(values, 1 / A.n),
-        outliers=values.flip(0),
-        errors=torch.full_like(values, exact.error),
-        locked=torch.zeros(A.n, dtype=torch.bool),
-        alpha=values.new_zeros(0),
-        beta=values.new_zeros(0),
-        cut_low=math.inf,
-        cut_high=math.inf,
-        lower=float(values[0]) - exact.error,
-        upper=float(values[-1]) + exact.error,
-        rounding=exact.error,
-        num_matvecs=exact.num_matvecs,
-        delta=delta,
-        seed=seed,
-        notes=("exact: as many products as eigenvalues were allowed for",),
-        facts=exact.facts,
-    )
 
 
 def _check(A: SymmetricOperator, max_matvecs: int, deflate: str | Eigenpairs, delta: float) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope import rounding
 from hesscope.results.conditioning import Conditioning
 from hesscope.results.density import RELATIVE_TAU, SpectralDensity
 from hesscope.results.descent import Curvature
 from hesscope.results.estimate import Estimate, Interval
 from hesscope.results.landscape import Escape
+from hesscope.results.of_density import condition
+from hesscope.results.of_spectrum import exact_density
 from hesscope.results.spectrum import Certificate, Eigenpairs, Spectrum
 
 SAME = ("operator", "model", "n", "items", "mode")  # facts in which one operator agrees with itself
@@ -146,70 +147,16 @@ def _wanted(values: Tensor, k: int, which: str) -> Tensor:
 
 
 def _density(spectrum: Spectrum, value: SpectralDensity) -> SpectralDensity:
-    """All eigenvalues as single outliers, as a run that has found them all has them."""
-    n, values = len(spectrum), spectrum.eigenvalues
-    nothing = torch.zeros(0, dtype=torch.float64)
-    return replace(
-        value,
-        nodes=values,
-        weights=torch.full((n,), 1 / n, dtype=torch.float64),
-        outliers=values.flip(0),
-        errors=torch.full((n,), spectrum.error, dtype=torch.float64),
-        locked=torch.zeros(n, dtype=torch.bool),
-        alpha=nothing,
-        beta=nothing,
-        cut_low=torch.inf,
-        cut_high=torch.inf,
-        lower=float(values[0]) - spectrum.error,
-        upper=float(values[-1]) + spectrum.error,
-        rounding=spectrum.error,
-        num_matvecs=spectrum.num_matvecs,
-        notes=(LIKE.format(n, value.num_matvecs),),
-    )
+    notes = (LIKE.format(len(spectrum), value.num_matvecs),)
+    exact = exact_density(spectrum, notes, delta=value.delta, seed=value.seed)
+    return replace(exact, facts=value.facts)
 
 
 def _conditioning(spectrum: Spectrum, value: Conditioning) -> Conditioning:
     """The same questions at the same tau, answered by all eigenvalues."""
-    n, error = len(spectrum), spectrum.error
-    tau = max(value.tau, 2 * error, rounding.tiny())
-    sizes = spectrum.eigenvalues.abs()
-    size, above = float(sizes.max()), sizes[sizes > tau].sort().values
-    first, last = (_around(float(spectrum.eigenvalues[i]), error) for i in (0, -1))
-    negative = Interval(spectrum.count(high=-tau - error), spectrum.count(high=-tau + error))
-    positive = Interval(spectrum.count(low=tau + error), spectrum.count(low=tau - error))
-    null = Interval(n - negative.high - positive.high, n - negative.low - positive.low)
-    return replace(
-        value,
-        lambda_max=last,
-        lambda_min=first,
-        tau=tau,
-        negative=negative,
-        null=null,
-        positive=positive,
-        kappa=_ratio(size, above, 0.0, error),
-        ratios={q: _ratio(size, above, q, error) for q in value.ratios},
-        damped={d: _damped(first, last, d) for d in value.damped},
-        effective_rank=Estimate(float(sizes.sum()) / size if size else 0.0, 0.0),
-        stable_rank=Estimate(float((sizes / size).square().sum()) if size else 0.0, 0.0),
-        num_matvecs=spectrum.num_matvecs,
-        notes=(LIKE.format(n, value.num_matvecs),),
+    notes = (LIKE.format(len(spectrum), value.num_matvecs),)
+    return condition(
+        exact_density(spectrum, notes),
+        tau=max(value.tau, 2 * spectrum.error),
+        dampings=list(value.damped),
     )
-
-
-def _ratio(size: float, above: Tensor, q: float, error: float) -> Interval:
-    """The largest size over the q quantile of those above tau; NaN where there is none."""
-    if not len(above):
-        return Interval(torch.nan, torch.nan)
-    at = float(above[max(0, -int(-q * len(above) // 1) - 1)])
-    return Interval((size - error) / (at + error), (size + error) / (at - error))
-
-
-def _damped(first: Interval, last: Interval, damping: float) -> Interval | None:
-    if first.low + damping <= 0:
-        return None
-    low, high = last.low + damping, last.high + damping
-    return Interval(max(1.0, low / (first.high + damping)), high / (first.low + damping))
-
-
-def _around(value: float, error: float) -> Interval:
-    return Interval(value - error, value + error)
