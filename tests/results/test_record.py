@@ -40,6 +40,7 @@ from hesscope.results.sharpness import Sharpness, SharpnessComparison, Sharpness
 from hesscope.results.slices import Directions, Slice
 from hesscope.results.smoothness import Smoothness
 from hesscope.results.step import Step
+from hesscope.system.contents import as_bytes
 
 AWKWARD = torch.tensor([math.inf, -math.inf, math.nan, -0.0, 5e-324, 1 / 3], dtype=torch.float64)
 CERTIFICATE = hs.Certificate(-math.inf, math.inf, 1e-3, True, False, 1e-3, "λ ≤ 3 „sicher“")
@@ -270,8 +271,8 @@ def assert_identical(a, b):
     assert type(a) is type(b)
     if isinstance(a, torch.Tensor):
         assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        as_bytes = [x.contiguous().reshape(-1).view(torch.uint8).tolist() for x in (a, b)]
-        assert as_bytes[0] == as_bytes[1]
+        raw = [as_bytes(x).tolist() for x in (a, b)]
+        assert raw[0] == raw[1]
     elif dataclasses.is_dataclass(a):
         for field in dataclasses.fields(a):
             assert_identical(getattr(a, field.name), getattr(b, field.name))

@@ -10,6 +10,7 @@ from hesscope import probes
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
+from hesscope.system.contents import as_bytes
 
 # Facts that say which arithmetic it is; others depend on free memory, or on what was imported.
 ARITHMETIC = ("model", "mode", "product", "expectation", "computed in")
@@ -46,8 +47,7 @@ class SharedOperator(SymmetricOperator):
         facts = {name: str(fact) for name, fact in self.facts().items() if name in ARITHMETIC}
         weights, data = hashlib.sha256(), repr(self.problem.batches.fingerprints)
         for tensor in self.problem.point.watched():
-            plain = tensor.detach().cpu().contiguous().reshape(-1)
-            weights.update(plain.view(torch.uint8).numpy().tobytes())
+            weights.update(as_bytes(tensor).numpy().data)
         checksums = {
             "weights": weights.hexdigest(),
             "data": hashlib.sha256(data.encode()).hexdigest(),

@@ -21,6 +21,7 @@ from hesscope.operator import (
     refuse_size,
 )
 from hesscope.system import interrupts
+from hesscope.system.contents import as_bytes
 
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
@@ -63,7 +64,7 @@ def independent_seed(seed: int, warm: Tensor) -> int:
     given the warm vector, and certificates would be void; a seed that depends on every bit of the
     warm vector cannot have been used to find it.
     """
-    content = warm.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    content = as_bytes(warm).numpy().tobytes()
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + content).digest()[:7])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hesscope.landscape.ways import Plane
 from hesscope.system import files
+from hesscope.system.contents import as_bytes
 
 EVERY = 5.0  # seconds between two savings, at least
 
@@ -33,8 +34,7 @@ class Kept:
         digest = hashlib.sha256(label.encode())
         watched = plane.problem.point.watched()
         for tensor in (*watched, plane.origin, plane.vectors, grid):
-            plain = tensor.detach().cpu().reshape(-1).clone()
-            digest.update(plain.view(torch.uint8).numpy().tobytes())
+            digest.update(as_bytes(tensor).numpy().data)
         digest.update(str(plane.problem.batches.fingerprints).encode())
         self.name = digest.hexdigest()[:32]
         self.file = Path(folder) / f"slice-{self.name}.safetensors"

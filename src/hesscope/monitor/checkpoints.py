@@ -12,6 +12,7 @@ from torch import nn
 
 from hesscope.problem.checkpoint_names import natural, steps_of
 from hesscope.problem.checkpoints import load_weights
+from hesscope.system.contents import as_bytes
 
 Saved = str | Path | Mapping[str, Any]
 Checkpoints = Mapping[int, Saved] | Sequence[Saved]
@@ -82,8 +83,7 @@ def digest(model: nn.Module) -> str:
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor):
             content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            whole = tensor.detach().cpu().contiguous().reshape(-1)
-            content.update(whole.view(torch.uint8).numpy().tobytes())
+            content.update(as_bytes(tensor).numpy().data)
     return content.hexdigest()[:16]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.operator.symmetric import SymmetricOperator
+from hesscope.system.contents import as_bytes
 from hesscope.system.contexts import as_users, public
 
 ROWS = 2_048  # of a matrix that are compared with its columns at a time
@@ -57,7 +58,7 @@ class Matrix(SymmetricOperator):
         """Its entries, where they are dense."""
         if self.matrix.layout is not torch.strided:
             return super().made_of()
-        entries = self.matrix.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        entries = as_bytes(self.matrix).numpy().data
         return super().made_of() | {"entries": hashlib.sha256(entries).hexdigest()}
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:  # noqa: ARG002  nothing to assemble

@@ -22,6 +22,7 @@ from hesscope import rounding
 from hesscope.operator.derived import Derived
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 from hesscope.system import files
+from hesscope.system.contents import as_bytes
 
 ABOUT, PRODUCT = "products.json", "product-{}.safetensors"
 FORMAT = "hesscope products 1"
@@ -166,7 +167,7 @@ class KeptProducts(Derived):
         """
         if self._full or not bool(torch.isfinite(W).all()):
             return
-        flat = _bytes(_in_memory(W))
+        flat = as_bytes(_in_memory(W))
         stride = list(W.stride())
         about = {"stride": json.dumps(stride), "sha256": _checksum(name, stride, flat)}
         blob = save({"product": flat}, about)
@@ -275,13 +276,9 @@ def _in_memory(W: Tensor) -> Tensor:
     return W if W.is_contiguous() else W.T
 
 
-def _bytes(W: Tensor) -> Tensor:
-    return W.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-
-
 def _digest(V: Tensor) -> str:
     head = f"{tuple(V.shape)} {V.dtype} "
-    return hashlib.sha256(head.encode() + _bytes(V).numpy().tobytes()).hexdigest()[:32]
+    return hashlib.sha256(head.encode() + as_bytes(V).numpy().tobytes()).hexdigest()[:32]
 
 
 def _checksum(name: str, stride: list[int], flat: Tensor) -> str:

@@ -22,6 +22,7 @@ from torch._C._functorch import get_interpreter_stack
 from torch.utils.data import DataLoader, Dataset
 
 from hesscope.problem.layouts import num_rows, plain_parts
+from hesscope.system.contents import as_bytes
 from hesscope.system.memory import human
 
 Change = Callable[[Tensor], Tensor]
@@ -205,9 +206,7 @@ def fingerprint(content: Any) -> int:
 
 
 def _checksum(tensor: Tensor, code: int) -> int:
-    entries = tensor.cpu().resolve_conj().resolve_neg().reshape(-1)
-    plain = entries.clone(memory_format=torch.contiguous_format)
-    return zlib.crc32(plain.view(torch.uint8).numpy().data, code) if plain.numel() else code
+    return zlib.crc32(as_bytes(tensor).numpy().data, code) if tensor.numel() else code
 
 
 def _shape(tensor: Tensor) -> tuple[Any, ...]:
