@@ -77,6 +77,16 @@ def test_probabilities_that_are_taken_for_logits_are_known_by_the_loss(loss, twi
     assert predictions(seen, loss).probabilities is twice
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_small_logits_around_their_biases_are_no_probabilities(seed):
+    """Between 0 and 1 throughout, because biases are: as of a recurrent network at its start."""
+    torch.manual_seed(seed)
+    outputs = torch.tensor([0.2, 0.1]) + 0.02 * torch.randn(400, 2)
+    seen = Sample(torch.arange(400), None, outputs, torch.arange(400) % 2)
+    assert bool(((outputs > 0) & (outputs < 1)).all())
+    assert not predictions(seen, F.cross_entropy).probabilities
+
+
 def test_a_feature_tells_the_share_of_its_variance_between_the_classes():
     """Means 0 and 1 with variance 1/4 within: (1/4)/(1/4 + 1/4) = 1/2."""
     y = torch.arange(400) % 2
