@@ -107,7 +107,7 @@ def _head(name: str, kind: str) -> str:
 
 
 def _row(cells: Sequence[Cell], kinds: Sequence[str], heading: bool) -> str:
-    first = f'<th scope="row">{escape(cells[0].text)}</th>' if heading else ""
+    first = f'<th scope="row"{_class("")}>{escape(cells[0].text)}</th>' if heading else ""
     rest = list(zip(cells, kinds, strict=True))[1 if heading else 0 :]
     return f"<tr>{first}{''.join(_cell(one, kind) for one, kind in rest)}</tr>"
 
@@ -118,4 +118,5 @@ def _cell(cell: Cell, kind: str) -> str:
 
 
 def _class(kind: str) -> str:
-    return f' class="{kind}"' if kind else ""
+    """Numbers by a class; text on the left, which notebooks would put on the right."""
+    return f' class="{kind}"' if kind else ' style="text-align:left"'
