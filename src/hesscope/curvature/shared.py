@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from hesscope import probes
+from hesscope.curvature.pieces import InPieces
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
@@ -53,6 +54,14 @@ class SharedOperator(SymmetricOperator):
             "data": hashlib.sha256(data.encode()).hexdigest(),
         }
         return super().made_of() | facts | checksums
+
+    def in_pieces(self) -> SymmetricOperator:
+        """This operator on vectors in pieces, where there are several processes."""
+        return InPieces(self) if collectives.num_processes() > 1 else self
+
+    def free_bytes(self) -> int:
+        """What is free where it is least: all processes have to plan alike."""
+        return int(collectives.smallest(super().free_bytes()))
 
     def fresh_seed(self) -> int:
         """A seed that nobody has known before, the same in all processes."""

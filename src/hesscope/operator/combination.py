@@ -125,6 +125,31 @@ class Combination(SymmetricOperator):
             W = torch.add(W, A @ V, alpha=c)
         return torch.add(W, V, alpha=self.shift) if self.shift else W
 
+    @property
+    def num_local(self) -> int:
+        """As the Aᵢ have it."""
+        return self._space.num_local
+
+    def in_pieces(self) -> SymmetricOperator:
+        """The combination of the Aᵢ in pieces, where all of them can be."""
+        pieces = [(c, A.in_pieces()) for c, A in self.terms]
+        if any(piece is A for (_, piece), (_, A) in zip(pieces, self.terms, strict=True)):
+            return self
+        shift = [(self.shift, Identity(self.n))] if self.shift else []
+        return Combination([*pieces, *shift])
+
+    def collected(self, found: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.collected(found)
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.own_part(X)
+
+    def whole(self, X: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.whole(X)
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """The inner product of the space that the Aᵢ act on."""
         return self._space.inner(V, W)
@@ -145,6 +170,10 @@ class Combination(SymmetricOperator):
             abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
             for c, A in self.terms
         )
+
+    def free_bytes(self) -> int:
+        """That of an Aᵢ which processes share, if there is one."""
+        return self._sharing.free_bytes()
 
     def fresh_seed(self) -> int:
         """That of an Aᵢ which processes share, if there is one."""

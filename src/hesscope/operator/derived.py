@@ -27,6 +27,23 @@ class Derived(SymmetricOperator):
         """As that of A."""
         return self.A.plain_inner
 
+    @property
+    def num_local(self) -> int:
+        """As A has it."""
+        return self.A.num_local
+
+    def collected(self, found: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.collected(found)
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.own_part(X)
+
+    def whole(self, X: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.whole(X)
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """The inner product of A's space."""
         return self.A.inner(V, W)

@@ -78,6 +78,11 @@ class SymmetricOperator(ABC):
         return self.n, self.n
 
     @property
+    def num_local(self) -> int:
+        """Entries of a vector that this process holds: all n, unless vectors are in pieces."""
+        return self.n
+
+    @property
     def lower_bound(self) -> float:
         """No eigenvalue lies below, as is known without a product; -inf where nothing is known."""
         return 0.0 if self.positive_semidefinite else -math.inf
@@ -116,6 +121,25 @@ class SymmetricOperator(ABC):
     def matmat(self, V: Tensor) -> Tensor:
         """A V for V of shape (n, k); costs k matvecs."""
 
+    def in_pieces(self) -> SymmetricOperator:
+        """This operator on vectors of which each of several processes holds its own piece.
+
+        Itself where vectors cannot be cut, or there is one process.
+        """
+        return self
+
+    def collected(self, found: Tensor) -> Tensor:
+        """The sum over all pieces of vectors of what is found of those here; there is one."""
+        return found
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """What this process holds of vectors (n,) or (n, k): everything."""
+        return X
+
+    def whole(self, X: Tensor) -> Tensor:
+        """The vectors of which this process holds X, as users know them."""
+        return X
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """VᵀW, (n, k) x (n, l) -> (k, l), accumulated in float64 and returned as float64."""
         return accumulated_inner(V, W)
@@ -152,7 +176,7 @@ class SymmetricOperator(ABC):
     def __matmul__(self, V: Tensor) -> Tensor:
         if not isinstance(V, Tensor):
             V = _as_vectors(V)
-        if V.ndim not in (1, 2) or V.shape[0] != self.n:
+        if V.ndim not in (1, 2) or V.shape[0] != self.num_local:
             msg = (
                 f"cannot multiply an operator of size {self.n} x {self.n} with a tensor of shape "
                 f"{tuple(V.shape)}; give shape ({self.n},) or ({self.n}, k)."

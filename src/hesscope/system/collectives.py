@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hesscope.system.absence import named_absence
-from hesscope.system.agreement import Same, agreed, meeting_place, several
+from hesscope.system.agreement import Same, agreed, exchange, meeting_place, several
 
 T = TypeVar("T")
 
@@ -85,3 +85,37 @@ def from_process(source: int, value: T | None, arrived: Callable[[T], T]) -> T:
             dist.broadcast_object_list(box, source, device=meeting_place())
     found: T = box[0]
     return found if rank() == source else arrived(found)
+
+
+def plain_sum(value: Tensor) -> Tensor:
+    """The sum over processes of small tensors, again and again, in between of what is agreed on.
+
+    Raises:
+        RuntimeError: if a process does not come; it is named.
+    """
+    total = value.to(meeting_place(), copy=True).contiguous()
+    with named_absence():
+        dist.all_reduce(total)
+    return total.to(value.device)
+
+
+def joined(piece: Tensor, width: int) -> Tensor:
+    """The pieces of all processes one below the other; each is at most `width` long, and filled up.
+
+    Raises:
+        RuntimeError: if a process does not come; it is named.
+    """
+    place = meeting_place()
+    own = torch.zeros(width, *piece.shape[1:], dtype=piece.dtype, device=place)
+    own[: len(piece)] = piece
+    pieces = [torch.empty_like(own) for _ in range(num_processes())]
+    with named_absence():
+        dist.all_gather(pieces, own)
+    return torch.cat(pieces).to(piece.device)
+
+
+def smallest(value: float) -> float:
+    """The smallest of the numbers that processes have."""
+    if not several():
+        return value
+    return float(min(said["value"] for said in exchange({"value": value})))
