@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from hesscope.operator.inner import norm
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
+T = TypeVar("T")
 
 
 class Identity(SymmetricOperator):
@@ -130,13 +131,9 @@ class Combination(SymmetricOperator):
         """As the Aᵢ have it."""
         return self._space.num_local
 
-    def in_pieces(self) -> SymmetricOperator:
-        """The combination of the Aᵢ in pieces, where all of them can be."""
-        pieces = [(c, A.in_pieces()) for c, A in self.terms]
-        if any(piece is A for (_, piece), (_, A) in zip(pieces, self.terms, strict=True)):
-            return self
-        shift = [(self.shift, Identity(self.n))] if self.shift else []
-        return Combination([*pieces, *shift])
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.in_pieces(made_of_it or self)
 
     def collected(self, found: Tensor) -> Tensor:
         """As the Aᵢ have it."""
@@ -170,6 +167,15 @@ class Combination(SymmetricOperator):
             abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
             for c, A in self.terms
         )
+
+    @property
+    def writes(self) -> bool:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.writes
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.of_one(make)
 
     def free_bytes(self) -> int:
         """That of an Aᵢ which processes share, if there is one."""

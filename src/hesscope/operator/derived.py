@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hesscope.operator.symmetric import SymmetricOperator
+
+T = TypeVar("T")
 
 
 class Derived(SymmetricOperator):
@@ -55,6 +58,15 @@ class Derived(SymmetricOperator):
     def fresh_seed(self) -> int:
         """As A has it."""
         return self.A.fresh_seed()
+
+    @property
+    def writes(self) -> bool:
+        """As A has it."""
+        return self.A.writes
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """As A has it."""
+        return self.A.of_one(make)
 
     def free_bytes(self) -> int:
         """As A has it."""

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from hesscope.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,12 +124,12 @@ class SymmetricOperator(ABC):
     def matmat(self, V: Tensor) -> Tensor:
         """A V for V of shape (n, k); costs k matvecs."""
 
-    def in_pieces(self) -> SymmetricOperator:
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
         """This operator on vectors of which each of several processes holds its own piece.
 
-        Itself where vectors cannot be cut, or there is one process.
+        Or one that is made of it. The same where no processes share it.
         """
-        return self
+        return made_of_it or self
 
     def collected(self, found: Tensor) -> Tensor:
         """The sum over all pieces of vectors of what is found of those here; there is one."""
@@ -151,6 +154,18 @@ class SymmetricOperator(ABC):
     def fresh_seed(self) -> int:
         """A seed that nobody has known before: the same in all processes that share A."""
         return probes.fresh_seed()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files of those that share A: the only one, or the first.
+
+        It has to be the one that `of_one` asks.
+        """
+        return True
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """What one of the processes that share A makes, for all of them."""
+        return make()
 
     def drawn_seed(self, given: int | None) -> int:
         """The seed that was given, or a fresh one for None.

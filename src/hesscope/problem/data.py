@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -81,6 +82,12 @@ class Batches:
     def fingerprints(self) -> tuple[int, ...]:
         """The checksum of every batch of the first pass, skipped ones included."""
         return tuple(code for i, code in enumerate(self._fingerprints) if self._is_own(i))
+
+    @property
+    def checksum(self) -> int:
+        """Of all own batches with their places; those of several processes are to be added."""
+        own = ((i, code) for i, code in enumerate(self._fingerprints) if self._is_own(i))
+        return sum(int.from_bytes(hashlib.sha256(repr(one).encode()).digest()[:7]) for one in own)
 
     def counted(self, count_of: Callable[[Any], float]) -> Batches:
         """The same batches, which are not read again, under another rule of counting.
@@ -185,7 +192,8 @@ class Batches:
         if not all(one["own"] for one in said):
             lender = next(rank for rank, one in enumerate(said) if one["own"])
             first = next(iter(self)) if len(self) else None
-            self._borrowed = collectives.from_process(lender, first, self._arrived)
+            borrowed = collectives.from_process(lender, first)
+            self._borrowed = self._arrived(borrowed)
 
     def _arrived(self, batch: Batch) -> Batch:
         return replace(batch, content=to_device(batch.content, self.device, self.dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -73,18 +73,24 @@ def from_first(value: float) -> float:
     return sum_of_number(value if is_first_process() else 0.0)
 
 
-def from_process(source: int, value: T | None, arrived: Callable[[T], T]) -> T:
-    """What one process has, on all of them: `arrived` brings it to where the others want it.
+def from_process(source: int, value: T | None) -> T:
+    """What one process has, on all of them.
 
     Raises:
         RuntimeError: if a process does not come; it is named.
     """
     box: list[Any] = [value]
     if several():
+        exchange({})
         with named_absence():
             dist.broadcast_object_list(box, source, device=meeting_place())
     found: T = box[0]
-    return found if rank() == source else arrived(found)
+    return found
+
+
+def sum_of_integer(value: int) -> int:
+    """The sum of a Python integer over all processes, however large."""
+    return sum(said["value"] for said in exchange({"value": value})) if several() else value
 
 
 def plain_sum(value: Tensor) -> Tensor:
