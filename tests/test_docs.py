@@ -67,7 +67,7 @@ def test_the_page_of_faults_is_that_of_its_source_and_its_tests_exist():
     assert fault_table.missing() == []
     assert fault_table.PAGE.read_text("utf-8") == fault_table.page()
     untested = {number for number, _, _, tests in fault_table.rows() if not tests}
-    assert untested == {72, 73, 74, 76}  # of the work on many processes
+    assert not untested
 
 
 def stated(*files: str) -> set[str]:

@@ -509,7 +509,7 @@ def test_questions_without_an_answer_are_refused(ask, message):
 
 def test_too_many_products_for_the_memory_are_refused_with_how_many_would_fit(monkeypatch):
     monkeypatch.setattr(
-        "hesscope.estimators.density.available_bytes", lambda device: 2 * 8 * 600 * 50
+        "hesscope.operator.symmetric.available_bytes", lambda device: 2 * 8 * 600 * 50
     )
     message = (
         "100 products of n=600 keep up to 960 kB of vectors, 480 kB are free; max_matvecs=50 "

@@ -246,12 +246,6 @@ def test_a_product_that_is_no_number_is_not_kept(tmp_path):
     assert K.num_kept == 0
 
 
-def test_work_in_many_processes_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("hesscope.system.collectives.num_processes", lambda: 2)
-    with pytest.raises(ValueError, match="products are kept by one process"):
-        hs.as_operator(hs.Hessian(problem()), scratch=tmp_path)
-
-
 @pytest.mark.slow
 def test_what_it_costs(tmp_path):
     """A product of a million numbers is kept in less than a second."""

@@ -180,5 +180,5 @@ def num_classes(problem: Problem) -> int | None:
     if not isinstance(loss, CrossEntropy):
         return None
     with problem.evaluation() as e:
-        outputs, _ = e.outputs(next(iter(e.batches)))
+        outputs, _ = e.outputs(e.batches.first)
     return int(outputs.shape[1])

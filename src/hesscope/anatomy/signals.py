@@ -35,7 +35,7 @@ def signals(problem: Problem) -> dict[str, tuple[float, float, float]] | None:
     (2.0, 32.0, 2.0)
     """
     modules = {name: m for name, (m, matrix) in layers_of(problem.model).items() if matrix}
-    batch = next(iter(problem.batches))
+    batch = problem.batches.first
     with problem.evaluation() as e, _first_outputs(modules) as seen:
         loss = e.finite_loss(batch)
         outputs = [output for output in seen.values() if output.requires_grad]

@@ -37,7 +37,7 @@ def time_signals(problem: Problem) -> tuple[TimeSignal, ...] | None:
     handles = [m.register_forward_pre_hook(_keeping(seen, n)) for n, m in modules.items()]
     try:
         with problem.evaluation() as e, torch.enable_grad():
-            loss = e.finite_loss(next(iter(problem.batches)))
+            loss = e.finite_loss(problem.batches.first)
             inputs = [x for x, _ in seen.values()]
             found = torch.autograd.grad(loss, inputs, allow_unused=True) if inputs else ()
     finally:

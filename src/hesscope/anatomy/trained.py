@@ -59,7 +59,7 @@ def _last(problem: Problem, modules: dict[str, Any]) -> str:
     handles = [module.register_forward_hook(note(name)) for name, module in modules.items()]
     try:
         with problem.evaluation() as e:
-            e.finite_loss(next(iter(problem.batches)))
+            e.finite_loss(problem.batches.first)
     finally:
         for handle in handles:
             handle.remove()

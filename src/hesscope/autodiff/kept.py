@@ -16,6 +16,7 @@ from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
+from hesscope.system.agreement import Same, together
 from hesscope.system.memory import available_bytes, is_out_of_memory
 
 KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
@@ -75,15 +76,23 @@ class KeptGraphs(Generic[Graph]):
         """Tells that a backward pass has called the model: checkpointing, which runs it again."""
         self._recomputes = self._recomputes or len(calls) > 0
 
-    def mean(self, apply: Callable[[Graph], Tensor]) -> Tensor:
-        """The mean over batches and processes of what `apply` makes of each graph."""
+    def mean(self, apply: Callable[[Graph], Tensor], V: Tensor) -> Tensor:
+        """The mean over batches and processes of what `apply` makes of each graph and of V.
+
+        Raises:
+            RuntimeError: if the processes differ in V or in their parameters, or one does not come.
+        """
         total: Tensor | None = None
-        with closing(self.each()) as each:  # an error must not leave it to the garbage collector
+        # An error must not leave the graphs to the garbage collector, nor other processes waiting.
+        with together(), closing(self.each()) as each:
             for batch, graph in each:
                 weight, part = batch.count / self.problem.num_items, apply(graph)
                 total = part * weight if total is None else total.add_(part, alpha=weight)
-        assert total is not None
-        return collectives.sum_over_processes(total)
+        point = self.problem.point
+        vectors = Same("vectors", ("block of vectors",), lambda: (V,))
+        parameters = Same("parameters", point.layout.names, point.leaves)
+        same = vectors, parameters
+        return collectives.sum_over_processes(total, same=same, device=point.device)
 
     def facts(self) -> dict[str, Any]:
         """Whether the graphs are kept, and their size."""

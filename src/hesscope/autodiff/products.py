@@ -67,7 +67,7 @@ class ReverseOverReverse(Engine):
 
     def products(self, V: Tensor) -> Tensor:
         """H V: the graphs of all batches are built once and applied to every column."""
-        return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V))
+        return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V), V)
 
     def facts(self) -> dict[str, Any]:
         """The engine, whether its graphs are kept, and their size."""

@@ -35,7 +35,7 @@ def few_examples(problem: Problem) -> list[Any]:
     """
     if problem.batches.whole:  # every batch is one item, never cut
         return whole_batches(problem)
-    first = next(iter(problem.batches)).content
+    first = problem.batches.first.content
     try:
         size = num_examples(first)
         if len(problem.batches) == 1 and size <= EXAMPLES:

@@ -182,14 +182,14 @@ def _seen(problem: Problem, *, lifted: bool) -> Sample:
     """What one gradient with its graph tells of a problem: its precision and its kinks."""
     mode = Lifted() if lifted else Noting()
     with problem.evaluation() as e, mode:
-        _, gradient = gradient_graph(e, next(iter(e.batches)))
+        _, gradient = gradient_graph(e, e.batches.first)
     kinks = any(k in name for name in node_names(gradient) for k in KINKS)
     allowed = FINE if mode.weakest == torch.float64 else COARSE
     return Sample(problem, mode.weakest, lifted, kinks, allowed)
 
 
 def _weakest(sample: Sample) -> torch.dtype:
-    return weakest_of_all(sample.problem, next(iter(sample.problem.batches)))
+    return weakest_of_all(sample.problem, sample.problem.batches.first)
 
 
 def weakest_of_all(problem: Problem, batch: Batch) -> torch.dtype:

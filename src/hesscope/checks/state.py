@@ -60,7 +60,7 @@ class State:
 
     def first_batch(self) -> Batch:
         """The first batch that counts."""
-        return next(iter(self.problem.batches))
+        return self.problem.batches.first
 
     def could_not_ask(self, name: str, cause: str, cure: str) -> None:
         """Notes why the question at hand could not be asked: it is not passed then."""

@@ -63,4 +63,4 @@ def _few(problem: Problem) -> Problem:
         total = sum(num_examples(batch.content) for batch in problem.batches)
         return problem if total <= EXAMPLES else problem.subsample(EXAMPLES)
     except ValueError:  # the examples of a batch cannot be told apart
-        return problem.with_batches([next(iter(problem.batches)).content])
+        return problem.with_batches([problem.batches.first.content])

@@ -51,7 +51,7 @@ class OutputMetricOperator(SharedOperator):
     def matmat(self, V: Tensor) -> Tensor:
         """The product with V of shape (n, k); graphs are built once for all columns."""
         return self.graphs.mean(
-            lambda kept: torch.stack([self._product(*kept, v) for v in V.unbind(1)], 1)
+            lambda kept: torch.stack([self._product(*kept, v) for v in V.unbind(1)], 1), V
         )
 
     def facts(self) -> dict[str, Any]:

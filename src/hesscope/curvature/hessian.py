@@ -17,6 +17,7 @@ from hesscope.perceptron.reductions import reduce, reduced_hessian
 from hesscope.problem.halves import in_halves
 from hesscope.problem.problem import Problem
 from hesscope.problem.turns import LOCK
+from hesscope.system.agreement import together
 from hesscope.system.memory import is_out_of_memory
 
 
@@ -76,7 +77,8 @@ class Hessian(SharedOperator):
     def _halve(self) -> None:
         problem = self.engine.problem
         self.engine = self._engine(problem)  # without the graphs that were kept
-        self.engine = self._engine(in_halves(problem))
+        with together():
+            self.engine = self._engine(in_halves(problem))
         self.halvings += 1
 
     def measured_noise(self, v: Tensor) -> float:

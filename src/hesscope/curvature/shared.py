@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
 from hesscope import probes
+from hesscope.curvature.pieces import InPieces
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
+from hesscope.system.agreement import together
 from hesscope.system.contents import as_bytes
+
+T = TypeVar("T")
 
 # Facts that say which arithmetic it is; others depend on free memory, or on what was imported.
 ARITHMETIC = ("model", "mode", "product", "expectation", "computed in")
@@ -34,25 +40,41 @@ class SharedOperator(SymmetricOperator):
         return self.problem.weakest
 
     def made_of(self) -> dict[str, str]:
-        """Which arithmetic it is, and checksums of weights and data.
+        """Which arithmetic it is, and checksums of weights and data; and how many processes.
 
-        Raises:
-            ValueError: if several processes share the data: each would need a folder of its own.
+        Vectors in other pieces have sums with other roundings, and are other vectors.
         """
-        if collectives.num_processes() > 1:
-            msg = (
-                "products are kept by one process; leave scratch out where several share the data."
-            )
-            raise ValueError(msg)
         facts = {name: str(fact) for name, fact in self.facts().items() if name in ARITHMETIC}
-        weights, data = hashlib.sha256(), repr(self.problem.batches.fingerprints)
+        weights, batches = hashlib.sha256(), self.problem.batches
+        data = repr((collectives.sum_of_integer(batches.checksum), self.problem.num_items))
         for tensor in self.problem.point.watched():
             weights.update(as_bytes(tensor).numpy().data)
         checksums = {
             "weights": weights.hexdigest(),
             "data": hashlib.sha256(data.encode()).hexdigest(),
+            "number of processes": str(collectives.num_processes()),
         }
         return super().made_of() | facts | checksums
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes files."""
+        return collectives.is_first_process()
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """What the first process makes, on all of them."""
+        with together():
+            made = make() if self.writes else None
+        return collectives.from_process(0, made)
+
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
+        """This operator, or one made of it, on vectors in pieces over the processes."""
+        A = made_of_it or self
+        return InPieces(A) if collectives.num_processes() > 1 else A
+
+    def free_bytes(self) -> int:
+        """What is free where it is least: all processes have to plan alike."""
+        return int(collectives.smallest(super().free_bytes()))
 
     def fresh_seed(self) -> int:
         """A seed that nobody has known before, the same in all processes."""

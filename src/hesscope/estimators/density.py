@@ -26,7 +26,7 @@ from hesscope.results.density import SpectralDensity
 from hesscope.results.of_spectrum import exact_density
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.contexts import public
-from hesscope.system.memory import available_bytes, human
+from hesscope.system.memory import human
 
 
 @public
@@ -82,6 +82,7 @@ def spectral_density(
     if max_matvecs >= A.n:
         notes = ("exact: as many products as eigenvalues were allowed for",)
         return exact_density(spectrum(A, check=False), notes, delta=delta, seed=seed)
+    A = A.in_pieces()
     _refuse_too_large(A, max_matvecs)
 
     def answer(B: SymmetricOperator, unit: float) -> SpectralDensity:
@@ -198,8 +199,8 @@ def _refuse_too_large(A: SymmetricOperator, max_matvecs: int) -> None:
     Raises:
         ValueError: with what is needed, what is free, and how many products would fit.
     """
-    row = A.n * A.dtype.itemsize
-    need, free = 2 * max_matvecs * row, available_bytes(A.device)
+    row = A.num_local * A.dtype.itemsize
+    need, free = 2 * max_matvecs * row, A.free_bytes()
     if need > free:
         msg = (
             f"{max_matvecs} products of n={A.n} keep up to {human(need)} of vectors, {human(free)} "

@@ -29,7 +29,7 @@ class Basis:
         """Adds a unit vector (n,) that is orthogonal to the others."""
         row = self.size % ROWS
         if row == 0:
-            self.blocks.append(torch.empty(ROWS, self.A.n, dtype=v.dtype, device=v.device))
+            self.blocks.append(torch.empty(ROWS, self.A.num_local, dtype=v.dtype, device=v.device))
         self.blocks[-1][row] = v
         self.size += 1
 
@@ -83,7 +83,7 @@ class Basis:
         left = w if subtracted is None else torch.empty_like(w)
         minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
         chunk = CHUNK if w.device.type == "cpu" else len(w)  # no cache to stay in, but launches
-        for start in range(0, len(w), chunk):
+        for start in range(0, len(w), max(1, chunk)):
             piece = w[start : start + chunk]
             rows = [block[:, start : start + chunk] for block in blocks]
             for part, c in zip(rows, minus, strict=bool(minus)):
@@ -91,7 +91,7 @@ class Basis:
             if minus:
                 left[start : start + chunk] = piece
             found += torch.cat([_dots(part, piece) for part in rows])
-        return left, found
+        return left, self.A.collected(found)
 
     def inner(self, w: Tensor) -> Tensor:
         """Qᵀw, (size,) in float64, by the operator's inner product."""
@@ -100,7 +100,7 @@ class Basis:
     def combine(self, S: Tensor) -> Tensor:
         """The combinations Q S, (n, k), of the first len(S) vectors."""
         S = S.to(self.A.device)
-        out = torch.zeros(self.A.n, S.shape[1], dtype=self.A.dtype, device=self.A.device)
+        out = torch.zeros(self.A.num_local, S.shape[1], dtype=self.A.dtype, device=self.A.device)
         for i, block in enumerate(self._filled()):
             part = S[i * ROWS : (i + 1) * ROWS].to(block.dtype)
             out.addmm_(block[: len(part)].T, part)

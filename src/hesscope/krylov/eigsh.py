@@ -12,7 +12,12 @@ from hesscope.krylov.refined import refined, result
 from hesscope.krylov.rounds import Request
 from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
-from hesscope.operator import OperatorLike, SymmetricOperator, at_order_one, symmetric_operator
+from hesscope.operator import (
+    OperatorLike,
+    SymmetricOperator,
+    at_order_one,
+    symmetric_operator,
+)
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system.contexts import public
 from hesscope.system.memory import human, is_out_of_memory
@@ -83,7 +88,7 @@ def eigsh(
     k, seed = min(USUAL, A.n) if k is None else k, A.drawn_seed(seed)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
-    budget = max_matvecs or 21 * k + 200
+    budget, A = max_matvecs or 21 * k + 200, A.in_pieces()
 
     def answer(B: SymmetricOperator, unit: float) -> Eigenpairs:
         request = Request(
@@ -120,7 +125,7 @@ def eigsh(
 
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:
-    row = A.n * A.dtype.itemsize
+    row = max(1, A.num_local) * A.dtype.itemsize
     return max(2 * k + 20, int(BASIS_SHARE * A.free_bytes() // row))
 
 

@@ -41,7 +41,7 @@ def checked(A: SymmetricOperator, pairs: Eigenpairs, seed: int, unit: float = 1.
         OutOfRangeError: if `at_order_one` has to scale A.
     """
     refuse_other_size(A, pairs)
-    X = pairs.eigenvectors.to(A.device, A.dtype)
+    X = A.own_part(pairs.eigenvectors.to(A.device, A.dtype))
     values, residuals = (
         t.cpu().double().numpy() / unit for t in (pairs.eigenvalues, pairs.residuals)
     )

@@ -51,7 +51,7 @@ def mixed_start(A: SymmetricOperator, warm: Tensor, seed: int, random_part: floa
     They are valid when the random direction was drawn without knowing the warm vector and the
     other way round: see `independent_seed`.
     """
-    warm = warm.reshape(A.n, -1).sum(1).to(dtype=A.dtype, device=A.device)
+    warm = A.own_part(warm.reshape(A.n, -1).sum(1).to(dtype=A.dtype, device=A.device))
     sigma = random_part / math.sqrt(A.n)
     v = warm / norm(A, warm) + sigma * A.probe(seed)
     return Start(v, sigma**2 / norm(A, v) ** 2)

@@ -123,7 +123,7 @@ def result(request: Request, found: Found, proof: Verified, pairs: Refined) -> E
     notes = (*told(request.A, noise, size), *_notes(request, found, proof, pairs, converged))
     return Eigenpairs(
         eigenvalues=torch.from_numpy(pairs.values * unit),
-        eigenvectors=pairs.vectors,
+        eigenvectors=request.A.whole(pairs.vectors),
         residuals=torch.from_numpy(in_units(residuals, unit)),
         converged=torch.from_numpy(converged),
         num_matvecs=pairs.num_matvecs,

@@ -204,7 +204,7 @@ def _is_cut(problem: Problem, size: int) -> bool:
 
 def _are_pictures(problem: Problem) -> bool:
     """Whether the data has channels of two or three dimensions."""
-    first = next(iter(problem.batches))
+    first = problem.batches.first
     return any(t.ndim > 3 and t.is_floating_point() for t in tensors_in(first.content))
 
 

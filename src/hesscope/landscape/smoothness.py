@@ -125,7 +125,7 @@ def _look(problem: Problem, theta: Tensor, v: Tensor) -> _Sight:
 def _kinks(problem: Problem) -> tuple[str, ...]:
     """The operations with kinks behind the loss of the first batch; one forward pass."""
     with problem.evaluation() as e:
-        names = node_names([e.finite_loss(next(iter(e.batches)))])
+        names = node_names([e.finite_loss(e.batches.first)])
     found = {name.partition("Backward")[0] for name in names if any(k in name for k in KINKS)}
     return tuple(sorted(found))
 

@@ -101,7 +101,7 @@ def _folding(e: Evaluation, fold: Fold | None) -> Iterator[Folding]:
     if fold is None:
         yield Folding()
         return
-    batch = next(iter(e.batches))
+    batch = e.batches.first
     data = {t.untyped_storage().data_ptr() for t in tensors_in(batch.content)}
 
     def is_shared(x: Tensor, weight: Tensor) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from hesscope.operator.inner import norm
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
+T = TypeVar("T")
 
 
 class Identity(SymmetricOperator):
@@ -125,6 +126,27 @@ class Combination(SymmetricOperator):
             W = torch.add(W, A @ V, alpha=c)
         return torch.add(W, V, alpha=self.shift) if self.shift else W
 
+    @property
+    def num_local(self) -> int:
+        """As the Aᵢ have it."""
+        return self._space.num_local
+
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.in_pieces(made_of_it or self)
+
+    def collected(self, found: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.collected(found)
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.own_part(X)
+
+    def whole(self, X: Tensor) -> Tensor:
+        """As the Aᵢ have it."""
+        return self._space.whole(X)
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """The inner product of the space that the Aᵢ act on."""
         return self._space.inner(V, W)
@@ -145,6 +167,19 @@ class Combination(SymmetricOperator):
             abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
             for c, A in self.terms
         )
+
+    @property
+    def writes(self) -> bool:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.writes
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """As an Aᵢ has it which processes share, if there is one."""
+        return self._sharing.of_one(make)
+
+    def free_bytes(self) -> int:
+        """That of an Aᵢ which processes share, if there is one."""
+        return self._sharing.free_bytes()
 
     def fresh_seed(self) -> int:
         """That of an Aᵢ which processes share, if there is one."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hesscope.operator.symmetric import SymmetricOperator
+
+T = TypeVar("T")
 
 
 class Derived(SymmetricOperator):
@@ -27,6 +30,23 @@ class Derived(SymmetricOperator):
         """As that of A."""
         return self.A.plain_inner
 
+    @property
+    def num_local(self) -> int:
+        """As A has it."""
+        return self.A.num_local
+
+    def collected(self, found: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.collected(found)
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.own_part(X)
+
+    def whole(self, X: Tensor) -> Tensor:
+        """As A has it."""
+        return self.A.whole(X)
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """The inner product of A's space."""
         return self.A.inner(V, W)
@@ -38,6 +58,15 @@ class Derived(SymmetricOperator):
     def fresh_seed(self) -> int:
         """As A has it."""
         return self.A.fresh_seed()
+
+    @property
+    def writes(self) -> bool:
+        """As A has it."""
+        return self.A.writes
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """As A has it."""
+        return self.A.of_one(make)
 
     def free_bytes(self) -> int:
         """As A has it."""

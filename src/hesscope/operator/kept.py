@@ -45,8 +45,8 @@ class KeptProducts(Derived):
         super().__init__(A)
         self.positive_semidefinite = A.positive_semidefinite
         self.folder = Path(folder)
-        made = {"torch": torch.__version__, "threads": str(torch.get_num_threads())}
-        self._about = _begun(self.folder, A.made_of() | made)
+        made = {"torch": torch.__version__, "threads": str(torch.get_num_threads())} | A.made_of()
+        self._about = A.of_one(lambda: _begun(self.folder, made))
         self._seeds = iter(list(self._about["seeds"]))
         self._of_this_run: set[str] = set()
         self._checked = self._full = False
@@ -65,6 +65,10 @@ class KeptProducts(Derived):
     def num_kept(self) -> int:
         """How many products the folder holds."""
         return len(list(self.folder.glob(PRODUCT.format("*"))))
+
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
+        """As A has it; what is kept is whole."""
+        return self.A.in_pieces(made_of_it or self)
 
     def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
         """That of A."""
@@ -124,7 +128,7 @@ class KeptProducts(Derived):
         The first that is taken from an earlier run is also computed, and compared.
         """
         name = PRODUCT.format(_digest(V))
-        known = self._read(name, V)
+        known = self.of_one(lambda: self._read(name, V))
         if known is None:
             known = _laid_out(self.A @ V)
             self._write(name, known)
@@ -136,6 +140,8 @@ class KeptProducts(Derived):
 
     def forget(self) -> None:
         """Removes what is kept, when the numbers are told; an empty folder, too."""
+        if not self.writes:
+            return
         for path in [*self.folder.glob(PRODUCT.format("*")), self.folder / ABOUT]:
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -165,7 +171,7 @@ class KeptProducts(Derived):
 
         One with an entry that is no number is not kept: it ends the run, and its cause may go away.
         """
-        if self._full or not bool(torch.isfinite(W).all()):
+        if self._full or not self.writes or not bool(torch.isfinite(W).all()):
             return
         flat = as_bytes(_in_memory(W))
         stride = list(W.stride())
@@ -175,7 +181,7 @@ class KeptProducts(Derived):
 
     def _put(self, name: str, content: bytes) -> None:
         """Writes a file, whole or not at all; where the disk is full that is told, once."""
-        if self._full:
+        if self._full or not self.writes:
             return
         try:
             files.replace(self.folder / name, lambda file: file.write(content))

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from hesscope.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class SymmetricOperator(ABC):
         return self.n, self.n
 
     @property
+    def num_local(self) -> int:
+        """Entries of a vector that this process holds: all n, unless vectors are in pieces."""
+        return self.n
+
+    @property
     def lower_bound(self) -> float:
         """No eigenvalue lies below, as is known without a product; -inf where nothing is known."""
         return 0.0 if self.positive_semidefinite else -math.inf
@@ -116,6 +124,25 @@ class SymmetricOperator(ABC):
     def matmat(self, V: Tensor) -> Tensor:
         """A V for V of shape (n, k); costs k matvecs."""
 
+    def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
+        """This operator on vectors of which each of several processes holds its own piece.
+
+        Or one that is made of it. The same where no processes share it.
+        """
+        return made_of_it or self
+
+    def collected(self, found: Tensor) -> Tensor:
+        """The sum over all pieces of vectors of what is found of those here; there is one."""
+        return found
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """What this process holds of vectors (n,) or (n, k): everything."""
+        return X
+
+    def whole(self, X: Tensor) -> Tensor:
+        """The vectors of which this process holds X, as users know them."""
+        return X
+
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """VᵀW, (n, k) x (n, l) -> (k, l), accumulated in float64 and returned as float64."""
         return accumulated_inner(V, W)
@@ -127,6 +154,18 @@ class SymmetricOperator(ABC):
     def fresh_seed(self) -> int:
         """A seed that nobody has known before: the same in all processes that share A."""
         return probes.fresh_seed()
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files of those that share A: the only one, or the first.
+
+        It has to be the one that `of_one` asks.
+        """
+        return True
+
+    def of_one(self, make: Callable[[], T]) -> T:
+        """What one of the processes that share A makes, for all of them."""
+        return make()
 
     def drawn_seed(self, given: int | None) -> int:
         """The seed that was given, or a fresh one for None.
@@ -152,7 +191,7 @@ class SymmetricOperator(ABC):
     def __matmul__(self, V: Tensor) -> Tensor:
         if not isinstance(V, Tensor):
             V = _as_vectors(V)
-        if V.ndim not in (1, 2) or V.shape[0] != self.n:
+        if V.ndim not in (1, 2) or V.shape[0] != self.num_local:
             msg = (
                 f"cannot multiply an operator of size {self.n} x {self.n} with a tensor of shape "
                 f"{tuple(V.shape)}; give shape ({self.n},) or ({self.n}, k)."

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hesscope.problem.contents import describe, tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.point import Point
+from hesscope.system.agreement import shared_error
 from hesscope.system.memory import is_out_of_memory
 
 _USER_ERRORS = (
@@ -138,6 +139,7 @@ def check_outputs(outputs: Any) -> None:
         raise ValueError(msg)
 
 
+@shared_error
 class NonFiniteLossError(RuntimeError):
     """The loss of a batch is NaN or infinite where derivatives of it are wanted."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hesscope.problem.contents import fingerprint, tensors_in, to_device
 from hesscope.problem.turns import LOCK
-from hesscope.system import interrupts
+from hesscope.system import collectives, interrupts
+from hesscope.system.agreement import compared, exchange, several, together
 from hesscope.system.contexts import as_users
 
 DEFAULT_CACHE = 1 << 30  # bytes of batches that are kept on the device
@@ -52,12 +54,14 @@ class Batches:
         whole: bool = False,
         batch_size: int | None = None,
         cache_bytes: int = DEFAULT_CACHE,
+        shard: bool = False,
     ) -> None:
-        self.whole = whole
-        self.source = _as_iterable(data, batch_size)
+        self.whole, self.sharded = whole, shard
+        self.source = _as_iterable(data, batch_size, collectives.num_processes() if shard else 1)
         self.device, self.dtype, self.count_of = device, dtype, count_of
         self._fingerprints: list[int] = []
         self._cache: list[Batch] | None = []
+        self._borrowed: Batch
         self.total: float = 0.0
         self.skipped: list[int] = []
         self._read_first(cache_bytes)
@@ -66,7 +70,8 @@ class Batches:
         yield from self._cache if self._cache is not None else self._stream()
 
     def __len__(self) -> int:
-        return len(self._fingerprints) - len(self.skipped)
+        own = sum(self._is_own(index) for index in range(len(self._fingerprints)))
+        return own - len(self.skipped)
 
     @property
     def cached(self) -> bool:
@@ -76,7 +81,13 @@ class Batches:
     @property
     def fingerprints(self) -> tuple[int, ...]:
         """The checksum of every batch of the first pass, skipped ones included."""
-        return tuple(self._fingerprints)
+        return tuple(code for i, code in enumerate(self._fingerprints) if self._is_own(i))
+
+    @property
+    def checksum(self) -> int:
+        """Of all own batches with their places; those of several processes are to be added."""
+        own = ((i, code) for i, code in enumerate(self._fingerprints) if self._is_own(i))
+        return sum(int.from_bytes(hashlib.sha256(repr(one).encode()).digest()[:7]) for one in own)
 
     def counted(self, count_of: Callable[[Any], float]) -> Batches:
         """The same batches, which are not read again, under another rule of counting.
@@ -89,7 +100,7 @@ class Batches:
         other._cache = None if self._cache is None else []
         for batch in self:
             other._add(batch.index, batch.content)
-        other._refuse_nothing()
+        other._agree()
         return other
 
     def reread(self, seed: int) -> Iterator[Any]:
@@ -98,21 +109,54 @@ class Batches:
         Random transforms draw from a stream of their own, which nothing that happens between two
         batches can disturb, so every pass under one seed draws the same.
         """
+        for index, content in enumerate(self._contents(seed)):
+            if self._is_own(index):
+                yield content
+
+    def _contents(self, seed: int) -> Iterator[Any]:
+        """Those of all processes, where they share the batches out."""
         for content in _under_own_rng(self.source, seed):
             yield to_device(content, self.device, self.dtype)
 
     def _read_first(self, cache_bytes: int) -> None:
+        with together():
+            self._read_all(cache_bytes)
+        if self.sharded:
+            self._refuse_other_data()
+        self._agree()
+
+    def _read_all(self, cache_bytes: int) -> None:
         size = 0
-        for index, content in enumerate(self.reread(seed=0)):
+        for index, content in enumerate(self._contents(seed=0)):
+            self._fingerprints.append(fingerprint(content))
+            if not self._is_own(index):
+                continue
             size += sum(t.element_size() * t.numel() for t in tensors_in(content))
             if size > cache_bytes:
                 self._cache = None
-            self._fingerprints.append(fingerprint(content))
             self._add(index, content)
-        if not self._fingerprints:
-            msg = "the data holds no batch: the loader, list or filter behind it is empty."
+
+    def _is_own(self, index: int) -> bool:
+        """Whether a batch of the source is for this process: each takes its turn."""
+        return not self.sharded or index % collectives.num_processes() == collectives.rank()
+
+    def _refuse_other_data(self) -> None:
+        """Sees to it that all processes read the same, of which each takes its share.
+
+        Raises:
+            ValueError: if they do not; the message names the first batch that differs.
+        """
+        if not several():
+            return
+        names = [f"batch {i}" for i in range(len(self._fingerprints))]
+        found = compared("batches", names, self._fingerprints)
+        if found:
+            msg = (
+                f"shard=True shares out data that is the same in all processes, but {found}. Use "
+                "shuffle=False and fixed transforms, or give each process its own share "
+                "(DistributedSampler) and leave shard out."
+            )
             raise ValueError(msg)
-        self._refuse_nothing()
 
     def _add(self, index: int, content: Any) -> None:
         count = float(as_users(self.count_of, content))
@@ -128,20 +172,44 @@ class Batches:
         elif self._cache is not None:
             self._cache.append(Batch(index, content, count, self.whole))
 
-    def _refuse_nothing(self) -> None:
-        if self.total == 0:
+    def _agree(self) -> None:
+        """Sees to it that some process has data; those that have none borrow a batch to look at.
+
+        Raises:
+            ValueError: if none has.
+        """
+        own = {"batches": len(self._fingerprints), "items": self.total, "own": len(self)}
+        said = exchange(own) if several() else [own]
+        if not any(one["batches"] for one in said):
+            msg = "the data holds no batch: the loader, list or filter behind it is empty."
+            raise ValueError(msg)
+        if not any(one["items"] for one in said):
             msg = (
-                f"all {len(self._fingerprints)} batches count zero items (every label is ignored, "
-                "or the batches are empty); there is nothing to average. Check `count` and the "
-                "labels."
+                f"all {own['batches']} batches count zero items (every label is ignored, or the "
+                "batches are empty); there is nothing to average. Check `count` and the labels."
             )
             raise ValueError(msg)
+        if not all(one["own"] for one in said):
+            lender = next(rank for rank, one in enumerate(said) if one["own"])
+            first = next(iter(self)) if len(self) else None
+            borrowed = collectives.from_process(lender, first)
+            self._borrowed = self._arrived(borrowed)
+
+    def _arrived(self, batch: Batch) -> Batch:
+        return replace(batch, content=to_device(batch.content, self.device, self.dtype))
+
+    @property
+    def first(self) -> Batch:
+        """The first batch; that of another process where this one has none: to look at only."""
+        return next(iter(self), None) or self._borrowed
 
     def _stream(self) -> Iterator[Batch]:
         index, known = -1, self._fingerprints
-        for index, content in enumerate(self.reread(seed=0)):
+        for index, content in enumerate(self._contents(seed=0)):
             if index >= len(known) or fingerprint(content) != known[index]:
                 raise RuntimeError(_drift(f"batch {index} differs from the first pass"))
+            if not self._is_own(index):
+                continue
             count = float(as_users(self.count_of, content))
             if count > 0:
                 yield Batch(index, content, count, self.whole)
@@ -156,7 +224,7 @@ def _drift(what: str) -> str:
     )
 
 
-def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
+def _as_iterable(data: Any, batch_size: int | None, shares: int = 1) -> Iterable[Any]:
     """What can be iterated again and again for batches.
 
     Raises:
@@ -174,7 +242,7 @@ def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
     if hasattr(data, "edge_index"):  # one graph, which iterates over its attributes
         return [data]
     if isinstance(data, tuple) and data and all(_is_array(item) for item in data):
-        return _array_batches(data, batch_size)
+        return _array_batches(data, batch_size, shares)
     if isinstance(data, Mapping):
         msg = (
             f"data is one dict with keys {sorted(map(str, data))[:5]}; give a list of batches, "
@@ -198,8 +266,10 @@ def _as_iterable(data: Any, batch_size: int | None) -> Iterable[Any]:
     return data
 
 
-def _array_batches(arrays: tuple[Any, ...], batch_size: int | None) -> list[tuple[Any, ...]]:
-    """Batches of consecutive examples.
+def _array_batches(
+    arrays: tuple[Any, ...], batch_size: int | None, shares: int
+) -> list[tuple[Any, ...]]:
+    """Batches of consecutive examples; without a size as many as there are to be shares.
 
     Raises:
         ValueError: if the arrays differ in their number of examples.
@@ -210,7 +280,7 @@ def _array_batches(arrays: tuple[Any, ...], batch_size: int | None) -> list[tupl
         msg = f"the arrays differ in their number of examples: shapes {shapes}."
         raise ValueError(msg)
     num = lengths.pop()
-    step = batch_size or max(num, 1)
+    step = batch_size or max(-(-num // shares), 1)
     if num == 0:
         return []
     return [tuple(a[i : i + step] for a in arrays) for i in range(0, num, step)]

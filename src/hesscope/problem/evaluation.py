@@ -30,6 +30,7 @@ from hesscope.problem.point import Point, at_least_single
 from hesscope.problem.surroundings import twice_differentiable, untouched
 from hesscope.problem.turns import LOCK, Turn
 from hesscope.system import collectives, interrupts
+from hesscope.system.agreement import Same, together
 from hesscope.system.contexts import as_users
 
 Closure = Callable[[nn.Module, Any], Tensor]  # (model, batch) -> mean loss
@@ -179,13 +180,23 @@ class Evaluation:
         return flatten(self.derivatives(self.finite_loss(batch)))
 
     def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
-        """The mean of f(batch) over all batches and processes, each weighted by its count."""
+        """The mean of f(batch) over all batches and processes, each weighted by its count.
+
+        Raises:
+            RuntimeError: if the processes differ in their parameters, or one does not come.
+        """
         total: Tensor | None = None
-        for batch in self.batches:
-            part = (batch.count / self.num_items) * f(batch)
-            total = part if total is None else total + part
-        assert total is not None  # Batches refuses empty data
-        return collectives.sum_over_processes(total)
+        with together():
+            for batch in self.batches:
+                part = (batch.count / self.num_items) * f(batch)
+                total = part if total is None else total + part
+        return collectives.sum_over_processes(
+            total, same=(self.parameters(),), device=self.point.device
+        )
+
+    def parameters(self) -> Same:
+        """What is differentiated, which all processes have to share."""
+        return Same("parameters", self.point.layout.names, lambda: self.leaves)
 
     def _run(
         self, function: Callable[[nn.Module, Any], Any], batch: Batch, seed: int | None = None

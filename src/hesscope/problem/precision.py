@@ -42,7 +42,7 @@ class Computed:
         """The dtype with the fewest digits between theta, which is in `dtype`, and the loss."""
         if dtype not in self._weakest:
             with evaluation() as e:
-                self._weakest[dtype] = _weakest(e, next(iter(e.batches)), dtype)
+                self._weakest[dtype] = _weakest(e, e.batches.first, dtype)
         return self._weakest[dtype]
 
 
@@ -61,7 +61,7 @@ def _weakest(e: Evaluation, batch: Batch, start: torch.dtype) -> torch.dtype:
 def _runs(evaluation: AbstractContextManager[Evaluation]) -> bool:
     with evaluation as e:
         try:
-            e.loss(next(iter(e.batches)))
+            e.loss(e.batches.first)
         except ValueError:  # what the user's code raises, described
             return False
     return True

@@ -61,6 +61,9 @@ class Problem:
         training: True measures the model in training mode (dropout masks frozen by a seed).
         batch_size: splits a tuple of arrays into batches of this size.
         cache_bytes: batches are kept on the device up to this size, and read again above it.
+        shard: with several processes of `torch.distributed`, all are given the same data and each
+            takes every W-th batch of it, or its part of a tuple of arrays. By default the data of
+            a process is its own share, as a DistributedSampler makes it.
 
     Raises:
         ValueError: if the data is empty or can be read only once, or if nothing is trainable.
@@ -93,9 +96,10 @@ class Problem:
         training: bool = False,
         batch_size: int | None = None,
         cache_bytes: int = DEFAULT_CACHE,
+        shard: bool = False,
     ) -> None:
         adapters.refuse_half_a_problem(loss_fn, data, unpack, forward)
-        reading = {"batch_size": batch_size, "cache_bytes": cache_bytes}
+        reading = {"batch_size": batch_size, "cache_bytes": cache_bytes, "shard": shard}
         if loss_fn is None:
             self._of_own_loss(model, data, count, params, training, reading)
             return
@@ -159,6 +163,7 @@ class Problem:
         params: Selection = None,
         training: bool = False,
         cache_bytes: int = DEFAULT_CACHE,
+        shard: bool = False,
     ) -> Problem:
         """A problem from closure(model, batch) -> mean loss: several inputs, RL, PINNs, anything.
 
@@ -173,7 +178,7 @@ class Problem:
         problem.loss_fn, problem.predict, problem._computed = None, None, Computed(closure)
         problem.counted = WHOLE_BATCH
         counting = Counting.of(count, WHOLE_BATCH, num_examples)
-        reading = {"cache_bytes": cache_bytes}
+        reading = {"cache_bytes": cache_bytes, "shard": shard}
         problem._build(model, closure, data, counting, params, training, reading)
         return problem
 

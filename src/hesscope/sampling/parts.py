@@ -68,7 +68,7 @@ def unit_of(problem: Problem) -> Unit:
 
 def unit_in(problem: Problem, e: Evaluation) -> Unit:
     """The same, in an evaluation that is under way."""
-    batch = next(iter(problem.batches))
+    batch = problem.batches.first
     if batch.whole:
         return "batches"
     try:

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
+from hesscope.system.agreement import several
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -30,9 +32,18 @@ _swallowed = 0
 
 
 def note() -> None:
-    """To be called by whoever catches a KeyboardInterrupt and returns what was found until then."""
+    """To be called by whoever catches a KeyboardInterrupt and returns what was found until then.
+
+    Of several processes each is interrupted at another place, so that what they have found would
+    not fit together: the interrupt goes on, and ends them.
+
+    Raises:
+        KeyboardInterrupt: where there are other processes.
+    """
     global _swallowed
     _swallowed += 1
+    if several():
+        raise KeyboardInterrupt
 
 
 def so_far() -> int:

@@ -1,0 +1,105 @@
+"""An operator that processes share, on vectors of which each process holds its own piece.
+
+A Krylov space is many vectors, and every process would hold all of them, as many times as there are
+processes. In pieces, process r holds the entries r·c to (r + 1)·c of each, c = ⌈n/W⌉: sums over
+entries are sums over processes, and what is linear needs nothing. A product brings the whole vector
+together, multiplies it as before, and keeps its own piece of the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from hesscope import probes
+from hesscope.operator import Derived, SymmetricOperator, finite_product
+from hesscope.operator.inner import accumulated_inner
+from hesscope.system import collectives
+
+
+class InPieces(Derived):
+    """A, whose vectors have `num_local` entries here, and n in all processes together.
+
+    The same numbers for any number of processes, to the rounding of sums: probes are cut from what
+    one process would draw.
+    """
+
+    def __init__(self, A: SymmetricOperator) -> None:
+        super().__init__(A)
+        self.positive_semidefinite = A.positive_semidefinite
+        self._width = -(-A.n // collectives.num_processes())
+        first = min(collectives.rank() * self._width, A.n)
+        self._own = slice(first, min(first + self._width, A.n))
+
+    @property
+    def num_local(self) -> int:
+        """Entries of a vector that this process holds."""
+        return self._own.stop - self._own.start
+
+    @property
+    def lower_bound(self) -> float:
+        """That of A."""
+        return self.A.lower_bound
+
+    @property
+    def identity_part(self) -> float:
+        """That of A."""
+        return self.A.identity_part
+
+    @property
+    def plain_inner(self) -> bool:
+        """That of A: of pieces, the sum over processes is missing, which `collected` takes."""
+        return self.A.plain_inner
+
+    def collected(self, found: Tensor) -> Tensor:
+        """The sum over processes of what each has found of its pieces."""
+        return collectives.plain_sum(found)
+
+    def own_part(self, X: Tensor) -> Tensor:
+        """The piece of this process of whole vectors (n,) or (n, k)."""
+        return X[self._own]
+
+    def whole(self, X: Tensor) -> Tensor:
+        """The vectors of which each process holds a piece, (n,) or (n, k), on all of them."""
+        return collectives.joined(X, self._width)[: self.n]
+
+    def matmat(self, V: Tensor) -> Tensor:
+        """The piece of A V, from pieces of V.
+
+        Raises:
+            RuntimeError: if any entry of A V is not finite, whoever holds it.
+        """
+        return finite_product(self.A, self.whole(V))[self._own]
+
+    def inner(self, V: Tensor, W: Tensor) -> Tensor:
+        """VᵀW over all pieces; by A's own inner product where it has one of its own."""
+        if self.A.plain_inner:
+            return self.collected(accumulated_inner(V, W))
+        return self.A.inner(self.whole(V), self.whole(W))
+
+    def probe(self, seed: int) -> Tensor:
+        """The piece of A's probe."""
+        if type(self.A).probe is SymmetricOperator.probe:
+            part = self._own.start, self._own.stop
+            return probes.gaussian(self.n, seed, part=part, dtype=self.dtype, device=self.device)
+        return self.A.probe(seed)[self._own].clone()
+
+    def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
+        """That of A."""
+        return self.A.product_noise(size, asymmetry)
+
+    def tolerance(self, size: float) -> float:
+        """That of A."""
+        return self.A.tolerance(size)
+
+    def measured_noise(self, v: Tensor) -> float:
+        """That of A."""
+        return self.A.measured_noise(self.whole(v))
+
+    def facts(self) -> dict[str, Any]:
+        """The facts of A, and over how many processes vectors are spread."""
+        return {**self.A.facts(), "processes": collectives.num_processes()}
+
+    def _expression(self) -> str:
+        return self.A._expression()

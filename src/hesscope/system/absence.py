@@ -1,0 +1,91 @@
+"""Who did not come to a meeting of processes: told where torch only says that it waited in vain.
+
+Before each meeting a process notes its number in the store that the group was made with. When one
+fails, whoever has not noted that number is dead or stuck elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed import distributed_c10d
+
+LEAVE = 3.0  # seconds in which those that live note that the meeting has failed
+LOOK = 0.1
+
+_meetings: dict[int, int] = {}  # of each group
+
+
+@contextmanager
+def named_absence() -> Iterator[None]:
+    """One meeting of all processes; where it fails, the error names those who did not come.
+
+    Raises:
+        RuntimeError: if it fails: at once if a process is dead, after the time limit of the group
+            (`init_process_group(timeout=...)`) if one is stuck.
+    """
+    number = _meetings[id(dist.group.WORLD)] = _meetings.get(id(dist.group.WORLD), 0) + 1
+    _note(f"came to {number}")
+    try:
+        yield
+    except RuntimeError as error:
+        _note(f"left {number}")
+        said = str(error).strip().splitlines() or [""]
+        msg = f"{_absent(number)}. torch says: {said[0][:200]}"
+        raise RuntimeError(msg) from error
+
+
+def _absent(number: int) -> str:
+    """Who is missing at a meeting that failed, in words."""
+    ranks = [rank for rank in range(dist.get_world_size()) if rank != dist.get_rank()]
+    late = [rank for rank in ranks if _number(_of(rank)) < number]
+    if late:
+        return f"{_listed(late)} did not come to where the others wait: dead, or stuck elsewhere"
+    end = time.monotonic() + LEAVE
+    while time.monotonic() < end:
+        gone = [rank for rank in ranks if _of(rank) == f"came to {number}"]
+        if not gone:
+            break
+        time.sleep(LOOK)
+    if gone:
+        return f"{_listed(gone)} died, or hangs, where all meet"
+    return "the processes cannot meet"
+
+
+def _listed(ranks: list[int]) -> str:
+    word = "process" if len(ranks) == 1 else "processes"
+    return f"{word} {', '.join(map(str, ranks))}"
+
+
+def _number(note: str) -> int:
+    return int(note.rpartition(" ")[2] or 0)
+
+
+def _note(text: str) -> None:
+    store = _store()
+    if store is not None:
+        try:
+            store.set(str(dist.get_rank()), text)
+        except RuntimeError:  # its host is gone; the meeting fails by itself, and says so
+            return
+
+
+def _of(rank: int) -> str:
+    """What a process noted last; "" if nothing, or if nobody can tell."""
+    store = _store()
+    try:
+        if store is None or not store.check([str(rank)]):
+            return ""
+        return str(store.get(str(rank)).decode())
+    except RuntimeError:
+        return ""
+
+
+def _store() -> Any:
+    """What the group was made with, for notes of ours; None where this torch does not tell."""
+    find = getattr(distributed_c10d, "_get_default_store", None)
+    return None if find is None else distributed_c10d.PrefixStore("hesscope", find())
