@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -38,12 +35,12 @@ def trained(name, wrap, rows):
     return torch.nn.utils.parameters_to_vector(net.parameters()).detach()
 
 
-def share(name, rank):
-    return trained(name, DistributedDataParallel, range(rank, 64, 2))
+def shares(rank):
+    return {name: trained(name, DistributedDataParallel, range(rank, 64, 2)) for name in MADE}
 
 
-@pytest.mark.parametrize("name", MADE)
-def test_two_processes_make_the_steps_of_one(name):
-    first, second = in_processes(partial(share, name), 2)
-    assert torch.equal(first, second)
-    torch.testing.assert_close(first, trained(name, lambda net: net, range(64)))
+def test_two_processes_make_the_steps_of_one():
+    first, second = in_processes(shares, 2)
+    for name in MADE:
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], trained(name, lambda net: net, range(64)))

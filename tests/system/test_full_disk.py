@@ -259,7 +259,7 @@ def problem():
 """
 
 
-@ONCE
+@pytest.mark.parametrize("once", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_command_tells_its_result_or_says_why_not(once, tmp_path, monkeypatch, capsys):
     (tmp_path / "job.py").write_text(TARGET)
     monkeypatch.chdir(tmp_path)
