@@ -26,6 +26,7 @@ from hesscope.problem.parameters import Layout, Selection, exactly, refuse_compi
 from hesscope.problem.point import Point, double
 from hesscope.problem.precision import Computed
 from hesscope.problem.rules import WHOLE_BATCH, Counted
+from hesscope.problem.shards import is_sharded, whole_copy
 from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import rounded_products, switched
 from hesscope.problem.turns import LOCK
@@ -82,6 +83,7 @@ class Problem:
     inferred: tuple[str, ...]  # in words: of a model that computes its own loss
     why_no_outputs: str
     counted: Counted  # what `count` is called with
+    gathered: bool  # whether the model is a copy, made of weights that were cut over processes
 
     def __init__(
         self,
@@ -218,6 +220,8 @@ class Problem:
         adapters.refuse_no_module(model)
         inner, self.unwrapped = adapters.unwrap(model)
         with LOCK:  # else another thread's copy in float64 may stand in the model just now
+            self.gathered = is_sharded(inner)
+            inner = whole_copy(inner) if self.gathered else inner
             self.point = Point.of(inner, params)
         refuse_compiled(inner, self.point.layout.names)
         self.training, self._closure = training, closure
@@ -443,7 +447,8 @@ class Problem:
 
         Raises:
             ValueError: if theta is not finite or not of length n, or if this problem stays at
-                parameters of its own, `at(theta)`. Then nothing is written.
+                parameters of its own, `at(theta)`, or the model's are cut over processes. Then
+                nothing is written.
 
         >>> import torch, hesscope as hs
         >>> model = torch.nn.Linear(2, 1, bias=False)
@@ -452,6 +457,12 @@ class Problem:
         >>> model.weight.tolist(), problem.loss()
         ([[3.0, 4.0]], 6.5)
         """
+        if self.gathered:
+            msg = (
+                "the weights are cut over processes, and this problem looks at a copy of them: "
+                "write into the model through its own state dict."
+            )
+            raise ValueError(msg)
         self.point.write(theta)
 
     def evaluation(self) -> AbstractContextManager[Evaluation]:
@@ -515,6 +526,7 @@ class Problem:
             "switched": switched(self.model, self.device),
             **rounded_products(self.dtype, self.device),
             "unwrapped": list(self.unwrapped),
+            **({"weights": "put together from the shards of processes"} if self.gathered else {}),
             "frozen": len(self.frozen),
             **({"inferred": list(self.inferred)} if self.inferred else {}),
         }
