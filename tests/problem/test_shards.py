@@ -155,11 +155,11 @@ def test_a_sharded_model_gives_the_numbers_of_the_whole_one(name, lives):
 def test_so_does_a_tensor_parallel_one_and_it_is_told(lives):
     for found, alone, told in lives:
         assert float((found["tensor parallel"] - alone).norm() / alone.norm()) < EXACT
-        assert told == "put together from the shards of processes"
+        assert told == "put together from shards"
 
 
 def test_flat_pieces_of_the_older_kind_are_refused_by_name():
     home = "torch.distributed.fsdp.fully_sharded_data_parallel"
     kind = type("FullyShardedDataParallel", (nn.Sequential,), {"__module__": home})
-    with pytest.raises(ValueError, match="wrapped by FullyShardedDataParallel.*fully_shard"):
+    with pytest.raises(ValueError, match="wrapped by FullyShardedDataParallel"):
         hs.Problem(kind(nn.Linear(2, 1)), F.mse_loss, (torch.ones(3, 2), torch.ones(3, 1)))

@@ -17,6 +17,7 @@ from hesscope.problem.parameters import (
     select,
     working_dtype,
 )
+from hesscope.problem.shards import is_sharded, whole_copy
 from hesscope.system import interrupts
 
 
@@ -34,20 +35,25 @@ class Point:
     substitutes: Mapping[str, Tensor] = field(default_factory=dict)
     is_block: bool = False  # some of theta was chosen: the loss may use nothing of it
     half: torch.dtype | None = None  # in which the model holds some tensor that the loss sees
+    gathered: bool = False  # the model is a copy: the user's weights are cut over processes
 
     @classmethod
     def of(cls, model: nn.Module, selection: Selection) -> Point:
         """Where the model stands, theta being its trainable parameters that match.
 
         Raises:
-            ValueError: if nothing matches, or what matches is no vector of one dtype and device.
+            ValueError: if nothing matches, or what matches is no vector of one dtype and device; if
+                weights are cut by the older FSDP.
         """
+        gathered = is_sharded(model)
+        model = whole_copy(model) if gathered else model
         chosen = select(dict(model.named_parameters()), selection)
         first = next(iter(chosen.values()))
         own = [*model.parameters(), *model.buffers()]
         half = next((tensor.dtype for tensor in own if tensor.dtype in HALF), None)
         dtype = working_dtype(first.dtype)
-        return cls(model, Layout.of(chosen), dtype, first.device, half=half)
+        layout = Layout.of(chosen)
+        return cls(model, layout, dtype, first.device, half=half, gathered=gathered)
 
     def leaves(self) -> list[Tensor]:
         """The tensors that make up theta: the model's own, or those of `moved_to`."""
@@ -156,6 +162,12 @@ class Point:
                 "this problem stays at parameters of its own, for it was made with "
                 "`problem.at(theta)`, and never touches those of its model. Write into the model "
                 "through the problem that it was made from: problem.write(theta)."
+            )
+            raise ValueError(msg)
+        if self.gathered:
+            msg = (
+                "the weights are cut over processes, and this problem looks at a copy of them: "
+                "write into the model through its own state dict."
             )
             raise ValueError(msg)
         theta = finite_vector(theta, self.layout.n, self.dtype, self.device, "theta")

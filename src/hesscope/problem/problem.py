@@ -26,7 +26,6 @@ from hesscope.problem.parameters import Layout, Selection, exactly, refuse_compi
 from hesscope.problem.point import Point, double
 from hesscope.problem.precision import Computed
 from hesscope.problem.rules import WHOLE_BATCH, Counted
-from hesscope.problem.shards import is_sharded, whole_copy
 from hesscope.problem.subsets import drawn
 from hesscope.problem.surroundings import rounded_products, switched
 from hesscope.problem.turns import LOCK
@@ -83,7 +82,6 @@ class Problem:
     inferred: tuple[str, ...]  # in words: of a model that computes its own loss
     why_no_outputs: str
     counted: Counted  # what `count` is called with
-    gathered: bool  # whether the model is a copy, made of weights that were cut over processes
 
     def __init__(
         self,
@@ -220,8 +218,6 @@ class Problem:
         adapters.refuse_no_module(model)
         inner, self.unwrapped = adapters.unwrap(model)
         with LOCK:  # else another thread's copy in float64 may stand in the model just now
-            self.gathered = is_sharded(inner)
-            inner = whole_copy(inner) if self.gathered else inner
             self.point = Point.of(inner, params)
         refuse_compiled(inner, self.point.layout.names)
         self.training, self._closure = training, closure
@@ -369,7 +365,8 @@ class Problem:
             other._closure = lambda model, content: loss_fn(*predict(model, content))
         if contents is None:
             return other
-        return other.with_batches([map_tensors(content, _in_double) for content in contents])
+        doubled = [map_tensors(one, lambda t: wanted_as(t, double(t))) for one in contents]
+        return other.with_batches(doubled)
 
     def _standing_at(self, point: Point) -> Problem:
         other = copy.copy(self)
@@ -457,12 +454,6 @@ class Problem:
         >>> model.weight.tolist(), problem.loss()
         ([[3.0, 4.0]], 6.5)
         """
-        if self.gathered:
-            msg = (
-                "the weights are cut over processes, and this problem looks at a copy of them: "
-                "write into the model through its own state dict."
-            )
-            raise ValueError(msg)
         self.point.write(theta)
 
     def evaluation(self) -> AbstractContextManager[Evaluation]:
@@ -526,7 +517,7 @@ class Problem:
             "switched": switched(self.model, self.device),
             **rounded_products(self.dtype, self.device),
             "unwrapped": list(self.unwrapped),
-            **({"weights": "put together from the shards of processes"} if self.gathered else {}),
+            **({"weights": "put together from shards"} if self.point.gathered else {}),
             "frozen": len(self.frozen),
             **({"inferred": list(self.inferred)} if self.inferred else {}),
         }
@@ -540,7 +531,3 @@ class Problem:
             f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )
-
-
-def _in_double(tensor: Tensor) -> Tensor:
-    return wanted_as(tensor, double(tensor))
