@@ -31,7 +31,9 @@ def made(seed: int = 0) -> nn.Sequential:
 class Stage:
     """A model that has made a step, its problem, and results that other calls begin with."""
 
-    def __init__(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, device: str = "cpu", dtype: torch.dtype = torch.float32, *, shard: bool = False
+    ) -> None:
         self.device = device
         self.model = made().to(device, dtype)
         self.other = made(1).to(device, dtype)
@@ -40,7 +42,7 @@ class Stage:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-2)
         F.cross_entropy(self.model(inputs), labels).backward()
         self.optimizer.step()
-        self.problem = hs.Problem(self.model, F.cross_entropy, self.data, batch_size=8)
+        self.problem = hs.Problem(self.model, F.cross_entropy, self.data, batch_size=8, shard=shard)
         self.v = torch.linspace(-1, 1, self.problem.n, dtype=dtype, device=device)
         own = {"dtype": torch.float64, "device": device}
         self.matrix = torch.diag(torch.linspace(-1, 3, 30, **own))

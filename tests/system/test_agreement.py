@@ -97,6 +97,16 @@ def _seed(odd: bool) -> None:
     hs.eigsh(H, 2, seed=1 if odd else 0)
 
 
+def _vectors(odd: bool) -> None:
+    H = hs.Hessian(hs.Problem(network(), F.cross_entropy, examples(), shard=True))
+    _ = H @ torch.full((H.n,), 2.0 if odd else 1.0, dtype=torch.float64)
+
+
+def _calls(odd: bool) -> None:
+    problem = hs.Problem(network(), F.cross_entropy, examples(), shard=True)
+    _ = hs.Hessian(problem) @ torch.ones(problem.n) if odd else problem.loss()
+
+
 def _dtype(odd: bool) -> None:
     dtype = torch.float32 if odd else torch.float64
     hs.Problem(network(dtype), F.cross_entropy, examples(dtype)).gradient()
@@ -140,7 +150,9 @@ PLANTED = {
     "weights that change": (_weights_that_change, "DisagreementError", "process 1 has another 0.w"),
     "order": (_order, "ValueError", "process 1 has another batch 0 than the others (and 3 more)"),
     "length": (_length, "ValueError", "process 1 has 5 batches, another has 6"),
-    "seed": (_seed, "DisagreementError", "process 1 has another block of vectors"),
+    "seed": (_seed, "DisagreementError", "process 1 has another seed than the others: 1, 0"),
+    "vectors": (_vectors, "DisagreementError", "process 1 has another block of vectors"),
+    "calls": (_calls, "DisagreementError", "process 1 has float64 of shape (53, 1) where others"),
     "dtype": (_dtype, "DisagreementError", "process 1 has float32 of shape (53,) where others"),
     "network": (_another_network, "DisagreementError", "process 1 has float64 of shape (21,)"),
     "nan": (_nan, "NonFiniteLossError", "process 1 has failed, so all stop. NonFinite"),

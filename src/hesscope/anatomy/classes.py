@@ -19,7 +19,8 @@ from hesscope.problem.losses import CrossEntropy, known_loss
 from hesscope.problem.problem import Problem
 from hesscope.results.decomposition import ClassDecomposition
 from hesscope.results.spectrum import Eigenpairs
-from hesscope.system import progress
+from hesscope.system import collectives, progress
+from hesscope.system.agreement import together
 from hesscope.system.contexts import public
 
 
@@ -118,14 +119,18 @@ def _vectors(problem: Problem, loss: CrossEntropy) -> Iterator[tuple[Tensor, Ten
 
 
 def _group_means(problem: Problem, loss: CrossEntropy) -> _Groups:
-    weights = sums = torch.empty(0, dtype=torch.float64)
-    for label, w, rows in _vectors(problem, loss):
-        if not len(weights):
-            num = len(w)
-            weights = torch.zeros(num, num, dtype=torch.float64, device=w.device)
-            sums = torch.zeros(num, num, rows.shape[1], dtype=torch.float64, device=w.device)
-        weights[label] += w
-        sums[label] += w[:, None] * rows
+    own: tuple[Tensor, Tensor] | None = None
+    with together():
+        for label, w, rows in _vectors(problem, loss):
+            if own is None:
+                zeros = torch.zeros(len(w), *rows.shape, dtype=torch.float64, device=w.device)
+                own = zeros[:, :, 0].clone(), zeros
+            own[0][label] += w
+            own[1][label] += w[:, None] * rows
+    weights, sums = (
+        collectives.sum_over_processes(None if own is None else own[i], device=problem.device)
+        for i in (0, 1)
+    )
     return _Groups(weights, sums / weights.clamp_min(rounding.POSITIVE)[:, :, None])
 
 
@@ -145,11 +150,12 @@ def _levels(groups: _Groups) -> tuple[Tensor, Tensor, Tensor]:
 def _second_pass(problem: Problem, loss: CrossEntropy, groups: _Groups) -> tuple[float, float]:
     """tr G, and the trace of what is left around the group means, each summed directly."""
     total = within = 0.0
-    for label, w, rows in _vectors(problem, loss):
-        double = rows.double()
-        total += float((w * double.square().sum(1)).sum())
-        within += float((w * (double - groups.means[label]).square().sum(1)).sum())
-    return total, within
+    with together():
+        for label, w, rows in _vectors(problem, loss):
+            double = rows.double()
+            total += float((w * double.square().sum(1)).sum())
+            within += float((w * (double - groups.means[label]).square().sum(1)).sum())
+    return collectives.sum_of_number(total), collectives.sum_of_number(within)
 
 
 def _gram_eigenvalues(columns: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from hesscope.problem.problem import Problem
+from hesscope.system import collectives
+from hesscope.system.agreement import together
 
 MOST_ENTRIES = (
     1_000_000  # of one example's outputs: above, the search would cost more than it tells
@@ -41,28 +43,37 @@ def constant_loss(problem: Problem) -> float | None:
     loss_fn = problem.loss_fn
     if problem.predict is None or loss_fn is None:
         return None
-    shapes: list[torch.Size] = []
-    mean: Tensor | None = None
-    targets, weights = [], []
-    with problem.evaluation() as e, torch.no_grad():
-        for batch in problem.batches:
-            outputs, target = e.outputs(batch)
-            if outputs.ndim == 0 or (shapes and outputs.shape[1:] != shapes[0][1:]):
-                return None
-            w = batch.count / problem.num_items
-            part = w * outputs.double().mean(0)
-            mean = part if mean is None else mean + part
-            shapes.append(outputs.shape)
-            targets.append(_double(target))
-            weights.append(w)
-    if mean is None or mean.numel() > MOST_ENTRIES or not bool(mean.isfinite().all()):
+    with together():
+        parts = _parts(problem)
+    known = collectives.sum_of_number(parts is not None)
+    if parts is None or known < collectives.num_processes():
+        return None
+    own = [w * mean for _, _, w, mean in parts]
+    mean = collectives.sum_over_processes(torch.stack(own).sum(0) if own else None)
+    if mean.numel() > MOST_ENTRIES or not bool(mean.isfinite().all()):
         return None
 
     def loss_at(c: Tensor) -> Tensor:
-        parts = zip(shapes, targets, weights, strict=True)
-        return torch.stack([w * loss_fn(c.expand(shape), t) for shape, t, w in parts]).sum()
+        losses = [w * loss_fn(c.expand(shape), t) for shape, t, w, _ in parts]
+        return torch.stack(losses).sum() if losses else 0 * c.sum()
 
     return _lowest(loss_at, mean)
+
+
+def _parts(problem: Problem) -> list[tuple[torch.Size, Any, float, Tensor]] | None:
+    """Shape and mean of the outputs of each batch, with its targets and weight.
+
+    None where the outputs of examples have no shape in common.
+    """
+    parts: list[tuple[torch.Size, Any, float, Tensor]] = []
+    with problem.evaluation() as e, torch.no_grad():
+        for batch in problem.batches:
+            outputs, target = e.outputs(batch)
+            if outputs.ndim == 0 or (parts and outputs.shape[1:] != parts[0][0][1:]):
+                return None
+            w = batch.count / problem.num_items
+            parts.append((outputs.shape, _double(target), w, outputs.double().mean(0)))
+    return parts
 
 
 def _lowest(loss_at: Callable[[Tensor], Tensor], start: Tensor) -> float | None:
@@ -73,10 +84,15 @@ def _lowest(loss_at: Callable[[Tensor], Tensor], start: Tensor) -> float | None:
 
     def closure() -> Tensor:
         search.zero_grad()
-        loss = loss_at(c)
-        loss.backward()
-        met.append(float(loss.detach()))
-        return loss
+        with together():
+            loss = loss_at(c)
+            loss.backward()
+        assert c.grad is not None
+        own = torch.cat([loss.detach().reshape(1), c.grad.flatten()])
+        found = collectives.sum_over_processes(own)
+        c.grad.copy_(found[1:].view_as(c))
+        met.append(float(found[0]))
+        return found[0]
 
     search.step(closure)
     finite = [loss for loss in met if math.isfinite(loss)]

@@ -30,6 +30,8 @@ from hesscope.checks.whole import (
 )
 from hesscope.problem.problem import Problem
 from hesscope.results.check import Check, Finding
+from hesscope.system import collectives
+from hesscope.system.agreement import in_step
 from hesscope.system.contexts import public
 
 
@@ -61,7 +63,7 @@ def check_problem(problem: Problem) -> Check:
         state.note("inferred", f"{told}.", "give loss_fn or count, if it is otherwise.")
     for test in _TESTS:
         state.asked = True
-        fault = _asked(test, state)
+        fault = _of_any(_asked(test, state))
         if fault is not None:
             fault = _first_cause(fault, state)
             return Check((fault, *state.notes), state.num_matvecs, tuple(state.passed))
@@ -70,16 +72,27 @@ def check_problem(problem: Problem) -> Check:
     return Check(tuple(state.notes), state.num_matvecs, tuple(state.passed))
 
 
+def _of_any(fault: Finding | None) -> Finding | None:
+    """The fault, or that which another process has found: none goes on alone."""
+    own = None if fault is None else [fault.name, fault.cause, fault.cure]
+    said = collectives.first_said(own)
+    if fault is not None or said is None:
+        return fault
+    process, (name, cause, cure) = said
+    return Finding(name, f"in process {process}: {cause}", cure)
+
+
 def _first_cause(fault: Finding, state: State) -> Finding:
     """The fault, or that the loss has changed meanwhile, which breaks whatever is asked."""
-    changed = _asked(loss_stays_the_same, state)
+    changed = _of_any(_asked(loss_stays_the_same, state))
     return changed if changed is not None and changed.name == "stateful_loss" else fault
 
 
 def _asked(test: Callable[[State], Finding | None], state: State) -> Finding | None:
     """The answer to one question; a model that cannot be evaluated for it is a finding, too."""
     try:
-        return test(state)
+        with in_step():
+            return test(state)
     except Exception as error:  # whatever the user's code raises
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             raise

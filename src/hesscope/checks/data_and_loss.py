@@ -58,7 +58,7 @@ def data_is_repeatable(state: State) -> Finding | None:
             "be read only once.",
             "pass list(data), or an object whose __iter__ starts anew.",
         )
-    if batches.cached and any(fingerprint(b.content) != first[b.index] for b in batches):
+    if batches.cached and any(fingerprint(b.content) != batches.as_read(b) for b in batches):
         return Finding(
             "data_overwritten",
             "the kept batches are no longer what they were when they were read: the loader reuses "

@@ -21,6 +21,7 @@ from hesscope.cli.comparing import add_compare_arguments, compared
 from hesscope.cli.giving import complain, give, plain_warnings
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
+from hesscope.cli.processes import is_first, joined
 from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, series
 from hesscope.cli.starting import add_init_arguments, write_target
@@ -86,10 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
-    check_outputs(options)
-    save = getattr(options, "save", None)
-    with held(None if is_series(options) else save):  # a series locks its folder itself
-        return int(options.run(options))
+    with joined(options):
+        check_outputs(options)
+        save = getattr(options, "save", None)
+        with held(None if is_series(options) else save):  # a series locks its folder itself
+            status = int(options.run(options))
+            return status if is_first() else HEALTHY
 
 
 def _parser() -> argparse.ArgumentParser:

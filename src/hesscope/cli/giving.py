@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hesscope.cli import runs
+from hesscope.cli import runs, words
 from hesscope.cli.words import OWN, in_one_line, printable, remark, strings_in
 from hesscope.system import interrupts
+from hesscope.system.agreement import ELSEWHERE
 
 
 def complain(options: argparse.Namespace, text: str) -> None:
-    """One line on standard error, if anybody reads it."""
-    remark(f"hesscope {options.command}: {in_one_line(text)}")
+    """One line on standard error, if anybody reads it; of several processes by whom it concerns."""
+    if words.process is not None and ELSEWHERE in text:
+        return
+    by = "" if words.process is None else f" (process {words.process})"
+    words.write_error(f"hesscope {options.command}{by}: {in_one_line(text)}")
 
 
 @contextlib.contextmanager

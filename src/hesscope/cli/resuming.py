@@ -45,7 +45,7 @@ def resumable(
         yield H, done
         return
     before = interrupts.so_far()
-    with Locked(folder):
+    with Locked(folder) if H.writes else contextlib.nullcontext():
         kept = KeptProducts(H, folder)
         options.seed = kept.seed_of_run(options.seed)
         _announce(kept, most)
@@ -54,6 +54,8 @@ def resumable(
             kept.forget()
         else:
             remark(f"kept to go on from: {folder}")
+    if not H.writes:
+        return
     with contextlib.suppress(OSError):  # something else lies in it
         folder.rmdir()
 

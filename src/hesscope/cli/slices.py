@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hesscope as hs
-from hesscope import probes
+from hesscope.curvature.shared import shared_seed
 from hesscope.plots.style import detached
 from hesscope.problem.checkpoints import checkpoints_in, read_weights
 from hesscope.system import files
@@ -26,7 +26,7 @@ def measure(problem: hs.Problem, options: argparse.Namespace) -> Any:
     page = options.figure is not None and options.figure.suffix == PAGE
     if page and options.between is not None:
         raise ValueError(_no_plane(options.figure))
-    options.seed = probes.fresh_seed() if options.seed is None else options.seed
+    options.seed = shared_seed(options.seed)
     if options.between is not None:
         a, b = (read_weights(problem.model, path) for path in options.between)
         if options.path:

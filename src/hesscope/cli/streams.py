@@ -23,6 +23,7 @@ class Output(Closing):
     def __init__(self, *, apart: bool) -> None:
         self.apart = apart
         self.stream: IO[str] | None = None
+        self.muted = False  # the result is told by another process
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Output:
@@ -45,6 +46,8 @@ class Output(Closing):
         Raises:
             OSError: if that is not possible, for the disk is full or nobody reads, say.
         """
+        if self.muted:
+            return
         if self.stream is None or self.stream.closed:
             raise OSError(errno.EBADF, "it is closed")
         try:

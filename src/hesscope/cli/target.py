@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from hesscope.cli.processes import launched
 from hesscope.cli.words import told
 from hesscope.problem.problem import Problem
 from hesscope.system import worktree
@@ -55,7 +56,10 @@ def _problem_of(returned: Any) -> Any:
     parts = returned if isinstance(returned, tuple) else ()
     if len(parts) not in (2, 3) or not isinstance(parts[0], nn.Module):
         return returned
-    return Problem(parts[0], data=parts[1]) if len(parts) == 2 else Problem(*parts)
+    shard = launched() > 1  # each process has called the function, and has all of the data
+    if len(parts) == 2:
+        return Problem(parts[0], data=parts[1], shard=shard)
+    return Problem(*parts, shard=shard)
 
 
 def _function(target: str) -> Any:

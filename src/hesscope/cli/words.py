@@ -60,8 +60,17 @@ def _broken(line: str, width: int) -> list[str]:
     return [line[:indent] + pieces[0], *(" " * indent + piece for piece in pieces[1:])]
 
 
+process: int | None = None  # of several, one that leaves remarks to the first
+
+
 def remark(text: str) -> None:
     """A line on standard error beside the result, if anybody reads it: nothing depends on it."""
+    if process is None:
+        write_error(text)
+
+
+def write_error(text: str) -> None:
+    """A line on standard error, whichever process says it."""
     if sys.stderr is not None:  # else print would write to standard output
         with contextlib.suppress(OSError, ValueError):
             print(printable(text), file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.losses import Differentiated, known_loss
 from hesscope.problem.problem import Problem
+from hesscope.system import collectives
 
 Metric = Callable[[Tensor], Tensor]  # on output rows (items, C)
 
@@ -104,8 +105,12 @@ class GaussNewton(OutputMetricOperator):
         return self.loss.curvature(outputs, targets)
 
     def spectral_form(self) -> SpectralForm:
-        """The Gram matrix of the square-root columns, where it is smaller than G."""
-        rows = num_square_root_rows(self.problem)
+        """The Gram matrix of the square-root columns, where it is smaller than G.
+
+        Of several processes each has the rows of its own examples only, and G comes from products.
+        """
+        alone = collectives.num_processes() == 1
+        rows = num_square_root_rows(self.problem) if alone else self.n
         if rows >= self.n:
             return super().spectral_form()
         return SpectralForm(

@@ -13,7 +13,7 @@ from hesscope.curvature.pieces import InPieces
 from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
-from hesscope.system.agreement import together
+from hesscope.system.agreement import refuse_unlike, together
 from hesscope.system.contents import as_bytes
 
 T = TypeVar("T")
@@ -75,6 +75,11 @@ class SharedOperator(SymmetricOperator):
     def free_bytes(self) -> int:
         """What is free where it is least: all processes have to plan alike."""
         return int(collectives.smallest(super().free_bytes()))
+
+    def drawn_seed(self, given: int | None) -> int:
+        """The seed that was given, to all processes, or a fresh one for None."""
+        refuse_unlike("seed", given)
+        return super().drawn_seed(given)
 
     def fresh_seed(self) -> int:
         """A seed that nobody has known before, the same in all processes."""

@@ -15,6 +15,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.results.spectrum import Spectrum
+from hesscope.system import collectives
 from hesscope.system.contexts import public
 
 
@@ -25,7 +26,8 @@ class TangentKernel(SymmetricOperator):
     J over all data, about 1.4 gradients per product (Jacot, Gabriel and Hongler 2018).
 
     Raises:
-        ValueError: if the problem has no outputs.
+        ValueError: if the problem has no outputs, or processes share the data: rows and columns
+            are those of pairs of examples, which would have to meet.
 
     >>> import torch, hesscope as hs
     >>> x = torch.tensor([[1.0], [3.0]])
@@ -38,6 +40,7 @@ class TangentKernel(SymmetricOperator):
     positive_semidefinite = True
 
     def __init__(self, problem: Problem, *, memory: int | None = None) -> None:
+        collectives.refuse_several("the tangent kernel")
         self.problem = problem
         self.graphs = KeptGraphs(problem, self._build, Jacobian.kept_bytes, memory)
         self.sizes = [J.outputs.numel() for _, J in self.graphs.each()]
@@ -83,7 +86,7 @@ def gram_spectrum(problem: Problem) -> Spectrum:
     >>> hs.gram_spectrum(p).eigenvalues.round(decimals=4)  # 2 |x|²
     tensor([ 0.,  0., 18.], dtype=torch.float64)
     """
-    rows = num_square_root_rows(problem)
+    rows = int(collectives.sum_of_number(num_square_root_rows(problem)))
     if rows > problem.n:
         msg = (
             f"the Gram matrix would have {rows} rows, more than the {problem.n} parameters; "

@@ -14,6 +14,7 @@ from hesscope.examination.question import Question
 from hesscope.operator import SymmetricOperator, norm
 from hesscope.operator.kept import KeptProducts
 from hesscope.problem.problem import Problem
+from hesscope.system.agreement import in_step
 
 SPREAD = 120  # of exponents: 2 to this, and to minus this, is a number in all dtypes
 INTERRUPTED = "interrupted before it was measured"
@@ -54,7 +55,9 @@ class Look:
             raise MissingError(self._failed[measure])
         if measure not in self._known:
             try:
-                self._known[measure] = measure(self)
+                with in_step():
+                    found = measure(self)
+                self._known[measure] = found
             except (ValueError, RuntimeError, MemoryError) as error:
                 origin = error.origin if isinstance(error, MissingError) else error
                 self._failed[measure] = origin

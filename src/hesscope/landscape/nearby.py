@@ -13,6 +13,7 @@ from hesscope.landscape.climb import Cost
 from hesscope.landscape.height import height
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
+from hesscope.system import collectives
 
 PRECISION = 1 / 16  # of a critical step, relative
 WIDEST = 40  # doublings or halvings from the first guess
@@ -47,6 +48,8 @@ def step_rise(
     problem: Problem, radius: float, m: int, num_parts: int, adaptive: bool, cost: Cost
 ) -> tuple[float, float, int]:
     """(mean, standard error, parts) of L_S(θ + δ_S) - L_S(θ) over parts S of m examples.
+
+    Over no parts where processes share the data.
 
     δ = ρ g/‖g‖ (Foret et al. 2021, equation 2) or, adaptive, ρ T² g/‖T g‖ with T = |θ| (Kwon et al.
     2021, equation 5), g the gradient of the part: the single step that SAM and ASAM take.
@@ -108,6 +111,8 @@ def critical_step(
 def _parts(problem: Problem, m: int, num_parts: int) -> list[object]:
     """Contents of m examples each, in the order of the data; whole batches where they are one."""
     parts: list[object] = []
+    if collectives.num_processes() > 1:  # each would look at parts of its own
+        return parts
     for batch in problem.batches:
         try:
             num = num_examples(batch.content)

@@ -19,7 +19,7 @@ from hesscope.landscape.statistics import RECOMPUTED, Between, normalisations
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.problem import Problem
 from hesscope.results.paths import LossPath
-from hesscope.system import progress
+from hesscope.system import collectives, progress
 from hesscope.system.contexts import public
 
 KINDS = ("bezier", "chain")
@@ -176,7 +176,12 @@ def _trained(
 
 
 def _batches(problem: Problem) -> Iterator[Problem]:
-    """The problem on one batch after the other, without end."""
+    """The problem on one batch after the other, without end.
+
+    Raises:
+        ValueError: if processes share the data.
+    """
+    collectives.refuse_several("training a curve")
     own = copy.copy(problem)
     own.training = problem.training or bool(normalisations(problem.model))
     parts = None

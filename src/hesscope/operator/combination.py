@@ -181,6 +181,10 @@ class Combination(SymmetricOperator):
         """That of an Aᵢ which processes share, if there is one."""
         return self._sharing.free_bytes()
 
+    def drawn_seed(self, given: int | None) -> int:
+        """That of an Aᵢ which processes share, if there is one."""
+        return self._sharing.drawn_seed(given)
+
     def fresh_seed(self) -> int:
         """That of an Aᵢ which processes share, if there is one."""
         return self._sharing.fresh_seed()

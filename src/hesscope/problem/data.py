@@ -83,6 +83,10 @@ class Batches:
         """The checksum of every batch of the first pass, skipped ones included."""
         return tuple(code for i, code in enumerate(self._fingerprints) if self._is_own(i))
 
+    def as_read(self, batch: Batch) -> int:
+        """The checksum that a batch had at the first pass."""
+        return self._fingerprints[batch.index]
+
     @property
     def checksum(self) -> int:
         """Of all own batches with their places; those of several processes are to be added."""

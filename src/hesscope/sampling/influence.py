@@ -17,6 +17,7 @@ from hesscope.operator import SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.results.influence import Influence, rank_correlation
 from hesscope.sampling.slopes import slopes_along
+from hesscope.system import collectives
 from hesscope.system.contexts import public
 
 SHARE = 1e-3  # of the largest |λ| that a damping is by default
@@ -57,7 +58,8 @@ def influence(
         damping, three solutions for each test loss, and two gradients.
 
     Raises:
-        ValueError: if examples cannot be told apart, or as for `GaussNewton` and `solve`.
+        ValueError: if examples cannot be told apart, processes share the data, or as for
+            `GaussNewton` and `solve`.
         RuntimeError: if the damping that is given leaves the Hessian indefinite.
 
     >>> import torch, hesscope as hs
@@ -70,6 +72,7 @@ def influence(
     >>> i.helpful(num=1), i.harmful(num=1)
     (tensor([2]), tensor([1]))
     """
+    collectives.refuse_several("influence")
     held_out = test if isinstance(test, Problem) else problem.with_batches(_batched(test))
     targets = _each(held_out) if each else held_out.gradient()[:, None]
     A = GaussNewton(problem) if matrix == "Gauss-Newton" else Hessian(problem)

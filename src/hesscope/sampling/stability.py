@@ -68,8 +68,8 @@ def batch_stability(
 
     Raises:
         ValueError: if batch_size is not between 1 and N, if single examples are not known
-            (closures, batch normalisation in training), if the optimiser has no threshold, or if
-            the loss has no curvature in the outputs.
+            (closures, batch normalisation in training, several processes), if the optimiser has no
+            threshold, or if the loss has no curvature in the outputs.
 
     >>> import torch, hesscope as hs
     >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).double()
@@ -80,6 +80,7 @@ def batch_stability(
     >>> round(hs.batch_stability(problem, 1).lr_limit, 4)  # one direction for each: 2/8
     0.25
     """
+    collectives.refuse_several("batch_stability")
     operator, recurrence, name = _curvatures(problem, optimizer)
     share = _share(operator, batch_size)
     space = first_space(operator, seed)

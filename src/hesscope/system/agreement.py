@@ -23,9 +23,10 @@ from torch import Tensor
 from hesscope.system.absence import named_absence
 from hesscope.system.memory import is_out_of_memory
 
-ROOM, SAID = 2_048, 600  # bytes of a record; characters of an error in it
+ROOM, SAID = 4_096, 600  # bytes of a record; characters of an error in it
 ROW = 1_024  # numbers of a tensor to a row of a table, of which rows and columns are summed
 BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+ELSEWHERE = "has failed, so all stop"
 TOLD = "_told_to_other_processes"
 
 Kind = TypeVar("Kind", bound=type[Exception])
@@ -92,6 +93,15 @@ def together() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Work that ends well in all processes or in none, whether or not they sum anything in it."""
+    with together():
+        yield
+    if several():
+        exchange({})
+
+
 def several() -> bool:
     """Whether there are other processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
@@ -105,10 +115,17 @@ def exchange(own: dict[str, Any]) -> list[dict[str, Any]]:
         Exception: of the same kind as that of a process that has failed.
     """
     records = _records(own)
+    asked = {tuple(sorted(record.keys() - {"shape", "dtype"})) for record in records}
     for rank, record in enumerate(records):
         if "failed" in record:
             kind = _kinds[record["failed"]]
-            _raise(kind(f"process {rank} has failed, so all stop. {record['why']}"))
+            _raise(kind(f"process {rank} {ELSEWHERE}. {record['why']}"))
+    if len(asked) > 1:
+        msg = (
+            "processes that share the data do different things: all have to make the same calls in "
+            "the same order, with the same arguments."
+        )
+        _raise(DisagreementError(msg))
     return records
 
 
@@ -178,6 +195,21 @@ def compared(what: str, names: Sequence[str], digests: Sequence[int]) -> str:
     rank = odd_one(table[:, first].tolist())
     more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
     return f"process {rank} has another {names[first]} than the others{more}"
+
+
+def refuse_unlike(what: str, value: Any) -> None:
+    """Sees to it that all processes were given the same, told in a few characters.
+
+    Raises:
+        DisagreementError: if they were not; the message names the process.
+    """
+    given = [record["given"] for record in exchange({"given": str(value)})] if several() else []
+    if len(set(given)) > 1:
+        rank = odd_one(given)
+        msg = (
+            f"process {rank} has another {what} than the others: {given[rank]}, {given[rank - 1]}."
+        )
+        _raise(DisagreementError(msg))
 
 
 def _combined(one: Same) -> int:

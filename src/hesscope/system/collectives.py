@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hesscope.system.absence import named_absence
-from hesscope.system.agreement import Same, agreed, exchange, meeting_place, several
+from hesscope.system.agreement import SAID, Same, agreed, exchange, meeting_place, several
 
 T = TypeVar("T")
 
@@ -28,6 +28,20 @@ def rank() -> int:
 def is_first_process() -> bool:
     """Whether this is the process that writes files: the only one, or rank 0."""
     return rank() == 0
+
+
+def refuse_several(what: str) -> None:
+    """For work on single examples or batches, of which each process has its own.
+
+    Raises:
+        ValueError: if there are several processes.
+    """
+    if several():
+        msg = (
+            f"{what} looks at single examples or batches, and those of other processes are not "
+            "here; do it in one process."
+        )
+        raise ValueError(msg)
 
 
 def sum_over_processes(
@@ -86,6 +100,17 @@ def from_process(source: int, value: T | None) -> T:
             dist.broadcast_object_list(box, source, device=meeting_place())
     found: T = box[0]
     return found
+
+
+def first_said(own: Sequence[str] | None) -> tuple[int, list[str]] | None:
+    """What the first process that has anything to say says, in short, and which it is.
+
+    >>> first_said(["all", "is well"]), first_said(None)
+    ((0, ['all', 'is well']), None)
+    """
+    short = None if own is None else [text[:SAID] for text in own]
+    said = exchange({"said": short}) if several() else [{"said": short}]
+    return next(((r, one["said"]) for r, one in enumerate(said) if one["said"] is not None), None)
 
 
 def sum_of_integer(value: int) -> int:

@@ -12,6 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hesscope.system.collectives import is_first_process
 from hesscope.system.progress import listening
 
 PATIENCE = 2.0  # seconds of work before a bar appears
@@ -39,6 +40,9 @@ def progress(file: TextIO | None = None, *, every: float = BETWEEN_LINES) -> Ite
     if not every > 0:
         msg = f"every={every} seconds; give a number above zero, such as 30."
         raise ValueError(msg)
+    if not is_first_process():  # which tells for all
+        yield
+        return
     stream = sys.stderr if file is None else file
     console = Console(file=stream)
     if not (console.is_terminal or (console.is_jupyter and _has_widgets())):

@@ -1,0 +1,62 @@
+"""A command under torchrun: the same command in every process, and one of them tells."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hesscope.cli import words
+
+TOGETHER = ("check", "diagnose", "spectrum", "slice")  # measure what processes may share
+OUTPUTS = ("save", "report", "figure")
+
+
+def launched() -> int:
+    """How many processes torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process tells, and ends with the status of the command."""
+    return words.process is None
+
+
+@contextmanager
+def joined(options: argparse.Namespace) -> Iterator[None]:
+    """Inside, all processes that torchrun has started look together; the first tells and saves.
+
+    Raises:
+        RuntimeError: if they do not meet.
+    """
+    if launched() < 2 or options.command not in TOGETHER:
+        yield
+        return
+    import torch
+    from torch import distributed as dist
+
+    own = not dist.is_initialized()
+    if own and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl")
+    elif own:
+        dist.init_process_group("gloo")
+    if dist.get_rank() > 0:
+        _be_silent(options)
+    try:
+        yield
+        dist.barrier()  # or torchrun ends the first where another has gone before
+    finally:
+        words.process = None
+        if own:
+            dist.destroy_process_group()
+
+
+def _be_silent(options: argparse.Namespace) -> None:
+    """Neither writes nor prints, but errors of its own."""
+    words.process = int(os.environ["RANK"])
+    options.output.muted = True
+    for name in OUTPUTS:
+        if hasattr(options, name):
+            setattr(options, name, None)
