@@ -174,9 +174,19 @@ def test_encoder_and_decoder_both_have_blocks():
     assert blocks_of(model) == [*model.encoder.layers, *model.decoder.layers]
 
 
-def test_without_containers_the_layers_of_the_largest_sequential():
-    small, large = (nn.Sequential(nn.Linear(2, n), nn.Tanh()) for n in (3, 4))
-    assert blocks_of(nn.ModuleDict({"a": small, "b": large})) == list(large)
+def test_without_containers_segments_of_the_largest_sequential():
+    small, large = (nn.Sequential(*(nn.Linear(n, n) for _ in range(9))) for n in (3, 4))
+    found = blocks_of(nn.ModuleDict({"a": small, "b": large}))
+    assert [layer for segment in found for layer in segment] == list(large)
+    assert [len(segment) for segment in found] == [3, 3, 3]
+
+
+def test_segments_begin_with_parameters_so_that_activations_may_write_in_place():
+    torch.manual_seed(0)
+    layers = [m for _ in range(6) for m in (nn.Linear(3, 3), nn.SiLU(inplace=True))]
+    problem = classes(nn.Sequential(*layers, nn.Linear(3, 4)))
+    assert_products_are_those_of_whole_graphs(problem)
+    assert hs.Hessian(problem, product="lean").facts()["blocks"] == "3 Segment"
 
 
 def test_without_blocks_it_is_refused():

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 import hesscope as hs
 from hesscope.autodiff.cost import choose
 from hesscope.system import memory
+from tests.autodiff.cut_models import Net, classes
 
 MATRIX_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmm_", "baddbmm_")
 
@@ -174,6 +175,21 @@ def test_what_is_small_beyond_doubt_is_not_measured(language):
     assert memory.available_bytes(language.device) > 2**30
     assert calls == [1]
     assert "why" not in H.facts()
+
+
+def test_a_forecast_says_why_products_are_lean_or_rebuilt(free):
+    torch.manual_seed(0)
+    problem = classes(Net(), batch_size=3)
+    kept = hs.plan(problem, effort="quick", check=False)
+    assert kept.products == ""
+    free(1000)
+    lean = hs.plan(problem, effort="quick", check=False)
+    assert lean.products.startswith("lean products, for the graph of a batch would take about ")
+    assert str(lean).endswith("up to 4 gradients a product instead of 2 or 3")
+    assert kept.gradients < lean.gradients < 2.1 * kept.gradients
+    rebuilt = hs.Hessian(problem, "reverse-over-reverse", memory=0)
+    rebuilt @ torch.ones(problem.n)
+    assert rebuilt.facts()["why"].startswith("the graphs of all batches would take about ")
 
 
 class Tight(GPT):

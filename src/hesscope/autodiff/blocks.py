@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 from torch import nn
 
 CONTAINERS = (nn.ModuleList, nn.Sequential)
 PARALLEL = ("experts", "heads")  # children that see the same input, not each other's results
+
+
+class Segment(nn.Sequential):
+    """Consecutive layers of a chain, to be looked at as one block."""
+
+    chain: nn.Sequential
+
+    def __init__(self, chain: nn.Sequential, layers: list[nn.Module]) -> None:
+        super().__init__(*layers)
+        vars(self)["chain"] = chain  # no module of its own
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -13,14 +26,14 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
     The children of containers (ModuleList, Sequential) whose children are of one class and more
     than one operation each; of stages, containers of containers, the innermost. Where there is no
-    such container, the children of the Sequential with the most parameters, or a single block in a
-    container, which a network may call several times.
+    such container, a single block in one, which a network may call several times; or segments of
+    the Sequential with the most parameters.
 
     >>> block = lambda: nn.Sequential(nn.Linear(2, 2), nn.Tanh())
     >>> len(blocks_of(nn.Sequential(nn.Linear(1, 2), nn.Sequential(block(), block()))))
     2
     """
-    found = _inside(model) or _layers(model) or _inside(model, least=1)
+    found = _inside(model) or _inside(model, least=1) or _segments(model)
     return list(dict.fromkeys(found))
 
 
@@ -51,10 +64,23 @@ def _alike(children: list[nn.Module], least: int) -> bool:
     )
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
-    """The children of the largest Sequential."""
-    chains = [m for m in model.modules() if isinstance(m, nn.Sequential) and len(m) > 1]
-    return max((list(chain) for chain in chains), key=lambda c: sum(map(_size, c)), default=[])
+def _segments(model: nn.Module) -> list[nn.Module]:
+    """The longest chain in √(layers) parts, each beginning with a layer that has parameters.
+
+    The results of all parts and the graph of one are in memory, so both should be few. Layers
+    without parameters may write in place into what they are given, and so begin none.
+    """
+    chains = [m for m in model.modules() if type(m).forward is nn.Sequential.forward]
+    chain = max(chains, key=_size, default=None)
+    if not isinstance(chain, nn.Sequential):
+        return []
+    layers = list(chain)
+    starts = [i for i, layer in enumerate(layers) if i == 0 or _size(layer) > 0]
+    if len(starts) < 2:
+        return []
+    each = round(math.sqrt(len(starts)))
+    bounds = [*starts[::each], len(layers)]
+    return [Segment(chain, layers[i:j]) for i, j in itertools.pairwise(bounds)]
 
 
 def _size(module: nn.Module) -> int:

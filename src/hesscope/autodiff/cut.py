@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch._C._functorch import get_interpreter_stack
 from torch.nn.modules import module as torch_modules
 
+from hesscope.autodiff.blocks import Segment
 from hesscope.autodiff.broken import UntrustworthyError
 from hesscope.autodiff.dual import (
     DERIVATIVES,
@@ -179,16 +180,36 @@ class _Pass:
     @contextmanager
     def _holes(self) -> Iterator[None]:
         """Inside, the blocks run as holes; their own `forward` comes back in any case."""
-        own = [(block, vars(block).get("forward"), block.forward) for block in self.blocks]
+        patched = self._patched()
+        own = [(module, vars(module).get("forward")) for module in patched]
         try:
-            for block, _, forward in own:
-                block.forward = self._hole(block, forward)
+            for module, forward in patched.items():
+                module.forward = forward
             yield
         finally:
-            for block, attribute, _ in own:
-                vars(block).pop("forward", None)
+            self.calls.clear()  # they know their block's `forward` as it was: this pass
+            for module, attribute in own:
+                vars(module).pop("forward", None)
                 if attribute is not None:
-                    block.forward = attribute
+                    module.forward = attribute
+
+    def _patched(self) -> dict[nn.Module, Callable[..., Any]]:
+        """What stands for `forward` of blocks; of a chain, one segment after the other."""
+        found: dict[nn.Module, Callable[..., Any]] = {}
+        parts: list[Callable[..., Any]] = []
+
+        def chained(value: Any) -> Any:
+            for part in parts:
+                value = part(value)
+            return value
+
+        for block in self.blocks:
+            if isinstance(block, Segment):
+                parts.append(self._hole(block, block.forward))
+                found[block.chain] = chained
+            else:
+                found[block] = self._hole(block, block.forward)
+        return found
 
     def _hole(self, block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def hole(*args: Any, **kwargs: Any) -> Any:

@@ -33,9 +33,10 @@ class Hessian(SharedOperator):
 
     A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
     then it takes less memory than a gradient, for blocks of the model (the modules of one class in
-    an nn.ModuleList or nn.Sequential) are run again instead of kept. It is exact to rounding (in
-    float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite differences state their
-    own error in `facts()`. ReLU networks: the Hessian away from the kinks, as autograd sees it.
+    an nn.ModuleList or nn.Sequential, some eight or more) are run again instead of kept. It is
+    exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite
+    differences state their own error in `facts()`. ReLU networks: the Hessian away from the kinks,
+    as autograd sees it.
 
     Raises:
         ValueError: if `product` names no engine, or the lean one finds no blocks.
