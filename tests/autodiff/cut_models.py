@@ -175,6 +175,7 @@ CUT: dict[str, Callable[[], hs.Problem]] = {
     "several batches": lambda: classes(Net(), batch_size=3),
     "skips and products": lambda: classes(Products()),
     "one block, three times": lambda: classes(Net(call=lambda b, x: b(b(b(x))), num=1)),
+    "results written to": lambda: classes(Net(call=lambda b, x: b(x).add_(x).tanh_())),
     "dicts, lists, an LSTM": lambda: classes(Net(Twice, joined)),
     "without gradients": lambda: classes(Net(Scaled, stopped)),
     "transformer, tied": lambda: words(Language(), batch_size=2),

@@ -169,6 +169,18 @@ def test_of_stages_the_blocks_are_taken_and_of_experts_the_layer():
     assert blocks_of(nn.ModuleDict({"layers": layers})) == list(layers)
 
 
+def test_enough_blocks_are_not_cut_further_and_lists_in_lists_are_called_one_by_one():
+    stages = [nn.Sequential(Block(), Block()) for _ in range(8)]
+    assert blocks_of(nn.ModuleList(stages)) == stages
+    lists = nn.ModuleList([nn.ModuleList([Block()]), nn.ModuleList([Block()])])
+    assert blocks_of(lists) == [lists[0][0], lists[1][0]]
+
+
+def test_layers_of_several_kinds_are_blocks_where_there_are_no_others():
+    layers = nn.ModuleList([Block(), nn.TransformerEncoderLayer(4, 2), Block()])
+    assert blocks_of(nn.ModuleDict({"layers": layers})) == list(layers)
+
+
 def test_encoder_and_decoder_both_have_blocks():
     model = nn.Transformer(8, 2, 2, 2, 16, batch_first=True)
     assert blocks_of(model) == [*model.encoder.layers, *model.decoder.layers]

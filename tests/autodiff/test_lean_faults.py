@@ -101,6 +101,12 @@ def hooked(net, place, hook):
     return net
 
 
+def hooking(block, x):
+    if not block.a._forward_hooks:
+        block.a.register_forward_hook(lambda *_: None)
+    return block(x)
+
+
 def compiled():
     net = Net()
     net.blocks[1]._compiled_call_impl = net.blocks[1]._call_impl  # as block.compile() does
@@ -116,11 +122,6 @@ FAULTS = {
     "counter": (lambda: Net(Counting), "Counting is not repeatable", MADE_AGAIN),
     "own generator": (lambda: Net(Drawing), "Drawing is not repeatable", MADE_AGAIN),
     "writes into its input": (lambda: Net(Writing), "Writing writes in place", "x = x + y"),
-    "its result is written to": (
-        lambda: Net(call=lambda b, x: b(x).add_(1.0)),
-        "what a block returns is written to in place",
-        "x = x + y",
-    ),
     "a loss left behind": (lambda: Net(Telling), r"leaves a tensor in Telling\.told", "detach"),
     "others' parameters": (foreign, "Foreign uses tensors that it is neither", "hand them over"),
     "no forward mode": (lambda: Net(Own), "no forward mode for something in Own", "elementary"),
@@ -145,6 +146,17 @@ FAULTS = {
     ),
     "backward hook": (
         lambda: hooked(Net(), "block", "register_full_backward_hook"), "hooks on Block", "remove",
+    ),
+    "a hook that comes in the pass": (
+        lambda: Net(call=hooking), "hooks on Linear", "remove",
+    ),
+    "blocks that nobody calls": (
+        lambda: Net(call=lambda b, x: Block.forward(b, x)), "calls none of its blocks", "call them",
+    ),
+    "energies": (
+        lambda: Net(call=lambda b, x: torch.autograd.grad(b(x).sum(), x, create_graph=True)[0]),
+        "the loss takes derivatives itself",
+        "",
     ),
     "compiled": (compiled, "Block is compiled", "compiled from"),
 }  # fmt: skip

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from hesscope.autodiff.broken import UntrustworthyError
 from hesscope.autodiff.dual import (
     DERIVATIVES,
     HOOKS_ON_ALL,
-    WRITTEN_AFTER,
+    NEVER_CALLED,
     LeanError,
     Misfit,
     refuse_checkpoints,
@@ -35,7 +36,7 @@ from hesscope.autodiff.dual import (
 )
 from hesscope.autodiff.holes import Call
 from hesscope.autodiff.tape import Leaf, Tape, Variable
-from hesscope.problem.attributes import Attributes
+from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 
@@ -43,29 +44,42 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 TOGETHER = 5  # directions at once: more would gain little, 3 + 1/m, and take more memory each
 
 
-def lean_products(
-    e: Evaluation, batch: Batch, V: Tensor, blocks: Sequence[nn.Module], *, scan: bool
-) -> Tensor:
+@dataclass
+class Manner:
+    """How a loss is cut: known from earlier products, or not yet."""
+
+    blocks: Sequence[nn.Module]
+    scan: bool = True  # for what torch differentiates wrongly twice
+    copied: bool = False  # results are given away as copies, for they are written to in place
+
+
+class _WrittenError(Exception):
+    """What a block has returned is written to in place."""
+
+
+def lean_products(e: Evaluation, batch: Batch, V: Tensor, manner: Manner) -> Tensor:
     """The Hessian of the mean loss of one batch times V (n, k), without the graph of all of it.
 
     Args:
         e: where the loss is evaluated.
         batch: the examples.
         V: the directions, five of which are taken through the blocks at once.
-        blocks: modules of the model, none inside another.
-        scan: whether to look for what torch differentiates wrongly twice.
+        manner: the blocks of the model, none inside another; it learns.
 
     Raises:
         LeanError: if it cannot be had so, with cause and cure.
         UntrustworthyError: if torch has no right second derivative.
         NonFiniteLossError: if the loss is NaN or infinite.
     """
-    refuse_unfit(blocks)
     directions = V.T.contiguous()
     products = torch.zeros_like(directions)
     parts = zip(directions.split(TOGETHER), products.split(TOGETHER), strict=True)
     for some, found in parts:
-        _Pass(e, blocks, some, found, scan=scan).run(batch)
+        try:
+            _Pass(e, manner, some, found).run(batch)
+        except _WrittenError:
+            manner.copied = True
+            _Pass(e, manner, some, found).run(batch)
     return products.T
 
 
@@ -75,28 +89,28 @@ class _Pass:
     def __init__(
         self,
         e: Evaluation,
-        blocks: Sequence[nn.Module],
+        manner: Manner,
         directions: Tensor,
         products: Tensor,
-        *,
-        scan: bool,
     ) -> None:
-        self.e, self.blocks, layout = e, blocks, e.point.layout
+        self.e, self.manner, layout = e, manner, e.point.layout
         tangents = list(zip(*map(layout.split, directions), strict=True))
         found = list(zip(*map(layout.split, products), strict=True))
         self.leaves = [
             Leaf(leaf, list(tangent), list(product))
             for leaf, tangent, product in zip(e.leaves, tangents, found, strict=True)
         ]
-        self.tape = Tape(self.leaves, len(directions), scan=scan)
+        self.tape = Tape(self.leaves, len(directions), scan=manner.scan)
         self.calls: list[Call] = []
         self.mode = restful()
         self.refusal: LeanError | UntrustworthyError | None = None
         self.inside = 0  # of a block that is run
+        self.met = False  # any block
 
     def run(self, batch: Batch) -> None:
         """Adds up the products in their place."""
         attributes = Attributes(self.e.model.modules())
+        structure = Structure(self.e.model.modules())
         try:
             with self._holes():
                 loss, roots = self._loss(batch), self.tape.roots
@@ -105,6 +119,7 @@ class _Pass:
                 del loss, roots, start
                 self._go_back()
         finally:
+            structure.restore()
             attributes.restore()
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -113,7 +128,8 @@ class _Pass:
         Raises:
             LeanError: if it cannot be had so.
             UntrustworthyError: if torch would differentiate it wrongly.
-            Exception: whatever the user's code raises.
+            _WrittenError: if copies of results would help.
+            Exception: whatever else the user's code raises.
         """
         try:
             with self.mode:
@@ -121,13 +137,17 @@ class _Pass:
         except Exception as error:
             if self.refusal is not None:  # what the user's code made of it
                 raise self.refusal from None
-            if "leaf Variable that requires grad" in str(error):
-                raise LeanError(WRITTEN_AFTER) from error
+            if self.mode.differentiated:
+                raise LeanError(DERIVATIVES) from error
+            if "leaf Variable that requires grad" in str(error) and not self.manner.copied:
+                raise _WrittenError from error
             raise
         if self.mode.wrong is not None:
             raise UntrustworthyError(self.mode.wrong)
         if self.mode.differentiated:
             raise LeanError(DERIVATIVES)
+        if not self.met:
+            raise LeanError(NEVER_CALLED)
         return loss
 
     def _go_back(self) -> None:
@@ -203,7 +223,7 @@ class _Pass:
                 value = part(value)
             return value
 
-        for block in self.blocks:
+        for block in self.manner.blocks:
             if isinstance(block, Segment):
                 parts.append(self._hole(block, block.forward))
                 found[block.chain] = chained
@@ -213,6 +233,7 @@ class _Pass:
 
     def _hole(self, block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def hole(*args: Any, **kwargs: Any) -> Any:
+            self.met = True
             if self.inside or not torch.is_grad_enabled():
                 return forward(*args, **kwargs)
             try:
@@ -230,8 +251,9 @@ class _Pass:
         if get_interpreter_stack() or torch.autograd.forward_ad._current_level >= 0:
             raise LeanError(DERIVATIVES)
         refuse_checkpoints()
+        refuse_unfit(block)
         call = Call(block, forward, args, kwargs, self.tape)
-        result = call.with_tangents(self.tape)
+        result = call.with_tangents(self.tape, copied=self.manner.copied)
         if call.outputs:
             self.calls.append(call)
         return result
@@ -245,27 +267,26 @@ class _Pass:
             self.inside -= 1
 
 
-def refuse_unfit(blocks: Sequence[nn.Module]) -> None:
-    """Refuses blocks that cannot be run again unseen.
+def refuse_unfit(block: nn.Module) -> None:
+    """Refuses a block that cannot be run again unseen.
 
     Raises:
-        LeanError: if one has hooks, or runs compiled code.
+        LeanError: if it has hooks, or runs compiled code.
     """
     if any(getattr(torch_modules, f"_global{name}", None) for name in HOOKS):
         raise LeanError(HOOKS_ON_ALL)
-    for block in blocks:
-        name = type(block).__name__
-        for module in block.modules():
-            if isinstance(module, torch.jit.ScriptModule) or _is_compiled(module):
-                cause = f"{name} is compiled (torch.compile, torch.jit)"
-                raise LeanError(Misfit(cause, "measure the model that it was compiled from"))
-            own = HOOKS[2:] if module is block else HOOKS
-            if any(getattr(module, hooks, None) for hooks in own):
-                cause = (
-                    f"hooks on {type(module).__name__} in {name} would fire more often than in an "
-                    "ordinary pass"
-                )
-                raise LeanError(Misfit(cause, "remove them, or measure a copy of the model"))
+    name = type(block).__name__
+    for module in block.modules():
+        if isinstance(module, torch.jit.ScriptModule) or _is_compiled(module):
+            cause = f"{name} is compiled (torch.compile, torch.jit)"
+            raise LeanError(Misfit(cause, "measure the model that it was compiled from"))
+        own = HOOKS[2:] if module is block else HOOKS
+        if any(getattr(module, hooks, None) for hooks in own):
+            cause = (
+                f"hooks on {type(module).__name__} in {name} would fire more often than in an "
+                "ordinary pass"
+            )
+            raise LeanError(Misfit(cause, "remove them, or measure a copy of the model"))
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -44,9 +44,9 @@ CHECKPOINTS = Misfit(
 )
 DERIVATIVES = Misfit("the loss takes derivatives itself, and blocks would cut their graph")
 HOOKS_ON_ALL = Misfit("hooks on all modules would fire more often than in an ordinary pass")
-WRITTEN_AFTER = Misfit(
-    "what a block returns is written to in place",
-    "replace operations in place on it (x += y) by x = x + y",
+NEVER_CALLED = Misfit(
+    "the loss calls none of its blocks as modules, so the whole graph would be kept",
+    "call them (block(x))",
 )
 
 

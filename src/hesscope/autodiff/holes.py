@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -21,13 +22,14 @@ from hesscope.autodiff.dual import LeanError, Misfit, dual_numbers, explained_fo
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.autodiff.padding import padding_held
 from hesscope.autodiff.tape import Tape, Variable
-from hesscope.problem.attributes import Attributes
+from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.calls import versions_of
 from hesscope.problem.data import rng_state, set_rng_state
 from hesscope.problem.parameters import substituted
 
 CONSTANTS = (
-    bool, int, float, complex, str, type(None), torch.dtype, torch.device, Enum, Tensor,
+    bool, int, float, complex, str, slice, type, type(None), FunctionType, BuiltinFunctionType,
+    torch.Size, torch.dtype, torch.device, Enum, Tensor,
 )  # fmt: skip
 CACHE = "switch caches of keys and states off (use_cache=False in the batch or in model.config)"
 
@@ -69,8 +71,12 @@ class Call:
         """All that the results depend on: inputs, then parameters of the block."""
         return [*self.inputs.values(), *self.own.values()]
 
-    def with_tangents(self, tape: Tape) -> Any:
+    def with_tangents(self, tape: Tape, *, copied: bool) -> Any:
         """The result, its tensors new roots of the tape with tangents by dual numbers.
+
+        Args:
+            tape: where they are told.
+            copied: whether copies are given away, which may be written to in place.
 
         Raises:
             LeanError: if repetitions differ, or would not see what this call sees.
@@ -92,6 +98,7 @@ class Call:
         for place, known in tangents.items():
             values[place] = self._of_its_own(values[place]).requires_grad_()
             self.outputs[place] = tape.add_root(values[place], [self._of_its_own(t) for t in known])
+            values[place] = values[place].clone() if copied else values[place]
         return tree_unflatten(values, form)
 
     def again(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -224,6 +231,7 @@ class _Before:
 
     def __init__(self, block: nn.Module) -> None:
         self.rng, self.attributes = rng_state(), Attributes(block.modules())
+        self.structure = Structure(block.modules())
         self.buffers = dict(block.named_buffers())
         self.versions = versions_of(list(self.buffers.values()))
         self.copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
@@ -238,5 +246,6 @@ class _Before:
     def restored(self) -> dict[str, Tensor]:
         """Puts generators and attributes back, and gives the buffers to be put in place."""
         set_rng_state(self.rng)
+        self.structure.restore()
         self.attributes.restore()
         return {**self.buffers, **{name: copy.clone() for name, copy in self.copies.items()}}

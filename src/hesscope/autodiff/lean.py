@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hesscope import probes, rounding
 from hesscope.autodiff.blocks import blocks_of
-from hesscope.autodiff.cut import lean_products
+from hesscope.autodiff.cut import Manner, lean_products
 from hesscope.autodiff.dual import LeanError, Misfit
 from hesscope.autodiff.reverse import Engine, gradient_and_product, not_implemented
 from hesscope.problem.data import Batch
@@ -38,6 +38,7 @@ class Lean(Engine):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.compared: str | None = None
+        self._manner = Manner(())
         if not blocks_of(problem.model):
             msg = (
                 f"product='lean' finds no blocks in {type(problem.model).__name__}: modules of one "
@@ -53,12 +54,13 @@ class Lean(Engine):
             LeanError: if the model does not allow it, with cause and cure.
             RuntimeError: if torch has no second derivative of it.
         """
-        blocks, scan = blocks_of(self.problem.model), self.compared is None
+        manner = self._manner
+        manner.blocks, manner.scan = blocks_of(self.problem.model), self.compared is None
         try:
-            if scan:
-                self.compared = self._compared(blocks)
+            if manner.scan:
+                self.compared = self._compared()
             with self.problem.evaluation() as e:
-                return e.mean(lambda batch: lean_products(e, batch, V, blocks, scan=scan))
+                return e.mean(lambda batch: lean_products(e, batch, V, manner))
         except NotImplementedError as error:
             raise RuntimeError(not_implemented(error)) from error
 
@@ -69,7 +71,7 @@ class Lean(Engine):
         compared = {} if self.compared is None else {"compared": self.compared}
         return {"product": self.name, "blocks": blocks, **compared}
 
-    def _compared(self, blocks: list[nn.Module]) -> str:
+    def _compared(self) -> str:
         """How far a product on a few examples is off that of a whole graph, in words.
 
         No process waits for another here: what it sees is its own.
@@ -79,7 +81,7 @@ class Lean(Engine):
         """
         with self.problem.evaluation() as e:
             few = _few(next(iter(e.batches)))
-            found = few if isinstance(few, str) else _difference(e, few, blocks)
+            found = few if isinstance(few, str) else _difference(e, few, self._manner)
         if isinstance(few, str) or isinstance(found, str):
             return f"not compared with a whole graph: {found}"
         num = num_examples(few.content)
@@ -114,7 +116,7 @@ class _Difference:
         return self.error <= rounding.product_tolerance(dtype, n) * self.size + noise
 
 
-def _difference(e: Evaluation, few: Batch, blocks: list[nn.Module]) -> _Difference | str:
+def _difference(e: Evaluation, few: Batch, manner: Manner) -> _Difference | str:
     """How far a lean product is off that of a whole graph; or why there is no such graph.
 
     Raises:
@@ -130,7 +132,7 @@ def _difference(e: Evaluation, few: Batch, blocks: list[nn.Module]) -> _Differen
         if not is_out_of_memory(failure):
             raise
         return str(failure)
-    error = float((lean_products(e, few, v, blocks, scan=True) - whole).norm())
+    error = float((lean_products(e, few, v, manner) - whole).norm())
     theta = sum(float(leaf.detach().norm()) ** 2 for leaf in e.leaves) ** 0.5
     moved = float(gradient.norm() * v.norm()) / max(theta, rounding.tiny())
     return _Difference(error, float(whole.norm()), moved)
