@@ -15,6 +15,7 @@ from hesscope.autodiff.blocks import blocks_of
 from tests.autodiff.cut_models import CUT, FOREIGN, Block, Net, Residual, classes, images, words
 from tests.autodiff.cut_models import Language as Transformer
 from tests.networks import relative_error
+from tests.processes import in_processes
 
 EXACT = 1e-13  # both are derivatives without truncation: below 1e-15 is seen
 SINGLE_INSIDE = 1e-7  # casts to float32 inside of a float64 model: below 1e-9 is seen
@@ -145,6 +146,52 @@ def test_eigenvalues_are_those_of_whole_graphs():
     whole = hs.spectrum(hs.Hessian(problem, product="ror")).eigenvalues
     pairs = hs.eigsh(hs.Hessian(problem, product="lean"), 3, which="LA", tol=1e-8, seed=0)
     assert torch.allclose(pairs.eigenvalues.sort().values, whole[-3:].to(pairs.eigenvalues.dtype))
+
+
+# Several processes
+
+
+def _share(rank):
+    """Half of the data of `_whole`; and little memory in one process, a hook in the other."""
+    from hesscope.autodiff import automatic, cost
+
+    inputs, targets = _data()
+    part = slice(0, 3) if rank == 0 else slice(3, 7)
+    torch.manual_seed(0)
+    problem = hs.Problem(Net().double(), F.cross_entropy, (inputs[part], targets[part]))
+    v = torch.linspace(-1, 1, problem.n, dtype=torch.float64)
+    lean = hs.Hessian(problem, product="lean") @ v
+    for module in (automatic, cost):
+        module.available_bytes = lambda _: 10 if rank == 0 else 10**12
+    chosen = hs.Hessian(problem)
+    both = chosen @ v
+    if rank == 1:
+        problem.model.blocks[0].a.register_forward_hook(lambda *_: None)
+    refused = hs.Hessian(problem)
+    neither = refused @ v
+    facts = [(H.facts()["product"], H.facts().get("not lean", "")) for H in (chosen, refused)]
+    return lean, both, neither, facts, chosen.facts()["why"]
+
+
+def _data():
+    torch.manual_seed(1)
+    return torch.randn(7, 3, dtype=torch.float64), torch.arange(7) % 4
+
+
+@pytest.mark.slow
+def test_processes_that_share_the_data_go_the_same_way():
+    torch.manual_seed(0)
+    problem = hs.Problem(Net().double(), F.cross_entropy, _data())
+    v = torch.linspace(-1, 1, problem.n, dtype=torch.float64)
+    whole = hs.Hessian(problem, product="ror") @ v
+    first, second = in_processes(_share, 2)
+    for *products, facts, _ in (first, second):
+        assert all(relative_error(product, whole) < EXACT for product in products)
+        assert facts[0] == ("lean", "")
+        assert facts[1][0] == "reverse-over-reverse"
+        assert "hooks on Linear in Block" in facts[1][1]
+    assert first[4].startswith("the graph of a batch would take about ")
+    assert second[4] == "the graph of a batch would not fit in another process"
 
 
 # Which modules are blocks

@@ -12,6 +12,8 @@ from hesscope.autodiff.dual import LeanError
 from hesscope.autodiff.lean import Lean
 from hesscope.autodiff.reverse import Engine, ReverseOverReverse
 from hesscope.problem.problem import Problem
+from hesscope.system import collectives
+from hesscope.system.agreement import together
 from hesscope.system.memory import available_bytes, is_out_of_memory
 
 
@@ -59,12 +61,16 @@ class Automatic(Engine):
         return {**{name: fact for name, fact in more.items() if fact}, **self.engine.facts()}
 
     def _choose(self) -> None:
+        """For all processes alike, whose memory and data may differ."""
         self._chosen, problem = True, self.problem
-        blocks = len(blocks_of(problem.model))
-        choice = choose(graph_bytes(problem), available_bytes(problem.device), blocks)
+        with together():
+            blocks = len(blocks_of(problem.model))
+            choice = choose(graph_bytes(problem), available_bytes(problem.device), blocks)
         self.why = choice.why
-        if choice.product == Lean.name:
+        if collectives.smallest(choice.product != Lean.name) == 0:
             self.engine = Lean(problem)
+            if choice.product != Lean.name:
+                self.why = "the graph of a batch would not fit in another process"
 
     def _may_be_lean(self) -> bool:
         """Whether the lean product has not been tried, and there are blocks to try it with."""

@@ -60,7 +60,9 @@ def graph_bytes(problem: Problem) -> float | None:
         RuntimeError: if the loss is not finite, or cannot be differentiated twice.
     """
     with problem.evaluation() as e:
-        batch = next(iter(e.batches))
+        batch = next(iter(e.batches), None)
+        if batch is None:  # all the data lies in other processes
+            return None
         places = sum(tensor.numel() for tensor in tensors_in(batch.content))
         most = EACH * places * problem.n * problem.dtype.itemsize
         if batch.whole or most < available_bytes(problem.device):

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from hesscope.autodiff.elementary import ELEMENTARY
 from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.system.agreement import shared_error
 
 OTHERWISE = "use product='reverse-over-reverse'"
 GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
@@ -30,12 +31,20 @@ class Misfit:
     cure: str = ""
 
 
+@shared_error
 class LeanError(RuntimeError):
-    """The lean product cannot be had of a model, or would be wrong."""
+    """The lean product cannot be had of a model, or would be wrong; here or in another process."""
 
-    def __init__(self, misfit: Misfit) -> None:
-        either = f"Either {misfit.cure}, or {OTHERWISE}" if misfit.cure else OTHERWISE.capitalize()
-        super().__init__(f"product='lean' does not fit this model: {misfit.cause}. {either}.")
+    def __init__(self, why: Misfit | str) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        if isinstance(self.why, str):
+            return self.why
+        cause, cure = self.why.cause, self.why.cure
+        either = f"Either {cure}, or {OTHERWISE}" if cure else OTHERWISE.capitalize()
+        return f"product='lean' does not fit this model: {cause}. {either}."
 
 
 CHECKPOINTS = Misfit(

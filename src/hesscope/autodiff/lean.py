@@ -18,6 +18,7 @@ from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
+from hesscope.system.agreement import Same, together
 from hesscope.system.memory import is_out_of_memory
 
 SHARE = (
@@ -58,9 +59,11 @@ class Lean(Engine):
         manner.blocks, manner.scan = blocks_of(self.problem.model), self.compared is None
         try:
             if manner.scan:
-                self.compared = self._compared()
+                with together():
+                    self.compared = self._compared()
+            vectors = Same("vectors", ("block of vectors",), lambda: (V,))
             with self.problem.evaluation() as e:
-                return e.mean(lambda batch: lean_products(e, batch, V, manner))
+                return e.mean(lambda batch: lean_products(e, batch, V, manner), vectors)
         except NotImplementedError as error:
             raise RuntimeError(not_implemented(error)) from error
 
@@ -80,7 +83,7 @@ class Lean(Engine):
             LeanError: if it is off by more than rounding.
         """
         with self.problem.evaluation() as e:
-            few = _few(next(iter(e.batches)))
+            few = _few(next(iter(e.batches), None))
             found = few if isinstance(few, str) else _difference(e, few, self._manner)
         if isinstance(few, str) or isinstance(found, str):
             return f"not compared with a whole graph: {found}"
@@ -138,8 +141,10 @@ def _difference(e: Evaluation, few: Batch, manner: Manner) -> _Difference | str:
     return _Difference(error, float(whole.norm()), moved)
 
 
-def _few(batch: Batch) -> Batch | str:
+def _few(batch: Batch | None) -> Batch | str:
     """One or two examples of a batch, or why there are none."""
+    if batch is None:
+        return "this process has no data"
     if batch.whole:
         return "a batch is one item"
     try:
