@@ -78,6 +78,10 @@ class Thing:
         self.x = x
 
 
+class Other(torch.Tensor):
+    pass
+
+
 class Giving(Block):
     def forward(self, x):
         return Thing(super().forward(x))
@@ -138,6 +142,11 @@ FAULTS = {
         lambda: Net(type("Asks", (Block,), {"forward": lambda s, x: Block.forward(s, x.x)}),
                     lambda b, x: b(Thing(x))),
         "Asks is called with a Thing",
+        "use_cache=False",
+    ),
+    "a tensor of another class": (
+        lambda: Net(call=lambda b, x: b(x.as_subclass(Other)).as_subclass(torch.Tensor)),
+        "Block is called with a Other",
         "use_cache=False",
     ),
     "complex": (lambda: Net(Complex, lambda b, x: b(x).abs()), "complex", "view_as_real"),

@@ -31,6 +31,7 @@ CONSTANTS = (
     bool, int, float, complex, str, slice, type, type(None), FunctionType, BuiltinFunctionType,
     torch.Size, torch.dtype, torch.device, Enum, Tensor,
 )  # fmt: skip
+TENSORS = (Tensor, nn.Parameter, nn.Buffer)  # those of other classes may be more than numbers
 CACHE = "switch caches of keys and states off (use_cache=False in the batch or in model.config)"
 
 
@@ -159,7 +160,8 @@ class Call:
 
     def _refuse_objects(self, values: Iterable[Any], does: str, cure: str) -> None:
         for value in values:
-            if not isinstance(value, CONSTANTS):
+            plain = type(value) in TENSORS if isinstance(value, Tensor) else True
+            if not (plain and isinstance(value, CONSTANTS)):
                 cause = (
                     f"{self.name} {does} a {type(value).__name__}, which may remember what was "
                     "computed, and blocks are run again"
