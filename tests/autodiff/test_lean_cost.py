@@ -192,6 +192,21 @@ def test_a_forecast_says_why_products_are_lean_or_rebuilt(free):
     assert rebuilt.facts()["why"].startswith("the graphs of all batches would take about ")
 
 
+def test_a_first_example_without_a_label_stops_neither_forecast_nor_product(free):
+    torch.manual_seed(0)
+    data = torch.randn(7, 3, dtype=torch.float64), torch.tensor([-100, 1, 2, 3, 0, 1, 2])
+
+    def count(targets):
+        return (targets >= 0).sum()
+
+    problem = hs.Problem(Net().double(), F.cross_entropy, data, count=count)
+    v = torch.ones(problem.n, dtype=torch.float64)
+    lean = hs.Hessian(problem, product="lean")
+    free(1000)
+    assert torch.allclose(lean @ v, hs.Hessian(problem) @ v, rtol=1e-12)
+    assert "the loss of batch 0 is nan" in lean.facts()["compared"]
+
+
 class Tight(GPT):
     """A transformer for which memory runs out where the graph of all of it is recorded."""
 

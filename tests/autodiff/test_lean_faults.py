@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -186,6 +189,22 @@ def test_what_would_be_wrong_is_refused_and_the_model_comes_back(name):
     assert [set(vars(module)) for module in problem.model.modules()] == attributes
     now = problem.model.state_dict()
     assert all(torch.equal(value, now[key]) for key, value in state.items())
+
+
+def test_a_refused_model_does_not_wait_for_the_garbage_collector():
+    def refused():
+        problem = classes(Net(Counting))
+        with pytest.raises(RuntimeError, match="not repeatable"):
+            hs.Hessian(problem, product="lean") @ torch.ones(problem.n)
+        return weakref.ref(problem.model)
+
+    refused()  # whatever the first error imports
+    gc.collect()
+    gc.disable()
+    try:
+        assert refused()() is None
+    finally:
+        gc.enable()
 
 
 class Failing(Block):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hesscope.autodiff.graph import gradient_graph, kept_bytes
+from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.contents import tensors_in
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
@@ -52,12 +53,12 @@ def choose(graph: float | None, free: float, blocks: int) -> Choice:
 def graph_bytes(problem: Problem) -> float | None:
     """Bytes of the graph of the first batch, from those of one and of two of its examples.
 
-    None where examples cannot be told apart, or where it is small beyond doubt: a network has at
-    most n units, each at no more places than the batch has numbers. Costs the graphs of three
-    examples.
+    None where examples cannot be told apart or have no loss of their own, or where it is small
+    beyond doubt: a network has at most n units, each at no more places than the batch has numbers.
+    Costs the graphs of three examples.
 
     Raises:
-        RuntimeError: if the loss is not finite, or cannot be differentiated twice.
+        RuntimeError: if the loss cannot be differentiated twice.
     """
     with problem.evaluation() as e:
         batch = next(iter(e.batches), None)
@@ -70,7 +71,7 @@ def graph_bytes(problem: Problem) -> float | None:
         try:
             size = num_examples(batch.content)
             one, two = (_bytes(e, batch, number) for number in (1, 2))
-        except ValueError:  # that cannot be told apart, or the model needs more of them
+        except (ValueError, NonFiniteLossError):  # cannot be told apart, or more are needed
             return None
     return one + (size - 1) * max(0, two - one)
 

@@ -44,6 +44,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 TOGETHER = 5  # directions at once: more would gain little, 3 + 1/m, and take more memory each
 
 
+WRITTEN = "leaf Variable that requires grad"  # says torch of what is written to in place
+
+
 @dataclass
 class Manner:
     """How a loss is cut: known from earlier products, or not yet."""
@@ -135,13 +138,13 @@ class _Pass:
             with self.mode:
                 loss = self.e.finite_loss(batch)
         except Exception as error:
-            if self.refusal is not None:  # what the user's code made of it
-                raise self.refusal from None
-            if self.mode.differentiated:
+            if self.refusal is None and self.mode.differentiated:
                 raise LeanError(DERIVATIVES) from error
-            if "leaf Variable that requires grad" in str(error) and not self.manner.copied:
+            if self.refusal is None and not self.manner.copied and WRITTEN in str(error):
                 raise _WrittenError from error
-            raise
+            if self.refusal is None:
+                raise
+        self._raise_refusal()  # outside: what the user's code made of it has it for its cause
         if self.mode.wrong is not None:
             raise UntrustworthyError(self.mode.wrong)
         if self.mode.differentiated:
@@ -149,6 +152,20 @@ class _Pass:
         if not self.met:
             raise LeanError(NEVER_CALLED)
         return loss
+
+    def _raise_refusal(self) -> None:
+        """What a block was refused for, whatever the user's code made of it.
+
+        Raises:
+            LeanError: if it was.
+            UntrustworthyError: likewise.
+        """
+        refusal, self.refusal = self.refusal, None
+        try:
+            if refusal is not None:
+                raise refusal from None
+        finally:
+            del refusal  # its traceback holds this frame
 
     def _go_back(self) -> None:
         """Block after block, from the last call to the first."""

@@ -14,6 +14,7 @@ from hesscope.autodiff.blocks import blocks_of
 from hesscope.autodiff.cut import Manner, lean_products
 from hesscope.autodiff.dual import LeanError, Misfit
 from hesscope.autodiff.reverse import Engine, gradient_and_product, not_implemented
+from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
@@ -129,7 +130,7 @@ def _difference(e: Evaluation, few: Batch, manner: Manner) -> _Difference | str:
     v = probes.gaussian(point.layout.n, key, dtype=point.dtype, device=point.device)[:, None]
     try:
         gradient, whole = gradient_and_product(e, few, v)
-    except (ValueError, MemoryError) as failure:  # fewer examples than the model needs, no room
+    except (ValueError, NonFiniteLossError, MemoryError) as failure:  # too few, or no room
         return str(failure)
     except RuntimeError as failure:
         if not is_out_of_memory(failure):
