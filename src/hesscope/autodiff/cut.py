@@ -56,8 +56,8 @@ class Manner:
     copied: bool = False  # results are given away as copies, for they are written to in place
 
 
-class _WrittenError(Exception):
-    """What a block has returned is written to in place."""
+class _OtherwiseError(Exception):
+    """The loss is to be cut in another manner, which has been noted."""
 
 
 def lean_products(e: Evaluation, batch: Batch, V: Tensor, manner: Manner) -> Tensor:
@@ -80,8 +80,7 @@ def lean_products(e: Evaluation, batch: Batch, V: Tensor, manner: Manner) -> Ten
     for some, found in parts:
         try:
             _Pass(e, manner, some, found).run(batch)
-        except _WrittenError:
-            manner.copied = True
+        except _OtherwiseError:
             _Pass(e, manner, some, found).run(batch)
     return products.T
 
@@ -131,7 +130,7 @@ class _Pass:
         Raises:
             LeanError: if it cannot be had so.
             UntrustworthyError: if torch would differentiate it wrongly.
-            _WrittenError: if copies of results would help.
+            _OtherwiseError: if copies of results would help.
             Exception: whatever else the user's code raises.
         """
         try:
@@ -141,7 +140,8 @@ class _Pass:
             if self.refusal is None and self.mode.differentiated:
                 raise LeanError(DERIVATIVES) from error
             if self.refusal is None and not self.manner.copied and WRITTEN in str(error):
-                raise _WrittenError from error
+                self.manner.copied = True
+                raise _OtherwiseError from error
             if self.refusal is None:
                 raise
         self._raise_refusal()  # outside: what the user's code made of it has it for its cause
