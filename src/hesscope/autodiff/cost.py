@@ -53,27 +53,33 @@ def choose(graph: float | None, free: float, blocks: int) -> Choice:
 def graph_bytes(problem: Problem) -> float | None:
     """Bytes of the graph of the first batch, from those of one and of two of its examples.
 
-    None where examples cannot be told apart or have no loss of their own, or where it is small
-    beyond doubt: a network has at most n units, each at no more places than the batch has numbers.
+    None where examples cannot be told apart or have no loss of their own, or where a wide bound
+    says that it is small: there are no more places than the batch has numbers, at each a weight
+    (a, b, ...) joins b units to a, and attention has a score for each other place of the example.
     Costs the graphs of three examples.
 
     Raises:
         RuntimeError: if the loss cannot be differentiated twice.
     """
-    with problem.evaluation() as e:
-        batch = next(iter(e.batches), None)
-        if batch is None:  # all the data lies in other processes
+    batch = next(iter(problem.batches), None)
+    if batch is None:  # all the data lies in other processes
+        return None
+    try:
+        size = num_examples(batch.content)
+        if batch.whole or _at_most(problem, batch, size) < available_bytes(problem.device):
             return None
-        places = sum(tensor.numel() for tensor in tensors_in(batch.content))
-        most = EACH * places * problem.n * problem.dtype.itemsize
-        if batch.whole or most < available_bytes(problem.device):
-            return None
-        try:
-            size = num_examples(batch.content)
+        with problem.evaluation() as e:
             one, two = (_bytes(e, batch, number) for number in (1, 2))
-        except (ValueError, NonFiniteLossError):  # cannot be told apart, or more are needed
-            return None
+    except (ValueError, NonFiniteLossError):  # cannot be told apart, or more are needed
+        return None
     return one + (size - 1) * max(0, two - one)
+
+
+def _at_most(problem: Problem, batch: Batch, size: int) -> int:
+    places = sum(tensor.numel() for tensor in tensors_in(batch.content))
+    shapes = problem.layout.shapes
+    units = sum(sum(shape[:2]) for shape in shapes) + len(shapes) * places // max(size, 1)
+    return int(EACH * places * units * problem.dtype.itemsize)
 
 
 def _bytes(e: Evaluation, batch: Batch, number: int) -> int:
