@@ -95,6 +95,7 @@ MADE: dict[str, Callable[[Stage], Any]] = {
 OPERATORS: dict[str, Callable[[Stage], hs.SymmetricOperator]] = {
     "Hessian": lambda s: hs.Hessian(s.problem),
     "Hessian, graphs rebuilt": lambda s: hs.Hessian(s.problem, memory=0),
+    "Hessian, lean": lambda s: hs.Hessian(s.problem, product="lean"),
     "Hessian, forward mode": lambda s: hs.Hessian(s.problem, "forward-over-reverse"),
     "Hessian, differences": lambda s: hs.Hessian(s.problem, hs.CentralDifference(1e-2)),
     "GaussNewton": lambda s: hs.GaussNewton(s.problem),

@@ -373,7 +373,7 @@ def test_finite_differences_work_where_autograd_is_refused(fault):
 def test_an_unknown_engine_is_refused():
     text = (
         "product='reverse-over-forward' is not an engine; choose 'auto', 'reverse-over-reverse', "
-        "'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
+        "'lean', 'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
         "Reverse-over-forward is not offered because torch computes it wrongly."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):

@@ -16,6 +16,7 @@ LOOKS = {
     "check": hs.check_problem,
     "Hessian": lambda p: hs.Hessian(p) @ p.theta,
     "rebuilt": lambda p: hs.Hessian(p, memory=0) @ p.theta,
+    "lean": lambda p: hs.Hessian(p, product="lean") @ p.theta,
     "eigsh": lambda p: hs.eigsh(hs.Hessian(p), 2),
     "Gauss-Newton": lambda p: hs.GaussNewton(p) @ p.theta,
     "Fisher": lambda p: hs.Fisher(p) @ p.theta,

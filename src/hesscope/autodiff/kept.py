@@ -17,7 +17,7 @@ from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
 from hesscope.system import collectives
 from hesscope.system.agreement import Same, together
-from hesscope.system.memory import available_bytes, is_out_of_memory
+from hesscope.system.memory import available_bytes, human, is_out_of_memory
 
 KEPT_SHARE = 0.4  # of the free memory that kept graphs may take
 
@@ -47,6 +47,7 @@ class KeptGraphs(Generic[Graph]):
         self._kept: list[tuple[Batch, Graph]] = []
         self._snapshot: Snapshot | None = None
         self._recomputes = False
+        self._why = ""  # the graphs are not kept
 
     def build(self, e: Evaluation, batch: Batch) -> Graph:
         """The graph of one batch.
@@ -99,7 +100,8 @@ class KeptGraphs(Generic[Graph]):
         mode = {True: "graph kept", False: "graph rebuilt", None: "not used yet"}[self.keep]
         again = "saves no memory here, and runs the model again for every product"
         said = {"checkpointing": again} if self._recomputes else {}
-        return {"graph": mode, "graph_bytes": self.graph_bytes, **said}
+        why = {"why": self._why} if self.keep is False else {}
+        return {"graph": mode, "graph_bytes": self.graph_bytes, **why, **said}
 
     def _surroundings(self) -> AbstractContextManager[Any]:
         """All that a forward pass needs, but only where a kept graph runs the model again."""
@@ -128,11 +130,16 @@ class KeptGraphs(Generic[Graph]):
                     if not self._kept or not is_out_of_memory(error):
                         raise
                     self._kept, self.keep = [], False  # one at a time, there may be room
+                    self._why = "memory ran out for the graphs of all batches"
                     return
                 self.graph_bytes += self.size_of(graph)
                 expected = self.graph_bytes * len(batches) / (len(self._kept) + 1)
                 if not batches.cached or expected > budget:
                     self._kept, self.keep = [], False
+                    self._why = "the data is read anew at every pass"
+                    if batches.cached:
+                        sizes = f"about {human(expected)} of {human(budget)} that they may"
+                        self._why = f"the graphs of all batches would take {sizes}"
                     return
                 self._kept.append((batch, graph))
         self._snapshot = Snapshot(self.problem.point)

@@ -1,16 +1,16 @@
-"""Hessian-vector products: three engines and the choice between them.
+"""Hessian-vector products: four engines and the choice between them.
 
 Reverse-over-reverse differentiates the gradient's graph, kept between products when it fits in
-memory (Pearlmutter 1994). Forward-over-reverse is exact too and dearer on CPU. Central differences
-of gradients are approximate and always possible. Reverse-over-forward is not offered: it is
-silently wrong through LayerNorm and BatchNorm in torch 2.13.
+memory (Pearlmutter 1994). The lean product is the same, block by block, without that graph.
+Forward-over-reverse is exact too and dearer on CPU. Central differences of gradients are
+approximate and always possible. Reverse-over-forward is not offered: it is silently wrong through
+LayerNorm and BatchNorm in torch 2.13.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,81 +21,17 @@ import torch
 from torch import Tensor
 
 from hesscope import probes, rounding
+from hesscope.autodiff.automatic import Automatic
 from hesscope.autodiff.broken import UntrustworthyError
-from hesscope.autodiff.graph import differentiably, kept_bytes, refuse_broken
-from hesscope.autodiff.kept import KeptGraphs
 from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.lean import Lean
 from hesscope.autodiff.padding import padding_held
+from hesscope.autodiff.reverse import Engine, ReverseOverReverse
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.parameters import flatten, substituted
 from hesscope.problem.problem import Problem
-from hesscope.problem.surroundings import calls_of
-
-
-class Engine(ABC):
-    """Multiplies the Hessian of a problem with a block of vectors."""
-
-    name: str
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-
-    @abstractmethod
-    def products(self, V: Tensor) -> Tensor:
-        """H V for V of shape (n, k)."""
-
-    def facts(self) -> dict[str, Any]:
-        """What a reader of a result should know about the products."""
-        return {"product": self.name}
-
-
-class ReverseOverReverse(Engine):
-    """H v = gradient of (gradient · v), from a graph of the gradient that is kept if it fits.
-
-    A kept graph costs about two gradients per product and is dropped when the parameters or
-    buffers have changed under it, however they were changed.
-    """
-
-    name = "reverse-over-reverse"
-
-    def __init__(self, problem: Problem, memory: int | None = None) -> None:
-        super().__init__(problem)
-        self.graphs = KeptGraphs(problem, self._build, lambda kept: kept_bytes(kept[1]), memory)
-        self._scanned = False
-
-    def products(self, V: Tensor) -> Tensor:
-        """H V: the graphs of all batches are built once and applied to every column."""
-        return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V), V)
-
-    def facts(self) -> dict[str, Any]:
-        """The engine, whether its graphs are kept, and their size."""
-        return {"product": self.name, **self.graphs.facts()}
-
-    def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
-        with calls_of(e.model) as calls:
-            gradient = e.derivatives(loss, create_graph=True)
-        self.graphs.note_calls(calls)
-        if not self._scanned:
-            refuse_broken(gradient, loss)
-            self._scanned = True
-        return e.leaves, gradient
-
-    def _apply(self, gradient: tuple[Tensor, ...], leaves: list[Tensor], V: Tensor) -> Tensor:
-        """Σ_i v_i ∂gradient_i/∂theta for every column v; gradients that are constant add zero."""
-        active = [i for i, g in enumerate(gradient) if g.requires_grad]
-        if not active:
-            return torch.zeros_like(V)
-        outputs = [gradient[i] for i in active]
-        columns = []
-        for v in V.unbind(1):
-            pieces = self.problem.layout.split(v.contiguous())
-            product = _differentiate(outputs, leaves, [pieces[i] for i in active])
-            columns.append(flatten(product))
-        return torch.stack(columns, 1)
 
 
 class ForwardOverReverse(Engine):
@@ -328,39 +264,19 @@ def make_engine(problem: Problem, product: str | CentralDifference, memory: int 
     """
     if isinstance(product, CentralDifference):
         return FiniteDifference(problem, product.step)
-    if product in ("auto", "reverse-over-reverse", "ror"):
+    if product == "auto":
+        return Automatic(problem, memory)
+    if product in ("reverse-over-reverse", "ror"):
         return ReverseOverReverse(problem, memory)
+    if product == "lean":
+        return Lean(problem)
     if product in ("forward-over-reverse", "for"):
         return ForwardOverReverse(problem)
     if product in ("finite-difference", "fd"):
         return FiniteDifference(problem)
     msg = (
         f"product={product!r} is not an engine; choose 'auto', 'reverse-over-reverse', "
-        "'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
+        "'lean', 'forward-over-reverse', 'finite-difference' or CentralDifference(step=...). "
         "Reverse-over-forward is not offered because torch computes it wrongly."
     )
     raise ValueError(msg)
-
-
-def _differentiate(
-    outputs: list[Tensor], leaves: list[Tensor], weights: list[Tensor]
-) -> tuple[Tensor, ...]:
-    """The gradient of the weighted sum of the outputs, from a graph that stays.
-
-    Raises:
-        RuntimeError: if torch has no second derivative for an operation of the model.
-    """
-    try:
-        return torch.autograd.grad(
-            outputs, leaves, weights, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-    except NotImplementedError as error:
-        raise RuntimeError(_not_implemented(error)) from error
-
-
-def _not_implemented(error: NotImplementedError) -> str:
-    return (
-        f"this model has no second derivative in torch: {str(error).rstrip('.')}. Either replace "
-        "the operation named there by its elementary form, or accept an approximation: "
-        "Hessian(problem, product='finite-difference')."
-    )

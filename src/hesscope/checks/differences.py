@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope import probes, rounding
-from hesscope.autodiff.products import ReverseOverReverse
+from hesscope.autodiff.reverse import ReverseOverReverse
 from hesscope.checks.sample import Sample
 from hesscope.problem.problem import Problem
 

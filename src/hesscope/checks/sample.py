@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.autodiff.graph import KINKS, elementary_gradient, gradient_graph, node_names
-from hesscope.autodiff.products import ReverseOverReverse
+from hesscope.autodiff.reverse import ReverseOverReverse
 from hesscope.checks.examples import few_examples, whole_batches
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch

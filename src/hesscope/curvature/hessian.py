@@ -26,16 +26,20 @@ class Hessian(SharedOperator):
 
     Args:
         problem: the problem; its current parameters are used at every product.
-        product: "auto" (reverse-over-reverse), "reverse-over-reverse", "forward-over-reverse",
-            "finite-difference", or `CentralDifference(step=...)`.
+        product: "auto", "reverse-over-reverse", "lean", "forward-over-reverse",
+            "finite-difference", or `CentralDifference(step=...)`. "auto" is reverse-over-reverse
+            where memory holds the graph of one batch, and else lean if the model allows it.
         memory: bytes that kept gradient graphs may take; by default 40 % of what is free.
 
-    A product costs about 2 gradients with a kept graph and 3 without. It is exact to rounding (in
-    float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite differences state their
-    own error in `facts()`. ReLU networks: the Hessian away from the kinks, as autograd sees it.
+    A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
+    then it takes less memory than a gradient, for blocks of the model (the modules of one class in
+    an nn.ModuleList or nn.Sequential, some eight or more) are run again instead of kept. It is
+    exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite
+    differences state their own error in `facts()`. ReLU networks: the Hessian away from the kinks,
+    as autograd sees it.
 
     Raises:
-        ValueError: if `product` names no engine.
+        ValueError: if `product` names no engine, or the lean one finds no blocks.
         RuntimeError: at the first product, if the model has no trustworthy second derivative; the
             message names the operation and what to do.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,12 +44,14 @@ class Forecast(Result):
     memory: int  # bytes that are kept: graphs and Krylov vectors; not what passes through products
     n: int
     effort: str
+    products: str = ""  # how they are computed, where no graph is kept, and why
 
     def __str__(self) -> str:
         time = f"{self.seconds:.1f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
+        how = f"; {self.products}" if self.products else ""
         return (
             f"{self.effort}: at most {self.num_matvecs} matvecs, {self.gradients:.0f} gradients' "
-            f"worth, about {time} and {human(self.memory)} for {self.n} parameters"
+            f"worth, about {time} and {human(self.memory)} for {self.n} parameters{how}"
         )
 
 
@@ -92,15 +95,28 @@ def plan(
         few = small_problem(problem).problem
         seconds += CHECK * _seconds(few.gradient) + CHECK_DATA * gradient
     vectors = steps + steps // 4
-    element = H.dtype.itemsize
+    element, facts = H.dtype.itemsize, H.facts()
+    each, products = _products(facts)
+    kept = int(facts["graph_bytes"]) if facts.get("graph") == "graph kept" else 0
     return Forecast(
         num_matvecs=cost.matvecs + CHECK_MATVECS * check,
-        gradients=GRADIENTS_PER_MATVEC * cost.matvecs + cost.gradients,
+        gradients=each * cost.matvecs + cost.gradients,
         seconds=seconds,
-        memory=int(H.facts().get("graph_bytes") or 0) + vectors * H.n * element,
+        memory=kept + vectors * H.n * element,
         n=H.n,
         effort=effort,
+        products=products,
     )
+
+
+def _products(facts: dict[str, Any]) -> tuple[float, str]:
+    """What a product costs in gradients, and why it is not one with kept graphs, if so."""
+    why = facts.get("why", "")
+    if facts["product"] == "lean":
+        return 4.0, f"lean products, for {why}"
+    if facts.get("graph") == "graph rebuilt":
+        return 3.0, f"graphs are rebuilt for every product, for {why}"
+    return GRADIENTS_PER_MATVEC, ""
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -298,13 +298,13 @@ def _is_array(item: Any) -> bool:
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
     """Restores the generators of torch, NumPy and Python on exit; seeds them inside if asked."""
     with LOCK, interrupts.deferred():
-        outside = _rng_state()
+        outside = rng_state()
         try:
             if seed is not None:
                 seed_generators(seed)
             yield
         finally:
-            _set_rng_state(outside)
+            set_rng_state(outside)
 
 
 def seed_generators(seed: int) -> None:
@@ -320,24 +320,26 @@ def _under_own_rng(source: Iterable[Any], seed: int) -> Iterator[Any]:
     """The items of `source`, drawn while the generators are those of a stream of its own."""
     with preserved_rng(seed):
         iterator = as_users(iter, source)
-        inside = _rng_state()
+        inside = rng_state()
     while True:
         with preserved_rng():
-            _set_rng_state(inside)
+            set_rng_state(inside)
             try:
                 item = as_users(next, iterator)
             except StopIteration:
                 return
-            inside = _rng_state()
+            inside = rng_state()
         yield item
 
 
-def _rng_state() -> tuple[Any, ...]:
+def rng_state() -> tuple[Any, ...]:
+    """The states of the generators of torch, NumPy and Python."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda  # noqa: NPY002
 
 
-def _set_rng_state(state: tuple[Any, ...]) -> None:
+def set_rng_state(state: tuple[Any, ...]) -> None:
+    """Puts the generators back where they were."""
     python, numpy, cpu, cuda = state
     random.setstate(python)
     np.random.set_state(numpy)  # noqa: NPY002  theirs to restore

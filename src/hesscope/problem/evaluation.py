@@ -179,11 +179,12 @@ class Evaluation:
         """
         return flatten(self.derivatives(self.finite_loss(batch)))
 
-    def mean(self, f: Callable[[Batch], Tensor]) -> Tensor:
+    def mean(self, f: Callable[[Batch], Tensor], *same: Same) -> Tensor:
         """The mean of f(batch) over all batches and processes, each weighted by its count.
 
         Raises:
-            RuntimeError: if the processes differ in their parameters, or one does not come.
+            RuntimeError: if the processes differ in their parameters or in what else has to be the
+                same, or one does not come.
         """
         total: Tensor | None = None
         with together():
@@ -191,7 +192,7 @@ class Evaluation:
                 part = (batch.count / self.num_items) * f(batch)
                 total = part if total is None else total + part
         return collectives.sum_over_processes(
-            total, same=(self.parameters(),), device=self.point.device
+            total, same=(*same, self.parameters()), device=self.point.device
         )
 
     def parameters(self) -> Same:
