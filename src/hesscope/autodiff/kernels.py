@@ -1,10 +1,11 @@
 """Layers whose second derivatives torch computes slowly or wrongly, replaced as a loss is built.
 
-Convolutions, BatchNorm in evaluation mode, LayerNorm, RMSNorm, GELU and SiLU record the kernels of
-`bilinear`, `normalisations` and `activations`: the same loss and gradient, and a Hessian-vector
-product by short formulas. What each one gains is listed in benchmarks/README.md. What torch
-differentiates wrongly takes the form that `elementary` gives it. The model is not touched, and
-what is not listed or is used in an unusual way is torch's own.
+Convolutions, BatchNorm in evaluation mode, LayerNorm, RMSNorm, GELU, SiLU, softmax and attention
+record the kernels of `bilinear`, `normalisations`, `activations`, `softmax` and `attention`: the
+same loss and gradient, and a Hessian-vector product by short formulas. What each one gains is
+listed in benchmarks/README.md. What torch differentiates wrongly takes the form that `elementary`
+gives it. The model is not touched, and what is not listed or is used in an unusual way is torch's
+own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from hesscope import rounding
 from hesscope.autodiff.activations import GELU, SILU, activation
+from hesscope.autodiff.attention import attention
 from hesscope.autodiff.bilinear import Convolution, Normalisation, layer
 from hesscope.autodiff.broken import (
     AFTER_FORWARD_MODE,
@@ -29,8 +31,10 @@ from hesscope.autodiff.broken import (
     after_forward_mode,
     forward_over_reverse,
 )
+from hesscope.autodiff.composites import OPENED, opened
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
 from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
+from hesscope.autodiff.softmax import softmax
 from hesscope.derivatives.activations import GELU_TANH
 
 Some = Tensor | None
@@ -64,6 +68,9 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
                 result = replacement(*args, **kwargs)
                 if result is not None:
                     return result
+        if func in OPENED and set(types) <= {Tensor, torch.nn.Parameter}:
+            with self:
+                return opened(func)(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _note(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> None:
@@ -168,6 +175,60 @@ def _silu(input: Any, inplace: bool = False) -> Some:
     return None if inplace or not _plain(input) else activation(SILU, input)
 
 
+def _softmax(input: Any, dim: Any = None, *_: Any, dtype: Any = None, **__: Any) -> Some:
+    """Softmax over one dimension in the precision of its input."""
+    if dim is None or input.ndim == 0 or dtype not in (None, input.dtype) or not _plain(input):
+        return None
+    if not (_full(input) and -input.ndim <= dim < input.ndim):
+        return None
+    return softmax(input, dim % input.ndim - input.ndim, False)
+
+
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Some:
+    """Attention without dropout of batches of one shape, with any mask that torch takes."""
+    if dropout_p or not _plain(query, key, value) or not _full(query):
+        return None
+    if not (_heads_fit(query, key, value, enable_gqa) and _mask_fits(attn_mask, query, key)):
+        return None
+    if is_causal and attn_mask is not None:
+        return None
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return attention(query, key, value, attn_mask, is_causal, scale)
+
+
+def _heads_fit(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> bool:
+    """Whether queries, keys and values are batches of the same shape, but for groups of heads."""
+    if q.ndim < 3 or 0 in (*q.shape, *k.shape, *v.shape) or k.shape[:-1] != v.shape[:-1]:
+        return False
+    if q.shape[-1] != k.shape[-1]:
+        return False
+    if q.shape[:-2] == k.shape[:-2]:
+        return True
+    same_batch = q.ndim == k.ndim and q.shape[:-3] == k.shape[:-3]
+    return grouped and same_batch and q.shape[-3] % k.shape[-3] == 0
+
+
+def _mask_fits(mask: Any, q: Tensor, k: Tensor) -> bool:
+    """Whether there is no mask, or one of a right kind that can be expanded to the scores."""
+    if mask is None:
+        return True
+    full = (*q.shape[:-1], k.shape[-2])
+    if type(mask) not in (Tensor, torch.nn.Parameter) or mask.device != q.device:
+        return False
+    sizes = zip(reversed(mask.shape), reversed(full), strict=False)
+    right = mask.dtype in (torch.bool, q.dtype) and mask.layout == torch.strided
+    return right and mask.ndim <= len(full) and all(a in (1, b) for a, b in sizes)
+
+
 _KERNELS: dict[Any, Callable[..., Some]] = {
     torch.conv1d: _convolution,
     torch.conv2d: _convolution,
@@ -178,6 +239,10 @@ _KERNELS: dict[Any, Callable[..., Some]] = {
     F.rms_norm: _rms_norm,
     F.gelu: _gelu,
     F.silu: _silu,
+    F.softmax: _softmax,
+    torch.softmax: _softmax,
+    Tensor.softmax: _softmax,
+    F.scaled_dot_product_attention: _attention,
 }
 
 _GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
