@@ -1,11 +1,10 @@
 """Layers whose second derivatives torch computes slowly or wrongly, replaced as a loss is built.
 
-Convolutions, BatchNorm in evaluation mode, LayerNorm, RMSNorm, GELU, SiLU, softmax and attention
-record the kernels of `bilinear`, `normalisations`, `activations`, `softmax` and `attention`: the
-same loss and gradient, and a Hessian-vector product by short formulas. What each one gains is
-listed in benchmarks/README.md. What torch differentiates wrongly takes the form that `elementary`
-gives it. The model is not touched, and what is not listed or is used in an unusual way is torch's
-own.
+Convolutions, BatchNorm in evaluation mode, LayerNorm, RMSNorm, GroupNorm, GELU, SiLU, softmax and
+attention record kernels that are written beside this: the same loss and gradient, and a
+Hessian-vector product by short formulas. What each one gains is listed in benchmarks/README.md.
+What torch differentiates wrongly takes the form that `elementary` gives it. The model is not
+touched, and what is not listed or is used in an unusual way is torch's own.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from hesscope.autodiff.broken import (
 )
 from hesscope.autodiff.composites import OPENED, opened
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
+from hesscope.autodiff.group_norm import group_norm
 from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
 from hesscope.autodiff.softmax import softmax
 from hesscope.derivatives.activations import GELU_TANH
@@ -88,7 +88,7 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
             # mode is on.
             return
         transforms = len(get_interpreter_stack() or ()), _forward_modes()
-        written_out = self.normalisations and func in NORMALISATIONS
+        written_out = self.normalisations and func in _NORMS
         if transforms == (0, 0) and func in _KERNELS and not written_out:
             yield _KERNELS[func]
         if func in ELEMENTARY:
@@ -153,6 +153,20 @@ def _rms_norm(
     """RMSNorm, with or without a weight."""
     eps = rounding.eps(input.dtype) if eps is None else eps
     return _normalised(RMSNorm(list(normalized_shape), eps), input, weight, None)
+
+
+def _group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Some:
+    """GroupNorm, with weight and bias, with a weight alone, or without."""
+    if (weight is None and bias is not None) or not _plain(input, weight, bias):
+        return None
+    channels = input.shape[1] if input.ndim > 1 else 0
+    right = all(t.shape == (channels,) for t in (weight, bias) if t is not None)
+    whole = num_groups > 0 and channels % num_groups == 0 and input.numel() > 0
+    if not (right and whole and _full(input)):
+        return None
+    return group_norm(input, num_groups, weight, bias, eps)
 
 
 def _normalised(kernels: RowKernels, input: Any, weight: Any, bias: Any) -> Some:
@@ -237,6 +251,7 @@ _KERNELS: dict[Any, Callable[..., Some]] = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
+    F.group_norm: _group_norm,
     F.gelu: _gelu,
     F.silu: _silu,
     F.softmax: _softmax,
@@ -245,6 +260,7 @@ _KERNELS: dict[Any, Callable[..., Some]] = {
     F.scaled_dot_product_attention: _attention,
 }
 
+_NORMS = {*NORMALISATIONS, F.group_norm}  # torch differentiates GroupNorm as often as asked
 _GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 _WATCHED = {
     *_GRADIENTS, *_KERNELS, *ELEMENTARY, *NORMALISATIONS, *AFTER_FORWARD_MODE,
