@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hesscope.autodiff.blame import nodes_behind, operation_that_breaks
@@ -17,6 +17,7 @@ from hesscope.autodiff.broken import (
     UntrustworthyError,
 )
 from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.written_out import called_as_one
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.layouts import plain_parts
@@ -108,7 +109,7 @@ def gradient_graph(e: Evaluation, batch: Batch) -> tuple[Tensor, tuple[Tensor, .
     Raises:
         UntrustworthyError: if the loss uses what torch cannot differentiate rightly.
     """
-    loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
+    loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss)
     return loss, e.derivatives(loss, create_graph=True)
 
 
@@ -134,8 +135,10 @@ def elementary_gradient(problem: Problem) -> Tensor | None:
 Value = TypeVar("Value")
 
 
-def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], Tensor]) -> Value:
-    """What `evaluate` returns, with a graph whose gradient can be differentiated, rightly.
+def differentiably(
+    model: nn.Module, evaluate: Callable[[], Value], tensor_of: Callable[[Value], Tensor]
+) -> Value:
+    """What `evaluate` makes of the model, with a graph whose gradient has derivatives, right ones.
 
     A loss that is made of derivatives (of energies, of the solution of a differential equation)
     through LayerNorm, InstanceNorm or BatchNorm is evaluated again, with these in elementary form:
@@ -144,7 +147,7 @@ def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], T
     Raises:
         UntrustworthyError: if it uses what torch cannot differentiate rightly.
     """
-    with fast_second_derivatives() as mode:
+    with called_as_one(model), fast_second_derivatives() as mode:
         value = evaluate()
     if mode.differentiated and normalises_derivatives([tensor_of(value)]):
         with fast_second_derivatives(normalisations=True) as mode:

@@ -34,12 +34,11 @@ from hesscope.autodiff.composites import OPENED, opened
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
 from hesscope.autodiff.group_norm import group_norm
 from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
+from hesscope.autodiff.recomputed import recomputes
 from hesscope.autodiff.softmax import softmax
 from hesscope.derivatives.activations import GELU_TANH
 
 Some = Tensor | None
-
-_saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a context manager
@@ -83,9 +82,7 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
 
     def _replacements(self, func: Any) -> Iterator[Callable[..., Some]]:
         """What may replace `func` here, the cheapest first."""
-        if _saving_hooks is not None and _saving_hooks(True) is not None:
-            # Checkpointing compares what forward and recomputation save, and recomputes where no
-            # mode is on.
+        if recomputes():
             return
         transforms = len(get_interpreter_stack() or ()), _forward_modes()
         written_out = self.normalisations and func in _NORMS
