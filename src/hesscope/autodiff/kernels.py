@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from hesscope import rounding
 from hesscope.autodiff.activations import GELU, SILU, activation
+from hesscope.autodiff.arguments import full, plain
 from hesscope.autodiff.attention import attention
 from hesscope.autodiff.bilinear import Convolution, Normalisation, layer
 from hesscope.autodiff.broken import (
@@ -106,7 +107,7 @@ def _convolution(
     groups: Any = 1,
 ) -> Some:
     """conv1d, conv2d and conv3d of a batch; None for what stays stock (padding by name, ...)."""
-    if not _plain(input, weight, bias) or input.ndim != weight.ndim or isinstance(padding, str):
+    if not plain(input, weight, bias) or input.ndim != weight.ndim or isinstance(padding, str):
         return None
     stride, padding, dilation = (_each(p, weight.ndim - 2) for p in (stride, padding, dilation))
     return layer(Convolution(stride, padding, dilation, groups), input, weight, bias)
@@ -123,7 +124,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Some:
     """BatchNorm in evaluation mode with weights; None for anything else."""
-    if training or weight is None or not _plain(input, weight, bias, running_mean, running_var):
+    if training or weight is None or not plain(input, weight, bias, running_mean, running_var):
         return None
     if running_mean is None or running_mean.requires_grad or running_var.requires_grad:
         return None
@@ -156,12 +157,12 @@ def _group_norm(
     input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Some:
     """GroupNorm, with weight and bias, with a weight alone, or without."""
-    if (weight is None and bias is not None) or not _plain(input, weight, bias):
+    if (weight is None and bias is not None) or not plain(input, weight, bias):
         return None
     channels = input.shape[1] if input.ndim > 1 else 0
     right = all(t.shape == (channels,) for t in (weight, bias) if t is not None)
     whole = num_groups > 0 and channels % num_groups == 0 and input.numel() > 0
-    if not (right and whole and _full(input)):
+    if not (right and whole and full(input)):
         return None
     return group_norm(input, num_groups, weight, bias, eps)
 
@@ -170,7 +171,7 @@ def _normalised(kernels: RowKernels, input: Any, weight: Any, bias: Any) -> Some
     shape = kernels.shape
     whole = list(input.shape[input.ndim - len(shape) :]) == shape and 0 not in shape
     right = all(list(t.shape) == shape for t in (weight, bias) if t is not None)
-    if not (shape and whole and right and _plain(input, weight, bias) and _full(input)):
+    if not (shape and whole and right and plain(input, weight, bias) and full(input)):
         return None
     return normalised(kernels, input, weight, bias)
 
@@ -178,66 +179,26 @@ def _normalised(kernels: RowKernels, input: Any, weight: Any, bias: Any) -> Some
 def _gelu(input: Any, approximate: str = "none") -> Some:
     """GELU in its exact form and by tanh."""
     form = {"none": GELU, "tanh": GELU_TANH}.get(approximate)
-    return None if form is None or not _plain(input) else activation(form, input)
+    return None if form is None or not plain(input) else activation(form, input)
 
 
 def _silu(input: Any, inplace: bool = False) -> Some:
     """SiLU that keeps its input."""
-    return None if inplace or not _plain(input) else activation(SILU, input)
+    return None if inplace or not plain(input) else activation(SILU, input)
 
 
 def _softmax(input: Any, dim: Any = None, *_: Any, dtype: Any = None, **__: Any) -> Some:
     """Softmax over one dimension in the precision of its input."""
-    if dim is None or input.ndim == 0 or dtype not in (None, input.dtype) or not _plain(input):
+    if dim is None or input.ndim == 0 or dtype not in (None, input.dtype) or not plain(input):
         return None
-    if not (_full(input) and -input.ndim <= dim < input.ndim):
+    if not (full(input) and -input.ndim <= dim < input.ndim):
         return None
     return softmax(input, dim % input.ndim - input.ndim, False)
 
 
-def _attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Some:
-    """Attention without dropout of batches of one shape, with any mask that torch takes."""
-    if dropout_p or not _plain(query, key, value) or not _full(query):
-        return None
-    if not (_heads_fit(query, key, value, enable_gqa) and _mask_fits(attn_mask, query, key)):
-        return None
-    if is_causal and attn_mask is not None:
-        return None
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return attention(query, key, value, attn_mask, is_causal, scale)
-
-
-def _heads_fit(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> bool:
-    """Whether queries, keys and values are batches of the same shape, but for groups of heads."""
-    if q.ndim < 3 or 0 in (*q.shape, *k.shape, *v.shape) or k.shape[:-1] != v.shape[:-1]:
-        return False
-    if q.shape[-1] != k.shape[-1]:
-        return False
-    if q.shape[:-2] == k.shape[:-2]:
-        return True
-    same_batch = q.ndim == k.ndim and q.shape[:-3] == k.shape[:-3]
-    return grouped and same_batch and q.shape[-3] % k.shape[-3] == 0
-
-
-def _mask_fits(mask: Any, q: Tensor, k: Tensor) -> bool:
-    """Whether there is no mask, or one of a right kind that can be expanded to the scores."""
-    if mask is None:
-        return True
-    full = (*q.shape[:-1], k.shape[-2])
-    if type(mask) not in (Tensor, torch.nn.Parameter) or mask.device != q.device:
-        return False
-    sizes = zip(reversed(mask.shape), reversed(full), strict=False)
-    right = mask.dtype in (torch.bool, q.dtype) and mask.layout == torch.strided
-    return right and mask.ndim <= len(full) and all(a in (1, b) for a, b in sizes)
+def _attention(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Some:
+    """Attention without dropout, with any mask that torch takes."""
+    return attention(query, key, value, *args, **kwargs) if plain(query, key, value) else None
 
 
 _KERNELS: dict[Any, Callable[..., Some]] = {
@@ -263,25 +224,6 @@ _WATCHED = {
     *_GRADIENTS, *_KERNELS, *ELEMENTARY, *NORMALISATIONS, *AFTER_FORWARD_MODE,
     *FORWARD_OVER_REVERSE,
 }  # fmt: skip
-
-
-def _plain(*tensors: Any) -> bool:
-    """Whether all are ordinary tensors of one dtype and device, and some need a gradient."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    first = given[0]
-    return (
-        all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in given)
-        and all(tensor.dtype == first.dtype and tensor.device == first.device for tensor in given)
-        and first.is_floating_point()
-        and first.layout == torch.strided
-        and any(tensor.requires_grad for tensor in given)
-        and not torch.is_autocast_enabled(first.device.type)
-    )
-
-
-def _full(tensor: Tensor) -> bool:
-    """Whether it has a precision in which sums over rows are taken as they are."""
-    return tensor.dtype in (torch.float32, torch.float64)
 
 
 def _forward_modes() -> int:
