@@ -35,6 +35,7 @@ from hesscope.autodiff.composites import OPENED, opened
 from hesscope.autodiff.elementary import ELEMENTARY, NORMALISATIONS
 from hesscope.autodiff.group_norm import group_norm
 from hesscope.autodiff.normalisations import LayerNorm, RMSNorm, RowKernels, normalised
+from hesscope.autodiff.pending import SHAPES, Pending, pending
 from hesscope.autodiff.recomputed import recomputes
 from hesscope.autodiff.softmax import softmax
 from hesscope.derivatives.activations import GELU_TANH
@@ -49,11 +50,21 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
         normalisations: also writes normalisations in elementary form: dearer, and right when the
             loss is made of derivatives. Those of torch.func and forward mode are seen by the call.
         forward_over_reverse: whether jvp(grad(...)) of torch.func is around the loss.
+        heads: leaves the logits of a very wide last layer pending. For a scalar alone: pending
+            ones must not be what comes out.
     """
 
-    def __init__(self, *, normalisations: bool = False, forward_over_reverse: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        normalisations: bool = False,
+        forward_over_reverse: bool = False,
+        heads: bool = False,
+    ) -> None:
         super().__init__()
         self.normalisations, self.forward_over_reverse = normalisations, forward_over_reverse
+        self.heads = heads
+        self.pending = False  # whether logits were left pending
         self.differentiated = False  # whether the loss took derivatives itself
         self.wrong: BrokenNode | None = None  # a call that torch differentiates wrongly
 
@@ -62,6 +73,9 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
     ) -> Any:
         """Calls the replacement of `func` if there is one and it takes these arguments."""
         kwargs = kwargs or {}
+        if Pending in types and func not in SHAPES:
+            with self:
+                return Pending.__torch_function__(func, types, args, kwargs)
         if func in _WATCHED:
             self._note(func, args, kwargs)
             for replacement in self._replacements(func):
@@ -89,12 +103,20 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
         written_out = self.normalisations and func in _NORMS
         if transforms == (0, 0) and func in _KERNELS and not written_out:
             yield _KERNELS[func]
+        if transforms == (0, 0) and func is F.linear and self.heads:
+            yield self._head
         if func in ELEMENTARY:
             yield ELEMENTARY[func]
         inside = transforms != ((2, 1) if self.forward_over_reverse else (0, 0))
         self.differentiated = self.differentiated or inside
         if func in NORMALISATIONS and (self.normalisations or inside):
             yield NORMALISATIONS[func]
+
+    def _head(self, *args: Any, **kwargs: Any) -> Some:
+        """The logits of a language model, pending."""
+        logits = pending(*args, **kwargs)
+        self.pending = self.pending or logits is not None
+        return logits
 
 
 def _convolution(
@@ -222,7 +244,7 @@ _NORMS = {*NORMALISATIONS, F.group_norm}  # torch differentiates GroupNorm as of
 _GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 _WATCHED = {
     *_GRADIENTS, *_KERNELS, *ELEMENTARY, *NORMALISATIONS, *AFTER_FORWARD_MODE,
-    *FORWARD_OVER_REVERSE,
+    *FORWARD_OVER_REVERSE, F.linear,
 }  # fmt: skip
 
 

@@ -75,7 +75,7 @@ class ReverseOverReverse(Engine):
 
     def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss)
+        loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True)
         with calls_of(e.model) as calls:
             gradient = e.derivatives(loss, create_graph=True)
         self.graphs.note_calls(calls)

@@ -22,7 +22,9 @@ def by_elementary_form(
     """
     g, inputs = g.view_as(g), [None if t is None else t.view_as(t) for t in inputs]
     pairs = [
-        (t, c) for t, c in zip(inputs, cotangents, strict=True) if t is not None and c is not None
+        (t, c)
+        for t, c in zip(inputs, cotangents, strict=True)
+        if t is not None and t.requires_grad and c is not None
     ]
     if not pairs:
         return [None] * (1 + len(inputs))
