@@ -141,13 +141,15 @@ def differentiably(
     tensor_of: Callable[[Value], Tensor],
     *,
     heads: bool = False,
+    missed: set[str] | None = None,
 ) -> Value:
     """What `evaluate` makes of the model, with a graph whose gradient has derivatives, right ones.
 
     A loss that is made of derivatives (of energies, of the solution of a differential equation)
     through LayerNorm, InstanceNorm or BatchNorm is evaluated again, with these in elementary form:
     torch holds their statistics fixed from the third derivative on. `heads` where a scalar is
-    evaluated: the logits of a language model are then not computed all at once.
+    evaluated: the logits of a language model are then not computed all at once. `missed` is told
+    of functions that were called in a way that has no kernel here.
 
     Raises:
         UntrustworthyError: if it uses what torch cannot differentiate rightly.
@@ -160,6 +162,8 @@ def differentiably(
             raise UntrustworthyError(HIDDEN_NORMALISATION)
     if mode.wrong is not None:
         raise UntrustworthyError(mode.wrong)
+    if missed is not None:
+        missed |= mode.missed
     return value
 
 

@@ -67,6 +67,7 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
         self.pending = False  # whether logits were left pending
         self.differentiated = False  # whether the loss took derivatives itself
         self.wrong: BrokenNode | None = None  # a call that torch differentiates wrongly
+        self.missed: set[str] = set()  # functions whose kernels did not take some arguments
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -82,6 +83,8 @@ class fast_second_derivatives(TorchFunctionMode):  # noqa: N801  used as a conte
                 result = replacement(*args, **kwargs)
                 if result is not None:
                     return result
+                if replacement is _KERNELS.get(func) and _differentiated(args, kwargs):
+                    self.missed.add(func.__name__)
         if func in OPENED and set(types) <= {Tensor, torch.nn.Parameter}:
             with self:
                 return opened(func)(*args, **kwargs)
@@ -246,6 +249,12 @@ _WATCHED = {
     *_GRADIENTS, *_KERNELS, *ELEMENTARY, *NORMALISATIONS, *AFTER_FORWARD_MODE,
     *FORWARD_OVER_REVERSE, F.linear,
 }  # fmt: skip
+
+
+def _differentiated(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a graph is recorded for a call with these arguments."""
+    given = (*args, *kwargs.values())
+    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in given)
 
 
 def _forward_modes() -> int:

@@ -64,18 +64,22 @@ class ReverseOverReverse(Engine):
         super().__init__(problem)
         self.graphs = KeptGraphs(problem, self._build, lambda kept: kept_bytes(kept[1]), memory)
         self._scanned = False
+        self.missed: set[str] = set()  # functions called in a way that has no kernel of ours
 
     def products(self, V: Tensor) -> Tensor:
         """H V: the graphs of all batches are built once and applied to every column."""
         return self.graphs.mean(lambda kept: self._apply(kept[1], kept[0], V))
 
     def facts(self) -> dict[str, Any]:
-        """The engine, whether its graphs are kept, and their size."""
-        return {"product": self.name, **self.graphs.facts()}
+        """The engine, whether its graphs are kept, their size, and what torch's own kernels do."""
+        missed = {"torch's own kernels": ", ".join(sorted(self.missed))} if self.missed else {}
+        return {"product": self.name, **self.graphs.facts(), **missed}
 
     def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True)
+        loss = differentiably(
+            e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True, missed=self.missed
+        )
         with calls_of(e.model) as calls:
             gradient = e.derivatives(loss, create_graph=True)
         self.graphs.note_calls(calls)
