@@ -31,6 +31,7 @@ CASES = {
     "grouped": ([Q, *PAIRS], {"enable_gqa": True}),
     "grouped, causal": ([Q, *PAIRS], {"enable_gqa": True, "is_causal": True}),
     "one head of keys": ([Q, K[:, :1], V[:, :1]], {"enable_gqa": True, "attn_mask": SEEN}),
+    "one head of keys for all": ([Q, K[:, :1], V[:, :1]], {"is_causal": True}),
     "grouped, with bias": ([Q, *PAIRS], {"enable_gqa": True, "attn_mask": BIAS}),
     "masked": ([Q, K, V], {"attn_mask": SEEN}),
     "masked by one row": ([Q, K, V], {"attn_mask": SEEN[0, 0, 0]}),

@@ -111,8 +111,9 @@ def _heads_fit(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> bool:
         return False
     if q.shape[:-2] == k.shape[:-2]:
         return True
-    same_batch = q.ndim == k.ndim and q.shape[:-3] == k.shape[:-3]
-    return grouped and same_batch and q.shape[-3] % k.shape[-3] == 0
+    if q.ndim != k.ndim or q.shape[:-3] != k.shape[:-3]:
+        return False
+    return k.shape[-3] == 1 or (grouped and q.shape[-3] % k.shape[-3] == 0)
 
 
 def _mask_fits(mask: Any, q: Tensor, k: Tensor) -> bool:

@@ -214,9 +214,9 @@ def _silu(input: Any, inplace: bool = False) -> Some:
 
 def _softmax(input: Any, dim: Any = None, *_: Any, dtype: Any = None, **__: Any) -> Some:
     """Softmax over one dimension in the precision of its input."""
-    if dim is None or input.ndim == 0 or dtype not in (None, input.dtype) or not plain(input):
+    if dim is None or not plain(input) or not full(input) or dtype not in (None, input.dtype):
         return None
-    if not (full(input) and -input.ndim <= dim < input.ndim):
+    if not -input.ndim <= dim < input.ndim:
         return None
     return softmax(input, dim % input.ndim - input.ndim, False)
 
