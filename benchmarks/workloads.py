@@ -78,6 +78,85 @@ def resnet20_on_cifar(num: int = 128) -> Workload:
     return supervised("ResNet-20 eval", model, inputs, targets, f"{num} {source} 32x32")
 
 
+def gelu_mlp() -> Workload:
+    """MLP 200-300-300-12 with GELU on 1,500 random inputs."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(200, 300), nn.GELU(), nn.Linear(300, 300), nn.GELU(), nn.Linear(300, 12)
+    )
+    inputs, targets = torch.randn(1500, 200), torch.randint(12, (1500,))
+    return supervised("MLP with GELU", model, inputs, targets, "1500 random inputs")
+
+
+def group_norm_cnn() -> Workload:
+    """Three convolutions, each with GroupNorm and SiLU, on 32 random images."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after, stride in ((3, 32, 1), (32, 32, 1), (32, 64, 2)):
+        layers += [nn.Conv2d(before, after, 3, stride, 1), nn.GroupNorm(8, after), nn.SiLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    inputs, targets = torch.randn(32, 3, 16, 16), torch.randint(10, (32,))
+    return supervised("conv SiLU GroupNorm", model, inputs, targets, "32 random images 16x16")
+
+
+def llama(classes: int = 256, sequences: int = 16, tokens: int = 64) -> Workload:
+    """Llama with 2 layers of width 128 and grouped queries, which computes its own loss."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=classes,
+        hidden_size=128,
+        intermediate_size=352,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=tokens,
+        use_cache=False,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config).eval()
+    batch = torch.randint(classes, (sequences, tokens))
+
+    def loss(model: nn.Module, batch: Any = batch) -> Tensor:
+        found: Tensor = model(batch, labels=batch).loss
+        return found
+
+    problem = hs.Problem.from_closure(model, loss, [batch])
+    name = f"Llama 2x128, {classes:,} tokens"
+    return Workload(name, model, loss, problem, f"{sequences} sequences x {tokens} tokens")
+
+
+def long_llama() -> Workload:
+    """The same on sequences long enough for tiles, with classes enough for pending logits."""
+    return llama(8_192, 1, 2_048)
+
+
+def vit() -> Workload:
+    """A vision transformer, 2 layers of width 128, of torch's own layers, on 12 images."""
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(12, 3, 32, 32), torch.randint(10, (12,))
+    return supervised("ViT 2x128", _VisionTransformer(), inputs, targets, "12 random images 32x32")
+
+
+class _VisionTransformer(nn.Module):
+    """64 patches, a position for each, an encoder, and a linear layer on the mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 128, 4, 4)
+        self.positions = nn.Parameter(0.02 * torch.randn(64, 128))
+        layer = nn.TransformerEncoderLayer(
+            128, 4, 512, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.patches(x).flatten(2).mT + self.positions).mean(1))
+
+
 def supervised(name: str, model: nn.Module, inputs: Tensor, targets: Tensor, data: str) -> Workload:
     """A classifier with cross-entropy on one batch."""
     model.eval()

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm in closed form have torch's loss, gradient and products."""
+"""LayerNorm, RMSNorm and GroupNorm in closed form have torch's loss, gradient and products."""
 
 import pytest
 import torch
@@ -8,7 +8,14 @@ from torch.nn import functional as F
 from hesscope.autodiff.graph import node_names
 from hesscope.autodiff.kernels import fast_second_derivatives
 from tests.autodiff.operations import randn
-from tests.autodiff.stock import EXACT, assert_same_as_stock, flat, gradient_graph, relative
+from tests.autodiff.stock import (
+    EXACT,
+    assert_same_as_stock,
+    derivatives,
+    flat,
+    gradient_graph,
+    relative,
+)
 
 MARK = "_NormBackwardBackward"
 X, W, B = randn(5, 6), randn(6, seed=1), randn(6, seed=2)
@@ -22,6 +29,12 @@ def layer(*shape: int, eps: float = 1e-5):
 def rms(*shape: int, eps: float | None = None):
     return lambda x, w=None: F.rms_norm(x, shape, w, eps)
 
+
+def group(groups: int, eps: float = 1e-5):
+    return lambda x, w=None, b=None: F.group_norm(x, groups, w, b, eps)
+
+
+IMAGES, BLANK = randn(4, 6, 3, 2), torch.arange(4)[:, None, None, None] != 2
 
 # a function and the tensors to differentiate in
 CASES = {
@@ -52,6 +65,20 @@ CASES = {
     "RMSNorm of no example": (rms(6), [X[:0], W]),
     "RMSNorm with a row of zeros": (rms(6, eps=1e-3), [CONSTANT, W]),
     "RMSNorm, tied": (lambda x: F.rms_norm(x, (6,), x[0]), [X]),
+    "GroupNorm": (group(3), [IMAGES, W, B]),
+    "GroupNorm, a weight alone": (group(2), [IMAGES, W]),
+    "GroupNorm without weights": (group(2), [IMAGES]),
+    "GroupNorm of one group": (group(1), [IMAGES, W, B]),
+    "GroupNorm of each channel": (group(6), [IMAGES, W, B]),
+    "GroupNorm of vectors": (group(2), [X, W, B]),
+    "GroupNorm of sequences": (group(2), [IMAGES[..., 0], W, B]),
+    "GroupNorm of volumes": (group(2), [IMAGES[..., None], W, B]),
+    "GroupNorm with a blank image": (group(3, 1e-2), [IMAGES * BLANK, W, B]),
+    "GroupNorm, twice": (
+        lambda x, w, b: group(2)(group(3)(x, w, b).sin() * x, w, b),
+        [IMAGES, W, B],
+    ),
+    "GroupNorm, tied": (lambda x: F.group_norm(x, 2, x[0, :, 0, 0], x[1, :, 0, 0]), [IMAGES]),
 }
 
 
@@ -75,7 +102,10 @@ def test_blocks_of_tensors_are_those_of_stock_double_backward(case):
         assert_same_as_stock(loss, [leaf])
 
 
-@pytest.mark.parametrize("name", ["weight and bias", "several dimensions", "RMSNorm", "tied"])
+@pytest.mark.parametrize(
+    "name",
+    ["weight and bias", "several dimensions", "RMSNorm", "tied", "GroupNorm", "GroupNorm, tied"],
+)
 def test_second_and_third_derivatives_agree_with_differences(name):
     function, tensors = CASES[name]
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
@@ -110,6 +140,9 @@ def test_what_torch_refuses_or_computes_otherwise_stays_its_own():
             F.layer_norm(x.bfloat16(), (6,)),
             F.layer_norm(x, (6,), None, B),
             F.layer_norm(x[:, :0], (0,)),
+            F.group_norm(x.bfloat16(), 2),
+            F.group_norm(x, 2, None, B),
+            F.group_norm(IMAGES[:0] * x[0, 0], 2),
         ):
             assert y.grad_fn.name() != "_NormBackward"
         for wrong in (
@@ -118,6 +151,8 @@ def test_what_torch_refuses_or_computes_otherwise_stays_its_own():
             lambda: F.layer_norm(x, ()),
             lambda: F.layer_norm(x, (2, 5, 6)),
             lambda: F.layer_norm(x, (6,), W.float()),
+            lambda: F.group_norm(x, 4),
+            lambda: F.group_norm(x, 2, W[:5]),
         ):
             with pytest.raises((RuntimeError, AssertionError)) as fast:
                 wrong()
@@ -131,3 +166,20 @@ def test_a_loss_made_of_derivatives_may_ask_for_the_elementary_form():
     with fast_second_derivatives(normalisations=True):
         y = F.layer_norm(x, (6,))
     assert not any(MARK in name for name in node_names(gradient_graph(lambda: y.sum(), [x])))
+
+
+def test_a_loss_made_of_derivatives_of_groupnorm_is_left_to_torch_when_it_asks():
+    x = IMAGES.clone().requires_grad_()
+    with fast_second_derivatives(normalisations=True):
+        y = F.group_norm(x, 2)
+    assert y.grad_fn.name() == "NativeGroupNormBackward0"
+
+
+def test_the_order_of_channels_in_memory_does_not_matter_to_groupnorm():
+    """torch's own double backward by the weight alone crashes where channels come last."""
+    w = W.clone().requires_grad_()
+    last = IMAGES.to(memory_format=torch.channels_last)
+    with fast_second_derivatives():
+        _, product, _ = derivatives(lambda: group(3)(last, w).sin().sum(), [w])
+    _, expected, _ = derivatives(lambda: group(3)(IMAGES, w).sin().sum(), [w])
+    assert relative(product, expected) <= EXACT

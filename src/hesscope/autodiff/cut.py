@@ -36,6 +36,7 @@ from hesscope.autodiff.dual import (
 )
 from hesscope.autodiff.holes import Call
 from hesscope.autodiff.tape import Leaf, Tape, Variable
+from hesscope.autodiff.written_out import called_as_one
 from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
@@ -54,6 +55,7 @@ class Manner:
     blocks: Sequence[nn.Module]
     scan: bool = True  # for what torch differentiates wrongly twice
     copied: bool = False  # results are given away as copies, for they are written to in place
+    heads: bool = True  # leaves the logits of a very wide last layer pending
 
 
 class _OtherwiseError(Exception):
@@ -78,10 +80,12 @@ def lean_products(e: Evaluation, batch: Batch, V: Tensor, manner: Manner) -> Ten
     products = torch.zeros_like(directions)
     parts = zip(directions.split(TOGETHER), products.split(TOGETHER), strict=True)
     for some, found in parts:
-        try:
-            _Pass(e, manner, some, found).run(batch)
-        except _OtherwiseError:
-            _Pass(e, manner, some, found).run(batch)
+        while True:
+            try:
+                _Pass(e, manner, some, found).run(batch)
+                break
+            except _OtherwiseError:  # at most once for each of two choices
+                continue
     return products.T
 
 
@@ -104,7 +108,7 @@ class _Pass:
         ]
         self.tape = Tape(self.leaves, len(directions), scan=manner.scan)
         self.calls: list[Call] = []
-        self.mode = restful()
+        self.mode = restful(heads=manner.heads)
         self.refusal: LeanError | UntrustworthyError | None = None
         self.inside = 0  # of a block that is run
         self.met = False  # any block
@@ -130,13 +134,17 @@ class _Pass:
         Raises:
             LeanError: if it cannot be had so.
             UntrustworthyError: if torch would differentiate it wrongly.
-            _OtherwiseError: if copies of results would help.
+            _OtherwiseError: if copies of results, or whole logits, would help.
             Exception: whatever else the user's code raises.
         """
         try:
-            with self.mode:
+            with called_as_one(self.e.model), self.mode:
                 loss = self.e.finite_loss(batch)
         except Exception as error:
+            if self.mode.pending:
+                self.manner.heads = False
+                self.refusal = None
+                raise _OtherwiseError from error
             if self.refusal is None and self.mode.differentiated:
                 raise LeanError(DERIVATIVES) from error
             if self.refusal is None and not self.manner.copied and WRITTEN in str(error):

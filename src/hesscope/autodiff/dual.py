@@ -15,12 +15,11 @@ from torch.utils._pytree import tree_map_only
 
 from hesscope.autodiff.elementary import ELEMENTARY
 from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.recomputed import recomputes
 from hesscope.system.agreement import shared_error
 
 OTHERWISE = "use product='reverse-over-reverse'"
 GRADIENTS = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
-
-_saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def refuse_checkpoints() -> None:
     Raises:
         LeanError: if hooks for saved tensors are on, as in gradient checkpointing.
     """
-    if _saving_hooks is not None and _saving_hooks(True) is not None:
+    if recomputes():
         raise LeanError(CHECKPOINTS)
 
 

@@ -17,11 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
+from torch._C._functorch import get_interpreter_stack, is_functorch_wrapped_tensor
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hesscope import rounding
+from hesscope.autodiff.attention import long_attention
 
 Some = Tensor | None
 EMBEDDING_SPARSE = 6  # the place of `sparse` among the arguments of F.embedding
@@ -36,7 +38,14 @@ def weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
 
 
 def attention(*args: Any, **kwargs: Any) -> Some:
-    """Attention by torch's math kernel, where the model has switched to another inside ours."""
+    """Attention by torch's math kernel, where the model has switched to another inside ours.
+
+    A long one by tiles, where forward mode alone goes through it.
+    """
+    if _forward_mode_alone(*args, *kwargs.values()):
+        result = long_attention(*args, **kwargs)
+        if result is not None:
+            return result
     enabled = torch.backends.cuda
     fused = (
         enabled.flash_sdp_enabled()
@@ -47,6 +56,13 @@ def attention(*args: Any, **kwargs: Any) -> Some:
         return None
     with sdpa_kernel(SDPBackend.MATH):
         return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+def _forward_mode_alone(*arguments: Any) -> bool:
+    """Whether dual numbers go through, and no gradient is taken of what comes out."""
+    if forward_ad._current_level < 0 or get_interpreter_stack():
+        return False
+    return not any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
 
 
 def embedding(*args: Any, sparse: bool = False, **kwargs: Any) -> Some:

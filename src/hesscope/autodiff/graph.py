@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 
 from hesscope.autodiff.blame import nodes_behind, operation_that_breaks
@@ -17,6 +17,7 @@ from hesscope.autodiff.broken import (
     UntrustworthyError,
 )
 from hesscope.autodiff.kernels import fast_second_derivatives
+from hesscope.autodiff.written_out import called_as_one
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.layouts import plain_parts
@@ -108,7 +109,7 @@ def gradient_graph(e: Evaluation, batch: Batch) -> tuple[Tensor, tuple[Tensor, .
     Raises:
         UntrustworthyError: if the loss uses what torch cannot differentiate rightly.
     """
-    loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
+    loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True)
     return loss, e.derivatives(loss, create_graph=True)
 
 
@@ -134,18 +135,26 @@ def elementary_gradient(problem: Problem) -> Tensor | None:
 Value = TypeVar("Value")
 
 
-def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], Tensor]) -> Value:
-    """What `evaluate` returns, with a graph whose gradient can be differentiated, rightly.
+def differentiably(
+    model: nn.Module,
+    evaluate: Callable[[], Value],
+    tensor_of: Callable[[Value], Tensor],
+    *,
+    heads: bool = False,
+    missed: set[str] | None = None,
+) -> Value:
+    """What `evaluate` makes of the model, with a graph whose gradient has derivatives, right ones.
 
     A loss that is made of derivatives (of energies, of the solution of a differential equation)
     through LayerNorm, InstanceNorm or BatchNorm is evaluated again, with these in elementary form:
-    torch holds their statistics fixed from the third derivative on.
+    torch holds their statistics fixed from the third derivative on. `heads` where a scalar is
+    evaluated: the logits of a language model are then not computed all at once. `missed` is told
+    of functions that were called in a way that has no kernel here.
 
     Raises:
         UntrustworthyError: if it uses what torch cannot differentiate rightly.
     """
-    with fast_second_derivatives() as mode:
-        value = evaluate()
+    value, mode = _evaluated(model, evaluate, heads=heads)
     if mode.differentiated and normalises_derivatives([tensor_of(value)]):
         with fast_second_derivatives(normalisations=True) as mode:
             value = evaluate()
@@ -153,7 +162,27 @@ def differentiably(evaluate: Callable[[], Value], tensor_of: Callable[[Value], T
             raise UntrustworthyError(HIDDEN_NORMALISATION)
     if mode.wrong is not None:
         raise UntrustworthyError(mode.wrong)
+    if missed is not None:
+        missed |= mode.missed
     return value
+
+
+def _evaluated(
+    model: nn.Module, evaluate: Callable[[], Value], *, heads: bool
+) -> tuple[Value, fast_second_derivatives]:
+    """What `evaluate` returns, and the mode in which it did; heads computed at once on an error.
+
+    What does not go through torch's functions, such as a Function of the loss, cannot take logits
+    that are pending. An error of the loss's own comes again.
+    """
+    mode = fast_second_derivatives(heads=heads)
+    try:
+        with called_as_one(model), mode:
+            return evaluate(), mode
+    except Exception:
+        if not mode.pending:
+            raise
+    return _evaluated(model, evaluate, heads=False)
 
 
 def normalises_derivatives(values: Sequence[Tensor]) -> bool:

@@ -90,7 +90,7 @@ def single_examples(problem: Problem) -> Problem:
 
 def output_jacobian(e: Evaluation, batch: Batch) -> Jacobian:
     """The Jacobian of a batch, whose graphs outlive the evaluation."""
-    outputs, targets = differentiably(lambda: e.outputs(batch), lambda pair: pair[0])
+    outputs, targets = differentiably(e.model, lambda: e.outputs(batch), lambda pair: pair[0])
     cotangent = torch.zeros_like(outputs, requires_grad=True)
     with calls_of(e.model) as calls:
         pulled_back = torch.autograd.grad(

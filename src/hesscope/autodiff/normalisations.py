@@ -29,6 +29,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from hesscope.autodiff import elementary
+from hesscope.autodiff.thirds import by_elementary_form
 
 aten = torch.ops.aten
 Some = Tensor | None
@@ -183,8 +184,10 @@ class _NormBackward(Function):
         kernels, row = ctx.kernels, Rows(x, mean, r, hat)
         _, _, needs_g, needs_x, needs_w, *_ = ctx.needs_input_grad
         if torch.is_grad_enabled():  # a third derivative
-            cotangents = _by_elementary_form(kernels, (g, x, w), (u, omega, beta))
-            return None, None, *cotangents, None, None, None
+            of_g, *of_inputs = by_elementary_form(kernels.elementary, (x, w), g, (u, omega))
+            if beta is not None:
+                of_g = beta.expand_as(g) if of_g is None else of_g + beta
+            return None, None, of_g, *of_inputs, None, None, None
         moved = None if u is None else kernels.slope(u, row)
         cot_g = _of_g(moved, omega, beta, w, hat) if needs_g else None
         cot_x = cot_w = None
@@ -222,36 +225,6 @@ def _of_x(
     hat = row.standardised()
     result = torch.addcmul(result, _row_mean(u * hat, kernels.shape), scaled, value=-1)
     return torch.addcmul(result, _row_mean(u * scaled, kernels.shape), hat, value=-1)
-
-
-def _by_elementary_form(
-    kernels: RowKernels, inputs: tuple[Tensor, Tensor, Some], cotangents: tuple[Some, ...]
-) -> list[Some]:
-    """The cotangents of (g, x, w), with a graph of their own.
-
-    In aliases: g is usually a function of x and w, and no derivative is to go that way here.
-    """
-    g, x, w = (None if tensor is None else tensor.view_as(tensor) for tensor in inputs)
-    assert g is not None
-    assert x is not None
-    u, omega, beta = cotangents
-    pairs = [(t, c) for t, c in ((x, u), (w, omega)) if t is not None and c is not None]
-    found: dict[int, Tensor] = {}
-    wanted = [t for t in (g, x, w) if t is not None and t.requires_grad]
-    if pairs:
-        outputs = torch.autograd.grad(
-            kernels.elementary(x, w), [t for t, _ in pairs], g, create_graph=True
-        )
-        graded = [(y, c) for y, (_, c) in zip(outputs, pairs, strict=True) if y.requires_grad]
-        results = torch.autograd.grad(
-            [y for y, _ in graded], wanted, [c for _, c in graded],
-            create_graph=True, allow_unused=True,
-        )  # fmt: skip
-        found = {id(t): c for t, c in zip(wanted, results, strict=True)}
-    of_g = found.get(id(g))
-    if beta is not None:
-        of_g = beta.expand_as(g) if of_g is None else of_g + beta
-    return [of_g, found.get(id(x)), found.get(id(w))]
 
 
 def _row_mean(t: Tensor, shape: list[int]) -> Tensor:

@@ -47,6 +47,7 @@ class ReverseOverReverse(Engine):
         super().__init__(problem)
         self.graphs = KeptGraphs(problem, self._build, lambda kept: kept_bytes(kept[1]), memory)
         self._scanned = False
+        self.missed: set[str] = set()  # functions called in a way that has no kernel of ours
 
     def products(self, V: Tensor) -> Tensor:
         """H V: the graphs of all batches are built once and applied to every column."""
@@ -56,12 +57,15 @@ class ReverseOverReverse(Engine):
         )
 
     def facts(self) -> dict[str, Any]:
-        """The engine, whether its graphs are kept, and their size."""
-        return {"product": self.name, **self.graphs.facts()}
+        """The engine, whether its graphs are kept, their size, and what torch's own kernels do."""
+        missed = {"torch's own kernels": ", ".join(sorted(self.missed))} if self.missed else {}
+        return {"product": self.name, **self.graphs.facts(), **missed}
 
     def _build(self, e: Evaluation, batch: Batch) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The gradient of a batch with its graph; refused if it cannot be differentiated again."""
-        loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
+        loss = differentiably(
+            e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True, missed=self.missed
+        )
         with calls_of(e.model) as calls:
             gradient = e.derivatives(loss, create_graph=True)
         self.graphs.note_calls(calls)
@@ -73,7 +77,7 @@ class ReverseOverReverse(Engine):
 
 def gradient_and_product(e: Evaluation, batch: Batch, V: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of the loss of one batch, (n,), and its Hessian times V (n, k)."""
-    loss = differentiably(lambda: e.finite_loss(batch), lambda loss: loss)
+    loss = differentiably(e.model, lambda: e.finite_loss(batch), lambda loss: loss, heads=True)
     gradient = e.derivatives(loss, create_graph=True)
     return flatten(gradient).detach(), _apply(e.point.layout, gradient, e.leaves, V, keep=False)
 
