@@ -1,4 +1,4 @@
-"""What a Hessian-vector product costs beside plain double backward, on 170 small real models.
+"""What a Hessian-vector product costs beside plain double backward, on 175 small real models.
 
     python -m benchmarks.zoo_products [--only Bert] [--rounds 9] [--json FILE] [--fresh]
 
@@ -7,7 +7,8 @@ not arithmetic shows: checks, surroundings, bookkeeping. Both sides have a graph
 that they keep, and make one vector of one vector; plain double backward is what one writes by hand,
 inside torch's mathematical attention. Slices of both alternate, one thread, processor time, and the
 median ratio of a model is kept. Each model has a process and a time limit of its own, and is
-written down when it is done: a second call measures what is missing. `--tiny` takes three models.
+written down when it is done: a second call measures what is missing. When all are done, results and
+the table in benchmarks/README.md are those of this run. `--tiny` takes three models.
 """
 
 from __future__ import annotations
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from benchmarks.peers import pages
 from tests.zoo.examine import door
 from tests.zoo.reference import flat, surroundings, trainable
 from tests.zoo.senses import SENSES
@@ -36,7 +36,9 @@ import hesscope as hs
 
 SPECIMENS = {specimen.name: specimen for specimen in (*TEXT, *SENSES)}
 TINY = ("BertForSequenceClassification", "GPT2LMHeadModel", "ViTForImageClassification")
-RESULTS = Path(__file__).parent / "results" / "zoo_products.json"
+FOLDER = Path(__file__).parent
+RESULTS, PAGE = FOLDER / "results" / "zoo_products.json", FOLDER / "README.md"
+UNDER_WAY = FOLDER.parent / "build" / "zoo_products.json"
 TARGETS = {"median": 1.05, "90 %": 1.15}
 SLICE, ROUNDS, LIMIT = 0.03, 9, 60.0  # seconds of products, slices of each side, seconds a model
 AGREE = 1e-4  # both are the same derivative, in float32
@@ -55,14 +57,18 @@ def main() -> None:
             rows[name] = apart(name, arguments.rounds)
             write(arguments.json, rows)
             print(f"{number}/{len(names)} {name}: {said(rows[name])}", flush=True)
-    Console(width=100).print(table(rows))
+    print(block(report(rows)))
+    if rows.keys() >= SPECIMENS.keys():
+        write(RESULTS, rows)
+        page = pages.replaced(PAGE.read_text("utf-8"), block(report(rows)))
+        PAGE.write_text(page, "utf-8")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", metavar="PART", help="models with this in their name")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--json", type=Path, default=RESULTS, metavar="FILE")
+    parser.add_argument("--json", type=Path, default=UNDER_WAY, metavar="FILE")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--tiny", action="store_true", help="three models")
     return parser.parse_args()
@@ -73,10 +79,15 @@ def kept(file: Path) -> dict[str, Row]:
 
 
 def write(file: Path, rows: dict[str, Row]) -> None:
-    facts = {"torch": torch.__version__, "hesscope": hs.__version__, "threads": 1}
-    report = {**facts, "targets": TARGETS, **summary(rows), "rows": list(rows.values())}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    text = json.dumps(report(rows), indent=1, ensure_ascii=False)
+    file.write_text(text + "\n", "utf-8")
+
+
+def report(rows: dict[str, Row]) -> Row:
+    facts = {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__}
+    facts |= {"hesscope": hs.__version__, "targets": TARGETS}
+    return {**facts, **summary(rows), "rows": list(rows.values())}
 
 
 def apart(name: str, rounds: int) -> Row:
@@ -200,20 +211,22 @@ def said(row: Row) -> str:
     return f"{row['ratio']:.2f} of {row['plain_ms']:.2f} ms{other}"
 
 
-def table(rows: dict[str, Row]) -> Table:
-    """By family: how many, and the ratios."""
-    out = Table(title="hesscope's product over plain double backward, graphs kept, one thread")
-    for name in ("family", "models", "median", "90 %", "worst"):
-        out.add_column(name, justify="left" if name == "family" else "right")
-    measured = [row for row in rows.values() if "ratio" in row]
-    families = dict.fromkeys(row["family"] for row in measured)
-    for family in (*families, "all"):
+def block(report: Row) -> str:
+    """The ratios by family, as Markdown."""
+    measured = [row for row in report["rows"] if "ratio" in row]
+    lines = ["| family | models | median | 90 % | worst |", "|---|---|---|---|---|"]
+    for family in (*dict.fromkeys(row["family"] for row in measured), "all"):
         own = {r["model"]: r for r in measured if family in (r["family"], "all")}
         worst = max((r["ratio"] for r in own.values()), default=float("nan"))
         numbers = [summary(own).get(key, worst) for key in ("median", "90 %")]
-        out.add_row(family, str(len(own)), *(f"{number:.2f}" for number in (*numbers, worst)))
-    out.caption = f"{len(rows) - len(measured)} failed; target {TARGETS}"
-    return out
+        cells = (family, str(len(own)), *(f"{number:.2f}" for number in (*numbers, worst)))
+        lines.append(f"| {' | '.join(cells)} |")
+    apart = sum(not row["agree"] for row in measured)
+    said = f"{report['failed']} more had no product on one of both sides"
+    facts = (
+        f"{report['date']}, torch {report['torch']}; {said}; {apart} differ by more than {AGREE:g}."
+    )
+    return "\n".join([*lines, "", facts])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from benchmarks import zoo_products as zoo
+from benchmarks.peers import pages
 
 from tests.zoo.blocks import BLOCKS
 
@@ -35,6 +36,7 @@ def test_what_fails_is_told_and_counted(monkeypatch):
     assert found["90 %"] == pytest.approx(1.9)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_model_whose_time_is_up_has_a_row_and_the_others_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "LIMIT", 0.0)
     rows = {"slow": zoo.apart("BertForSequenceClassification", 1)}
@@ -43,3 +45,8 @@ def test_a_model_whose_time_is_up_has_a_row_and_the_others_are_kept(tmp_path, mo
     zoo.write(file, rows)
     assert list(zoo.kept(file)) == ["BertForSequenceClassification"]
     assert json.loads(file.read_text())["failed"] == 1
+
+
+def test_the_page_says_what_was_measured():
+    report = json.loads(zoo.RESULTS.read_text("utf-8"))
+    assert pages.between(zoo.PAGE.read_text("utf-8")) == zoo.block(report)

@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.peers import chart, table
 from benchmarks.peers.table import Report
 
-BEGIN = "<!-- made by `make bench-peers`: what stands from here -->"
+BEGIN = "<!-- made by a benchmark, not by hand: what stands from here -->"
 END = "<!-- to here -->"
 CHART = "docs/_static/peers.svg"
 PAGES = {
