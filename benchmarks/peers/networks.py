@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 KEPT = Path(__file__).parents[2] / "build" / "peers"
 EPOCHS, RATE, SIZE = 30, 0.1, 128
-IMAGES, TRAINED, MOST_EPOCHS = 64, 1.0, 200
+TRAINED, MOST_EPOCHS = 1.0, 200
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -99,18 +99,18 @@ def _trained(network: Network) -> Network:
     return network
 
 
-def resnet(size: int = 32) -> Network:
-    """ResNet-20 on images that are averaged down to this size."""
-    inputs, targets, source = workloads.cifar(IMAGES)
+def resnet(num: int = 32, size: int = 32) -> Network:
+    """ResNet-20 on so many images, averaged down to this size."""
+    inputs, targets, source = workloads.cifar(num)
     inputs = nn.functional.adaptive_avg_pool2d(inputs, size)
     model = workloads.resnet20()
     workloads.settle_statistics(model, inputs)
-    return of(f"ResNet-20, {IMAGES} {source} of {size}x{size}", model, inputs, targets)
+    return of(f"ResNet-20, {num} {source} of {size}x{size}", model, inputs, targets)
 
 
 def trained_resnet() -> Network:
     """ResNet-20 on small images, until its loss in evaluation mode is below 1."""
-    network = resnet(16)
+    network = resnet(64, 16)
     inputs, targets = network.inputs, network.targets
 
     def train(model: nn.Module) -> None:
