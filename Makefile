@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 CODE := src tests benchmarks examples papers docs/_ext docs/tutorials docs/conf.py docs/picture.py conftest.py
 READY := $(VENV)/.ready
 
-.PHONY: help demo test test-slow test-zoo check lint fix house bench gpu-check papers picture docs \
+.PHONY: help demo test test-slow test-zoo check lint fix house bench bench-peers bench-zoo gpu-check papers picture docs \
 	dist test-dist clean test-peers test-trainers
 
 help:           ## list the commands
@@ -77,14 +77,30 @@ $(READY): pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(READY)
 
+# Some of the other tools ask for torchvision, which would come with CUDA: they are installed without
+# what they depend on, and what they need of it is named here.
 PEERS := .venv-peers
-test-peers: ## agreement with curvlinops, in an environment of its own
+PEERS_PIP := "$(PEERS)/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt
+$(PEERS)/.ready: pyproject.toml constraints.txt
 	"$(PYTHON)" -m venv $(PEERS)
-	"$(PEERS)/bin/python" -m pip install --quiet -c constraints.txt torch
-	"$(PEERS)/bin/python" -m pip install --quiet -c constraints.txt -e . scipy pytest hypothesis jaxtyping tqdm
-	"$(PEERS)/bin/python" -m pip install --quiet --no-deps curvlinops-for-pytorch \
-		backpack-for-pytorch einops einconv unfoldNd linear_operator mpmath
+	$(PEERS_PIP) torch
+	$(PEERS_PIP) -e ".[demo,hf]" pandas pytest hypothesis jaxtyping networkx six tqdm
+	$(PEERS_PIP) --no-deps curvlinops-for-pytorch backpack-for-pytorch einops einconv unfoldNd \
+		linear_operator mpmath opt-einsum
+	-$(PEERS_PIP) --no-deps PyHessian
+	-$(PEERS_PIP) --no-deps hessian-eigenthings
+	-$(PEERS_PIP) --no-deps loss-landscapes
+	-$(PEERS_PIP) --no-deps landscaper gudhi topopy nglpy treelib coloraide drawsvg
+	touch $@
+
+test-peers: $(PEERS)/.ready ## agreement with curvlinops, in an environment of its own
 	"$(PEERS)/bin/python" -m pytest --noconftest -p no:cacheprovider tests/peers
+
+bench-peers: $(PEERS)/.ready ## five other tools on the same work; resumes (20 minutes of one core)
+	OMP_NUM_THREADS=1 "$(PEERS)/bin/python" -m benchmarks.peers
+
+bench-zoo: $(READY) ## products of 175 small models of transformers; resumes (10 minutes of one core)
+	OMP_NUM_THREADS=1 "$(BIN)/python" -m benchmarks.zoo_products
 
 GUESTS := .zoo-guests
 test-zoo: $(READY) ## 200 models that others wrote, beside plain torch (10 minutes of two cores)

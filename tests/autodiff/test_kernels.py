@@ -312,6 +312,32 @@ def test_a_checkpointed_network_has_the_same_hessian(memory):
         assert relative(H @ v, expected) <= EXACT
 
 
+class Attending(nn.Module):
+    """Makes its attention again in every backward pass, without a module that would be called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 12)
+
+    def forward(self, x):
+        parts = self.inner(x).unflatten(-1, (3, 1, 4)).unbind(-3)
+        heads = [part.transpose(-2, -3) for part in parts]
+        attended = checkpoint(F.scaled_dot_product_attention, *heads, use_reentrant=False)
+        return attended.flatten(1)
+
+
+def test_attention_that_is_made_again_has_a_second_derivative_each_time():
+    torch.manual_seed(0)
+    model = Attending()
+    H = hs.Hessian(hs.Problem(model, F.mse_loss, (torch.randn(6, 5, 4), torch.randn(6, 20))))
+    v = torch.randn(H.n)
+    first = H @ v
+    assert float(first.norm()) > 0
+    assert torch.equal(H @ v, first)
+    w = torch.randn(H.n)
+    assert float((w @ first - v @ (H @ w)).abs()) < 1e-5 * float(first.norm() * w.norm())
+
+
 def test_checkpointing_says_that_it_saves_nothing():
     data = torch.randn(5, 2, 6, 6, dtype=torch.float64), torch.arange(5) % 3
     H, plain = (

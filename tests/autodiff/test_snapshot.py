@@ -48,6 +48,14 @@ def cut(net):
     net.frozen.data = net.frozen.data[:3]  # the same memory, less of it
 
 
+def read_otherwise(net):
+    net.frozen.data = net.frozen.data.view(torch.int32)  # the same memory, other numbers
+
+
+def own_dictionary(net):
+    net.norm._buffers = {**net.norm._buffers, "running_var": 2 * net.norm.running_var}
+
+
 def swapped(net):
     net.first.weight, other = nn.Parameter(2 * net.first.weight.detach()), net.first.weight
     del other
@@ -94,8 +102,8 @@ CHANGES = {
     **{
         change.__name__: change
         for change in (
-            own_data, turned, cut, swapped, more, deeper, shallower, one_bit, nan_then,
-            there_and_back,
+            own_data, turned, cut, read_otherwise, own_dictionary, swapped, more, deeper,
+            shallower, one_bit, nan_then, there_and_back,
         )
     },
 }  # fmt: skip

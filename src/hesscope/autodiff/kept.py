@@ -8,13 +8,16 @@ from inspect import ismethod
 from typing import Any, Generic, TypeVar
 from weakref import WeakMethod
 
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hesscope.autodiff.snapshot import Snapshot
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.problem import Problem
 from hesscope.problem.surroundings import twice_differentiable
+from hesscope.problem.turns import taken
 from hesscope.system import collectives
 from hesscope.system.agreement import Same, together
 from hesscope.system.memory import available_bytes, human, is_out_of_memory
@@ -46,7 +49,7 @@ class KeptGraphs(Generic[Graph]):
         self.keep: bool | None = None
         self._kept: list[tuple[Batch, Graph]] = []
         self._snapshot: Snapshot | None = None
-        self._recomputes = False
+        self._recomputes = self._hooked = False
         self._why = ""  # the graphs are not kept
 
     def build(self, e: Evaluation, batch: Batch) -> Graph:
@@ -59,7 +62,10 @@ class KeptGraphs(Generic[Graph]):
         if build is None:
             msg = "the operator that these graphs belong to is gone; keep it as long as them."
             raise ReferenceError(msg)
-        return build(e, batch)
+        with _Hooks() as hooks:
+            graph = build(e, batch)
+        self._hooked = self._hooked or hooks.seen
+        return graph
 
     def each(self) -> Generator[tuple[Batch, Graph], None, None]:
         """Each batch with its graph, in the surroundings that passes through it need."""
@@ -104,11 +110,17 @@ class KeptGraphs(Generic[Graph]):
         return {"graph": mode, "graph_bytes": self.graph_bytes, **why, **said}
 
     def _surroundings(self) -> AbstractContextManager[Any]:
-        """All that a forward pass needs, but only where a kept graph runs the model again."""
+        """What passes through kept graphs need: a turn; more where they run code of the user's.
+
+        Which kernels there are was decided when the graphs were built, so nothing is switched:
+        switches cost up to a tenth of the product of a small network.
+        """
+        point = self.problem.point
         if self._recomputes:
             return self.problem.evaluation()
-        point = self.problem.point
-        return twice_differentiable(point.model, point.device)
+        if self._hooked:
+            return twice_differentiable(point.model, point.device)
+        return taken(point.model)
 
     def _build_all(self) -> None:
         """Builds the graph of each batch; gives up keeping them when they would not fit.
@@ -147,3 +159,22 @@ class KeptGraphs(Generic[Graph]):
     def fresh(self) -> bool:
         """Whether parameters, frozen ones too, and buffers have the values of the kept graphs."""
         return self._snapshot is not None and self._snapshot.holds()
+
+
+_saving_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+class _Hooks(TorchFunctionMode):
+    """Notes whether tensors are saved through hooks, whose code runs in every pass.
+
+    Checkpointing does so: what it makes again may be a function that belongs to no module.
+    """
+
+    seen = _saving_hooks is None  # in a torch that does not tell, anything may have been
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """The function's value."""
+        self.seen = self.seen or _saving_hooks(True) is not None
+        return func(*args, **(kwargs or {}))

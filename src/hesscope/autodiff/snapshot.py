@@ -7,7 +7,8 @@ then all values, those of small tensors in one piece.
 
 from __future__ import annotations
 
-from operator import is_
+from itertools import chain
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from hesscope.problem.layouts import same
 from hesscope.problem.point import Point
 
 SMALL = 4_096  # entries: to copy fewer costs less than a call that compares them
+VERSION, KIND = attrgetter("_version"), attrgetter("dtype", "device")
+KINDS = ("_parameters", "_buffers", "_modules")
 WALKS = ("named_parameters", "named_buffers", "named_modules", "_named_members")
 
 
@@ -28,11 +31,13 @@ class Snapshot:
         self._state = [tensor.detach().clone() for tensor in point.watched()]
         tensors = point.watched()
         self._parameters = _parameters(tensors)
-        self._versions = [tensor._version for tensor in self._parameters]
-        self._modules = list(point.model.modules()) if _usual(point.model) else []
+        self._versions = list(map(VERSION, self._parameters))
+        modules = point.model.modules() if _usual(point.model) else ()
+        self._modules = [module.__dict__ for module in modules]
         self._owned = _owned(self._modules)
         self._plain = [tensor for tensor in tensors if _is_plain(tensor)]
-        self._places = [_place(tensor) for tensor in self._plain]
+        self._places = [tensor.detach() for tensor in self._plain]
+        self._kinds = list(map(KIND, self._plain))
         small: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         self._large: list[tuple[Tensor, Tensor]] = []
         for tensor, old in zip(tensors, self._state, strict=True):
@@ -53,10 +58,11 @@ class Snapshot:
         """
         if not self._is_where_it_was():
             return self._holds_read_anew()
-        if [tensor._version for tensor in self._parameters] != self._versions:
+        if list(map(VERSION, self._parameters)) != self._versions:
             return False
-        return all(same(torch.cat(parts), old) for parts, old in self._small) and all(
-            torch.equal(now, old) or same(now, old) for now, old in self._large
+        small = ((torch.cat(parts), old) for parts, old in self._small)
+        return all(
+            torch.equal(now, old) or same(now, old) for now, old in chain(small, self._large)
         )
 
     def _is_where_it_was(self) -> bool:
@@ -64,12 +70,14 @@ class Snapshot:
         now = _owned(self._modules)
         if not now or len(now) != len(self._owned) or not all(map(is_, now, self._owned)):
             return False
-        return [_place(tensor) for tensor in self._plain] == self._places
+        if list(map(KIND, self._plain)) != self._kinds:
+            return False
+        return all(map(Tensor.is_set_to, self._plain, self._places))
 
     def _holds_read_anew(self) -> bool:
         """The same of whatever the model holds by now."""
         tensors = self.point.watched()
-        versions = [tensor._version for tensor in _parameters(tensors)]
+        versions = list(map(VERSION, _parameters(tensors)))
         if len(tensors) != len(self._state) or versions != self._versions:
             return False
         pairs = zip(tensors, self._state, strict=True)
@@ -82,13 +90,16 @@ def _usual(model: nn.Module) -> bool:
     return all(getattr(kind, walk) is getattr(nn.Module, walk) for kind in kinds for walk in WALKS)
 
 
-def _owned(modules: list[nn.Module]) -> list[Any]:
-    """What modules hold: parameters, buffers, modules."""
+def _owned(modules: list[dict[str, Any]]) -> list[Any]:
+    """What modules hold, of their dictionaries: parameters, buffers, modules.
+
+    Most hold nothing of a kind, and what is not read need not be brought into the cache.
+    """
     found: list[Any] = []
-    for module in modules:
-        found += module._parameters.values()
-        found += module._buffers.values()
-        found += module._modules.values()
+    for own in modules:
+        for kind in KINDS:
+            if held := own[kind]:
+                found += held.values()
     return found
 
 
@@ -100,8 +111,3 @@ def _is_plain(tensor: Tensor) -> bool:
     """Whether it is numbers in memory and nothing else."""
     usual = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.device.type != "meta"
     return usual and tensor.layout == torch.strided and not tensor.is_nested
-
-
-def _place(tensor: Tensor) -> Any:
-    """Where its numbers lie, and in which order."""
-    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype

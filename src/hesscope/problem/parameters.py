@@ -10,6 +10,7 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,10 +31,14 @@ class Layout:
         """That of these tensors in this order."""
         return cls(tuple(named), tuple(tensor.shape for tensor in named.values()))
 
-    @property
+    @cached_property
     def n(self) -> int:
         """The length of the parameter vector."""
-        return sum(shape.numel() for shape in self.shapes)
+        return sum(self._sizes)
+
+    @cached_property
+    def _sizes(self) -> list[int]:
+        return [shape.numel() for shape in self.shapes]
 
     def slices(self) -> dict[str, slice]:
         """Where each named tensor lies in the vector.
@@ -59,14 +64,16 @@ class Layout:
                 f"give a tensor of shape ({self.n},), such as problem.theta."
             )
             raise ValueError(msg)
-        pieces = torch.split(vector, [shape.numel() for shape in self.shapes])
-        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return [
+            piece if len(shape) == 1 else piece.view(shape)
+            for piece, shape in zip(vector.split(self._sizes), self.shapes, strict=True)
+        ]
 
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """The entries of all tensors in one vector; sparse ones are made dense."""
     dense = (tensor.to_dense() if tensor.is_sparse else tensor for tensor in tensors)
-    return torch.cat([tensor.reshape(-1) for tensor in dense])
+    return torch.cat([tensor if tensor.ndim == 1 else tensor.reshape(-1) for tensor in dense])
 
 
 def finite_vector(

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +22,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
 )
+
+from hesscope.system import interrupts
 
 LOCK = threading.RLock()  # generators and switches belong to the process: one for all models
 WAIT = 30.0  # seconds that another thread waits, in case the one that looks waits for it
@@ -85,6 +89,14 @@ class Turn:
     def _is_moved_by(self, optimizer: Optimizer) -> bool:
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         return any(id(p) in moved for p in self.model.parameters())
+
+
+@contextmanager
+def taken(model: nn.Module) -> Iterator[None]:
+    """Inside it is this thread's turn. Nothing of the user's changes where there is no other."""
+    turn = Turn(model)
+    with LOCK, nullcontext() if turn.alone else interrupts.deferred(), turn:
+        yield
 
 
 def _called(model: nn.Module, _: Any) -> None:
