@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from hesscope.cli.commands import main
+
 JOB = """
 import torch
 from torch import nn
@@ -29,17 +31,16 @@ def bad():
 TOGETHER = ("-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
-def run(folder: Path, *command: str, together: bool = True) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     (folder / "job.py").write_text(JOB)
-    launcher = TOGETHER if together else ()
-    line = [sys.executable, *launcher, "-m", "hesscope", *command]
+    line = [sys.executable, *TOGETHER, "-m", "hesscope", *command]
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "1"}
     return subprocess.run(
         line, cwd=folder, env=settings, capture_output=True, text=True, timeout=120, check=False
     )
 
 
-def test_two_processes_print_and_save_once_what_one_finds(tmp_path):
+def test_two_processes_print_and_save_once_what_one_finds(tmp_path, monkeypatch, capsys):
     command = (
         "diagnose",
         "job.py:make",
@@ -52,9 +53,11 @@ def test_two_processes_print_and_save_once_what_one_finds(tmp_path):
         "--json",
     )
     two = run(tmp_path, *command, "--save", "two")
-    one = run(tmp_path, *command, together=False)
+    monkeypatch.chdir(tmp_path)
+    main([*command])
+    alone = capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} >= {"job.py", "two"}
-    found, expected = (json.loads(done.stdout) for done in (two, one))
+    found, expected = map(json.loads, (two.stdout, alone))
     assert len(two.stdout.splitlines()) == 1
     for name in ("loss", "gradient_noise", "step", "descent"):
         _assert_alike(*(made["measurements"]["values"][name] for made in (found, expected)))

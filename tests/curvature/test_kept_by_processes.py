@@ -55,7 +55,8 @@ def _life(_: int) -> list[Any]:
     return found("")
 
 
-@pytest.mark.parametrize("who", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow  # six processes start
+@pytest.mark.parametrize("who", [0, 1])
 def test_killed_in_either_process_they_go_on_to_the_same_bits(who, tmp_path):
     dies_at = random.Random(who).randrange(5, 25)
     first = outcomes(_run, (str(tmp_path), who, dies_at), 2, patience=PATIENCE)

@@ -15,7 +15,7 @@ from hesscope.krylov.basis import ROWS, Basis
 from hesscope.operator import norm
 from tests.processes import in_processes
 
-PROCESSES, EXACT = 3, 1e-10
+PROCESSES, EXACT = 2, 1e-10
 # Of eigenvalues (tol²/gap and rounding), of vectors and of residuals, the latter for float64 only.
 NEAR = {torch.float64: (1e-10, 1e-6, 1e-2), torch.float32: (2e-6, 2e-2)}
 

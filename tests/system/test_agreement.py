@@ -152,7 +152,7 @@ PLANTED = {
     "length": (_length, "ValueError", "process 1 has 5 batches, another has 6"),
     "seed": (_seed, "DisagreementError", "process 1 has another seed than the others: 1, 0"),
     "vectors": (_vectors, "DisagreementError", "process 1 has another block of vectors"),
-    "calls": (_calls, "DisagreementError", "process 1 has float64 of shape (53, 1) where others"),
+    "calls": (_calls, "DisagreementError", "all have to make the same calls in the same order"),
     "dtype": (_dtype, "DisagreementError", "process 1 has float32 of shape (53,) where others"),
     "network": (_another_network, "DisagreementError", "process 1 has float64 of shape (21,)"),
     "nan": (_nan, "NonFiniteLossError", "process 1 has failed, so all stop. NonFinite"),

@@ -80,9 +80,10 @@ def _segments(model: nn.Module) -> list[nn.Module]:
     The results of all parts and the graph of one are in memory, so both should be few. Layers
     without parameters may write in place into what they are given, and so begin none.
     """
-    chains = [m for m in model.modules() if type(m).forward is nn.Sequential.forward]
+    sequences = [m for m in model.modules() if isinstance(m, nn.Sequential)]
+    chains = [m for m in sequences if type(m).forward is nn.Sequential.forward]
     chain = max(chains, key=_size, default=None)
-    if not isinstance(chain, nn.Sequential):
+    if chain is None:
         return []
     layers = list(chain)
     starts = [i for i, layer in enumerate(layers) if i == 0 or _size(layer) > 0]

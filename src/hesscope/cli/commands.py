@@ -19,6 +19,7 @@ from hesscope import __version__
 from hesscope.cli import runs
 from hesscope.cli.comparing import add_compare_arguments, compared
 from hesscope.cli.giving import complain, give, plain_warnings
+from hesscope.cli.language_model import add_language_model_arguments, language_model
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.processes import is_first, joined
@@ -167,11 +168,12 @@ def _command(commands: Any, name: str, run: Any, text: str) -> argparse.Argument
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="FILE.py:FUNCTION or MODULE:FUNCTION")
+    parser.add_argument("target", nargs="?", help="FILE.py:FUNCTION or MODULE:FUNCTION")
     parser.add_argument("--weights", type=Path, help="a .safetensors or .pt state dict to load")
     parser.add_argument("--seed", type=int, help="of all random starts (default: a fresh one)")
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
+    add_language_model_arguments(parser)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -318,7 +320,11 @@ def _problem(options: argparse.Namespace) -> Problem:
     from hesscope.cli.target import load_problem
     from hesscope.problem.checkpoints import load_weights
 
-    problem = load_problem(options.target)
+    if (options.target is None) == (options.hf is None):
+        msg = "give a target, FILE.py:FUNCTION, or in its place --hf DIR --text FILE."
+        raise ValueError(msg)
+    problem = load_problem(options.target) if options.hf is None else language_model(options)
+    options.target = options.target or str(options.hf)
     if options.weights is not None:
         load_weights(problem.model, options.weights)
     kinds = {type(module).__name__ for module in problem.model.modules()}

@@ -13,14 +13,17 @@ from typing import Any
 from hesscope.cli import runs, words
 from hesscope.cli.words import OWN, in_one_line, printable, remark, strings_in
 from hesscope.system import interrupts
-from hesscope.system.agreement import ELSEWHERE
 
 
 def complain(options: argparse.Namespace, text: str) -> None:
     """One line on standard error, if anybody reads it; of several processes by whom it concerns."""
-    if words.process is not None and ELSEWHERE in text:
-        return
-    by = "" if words.process is None else f" (process {words.process})"
+    by = ""
+    if words.process is not None:
+        from hesscope.system.agreement import ELSEWHERE
+
+        if ELSEWHERE in text:
+            return
+        by = f" (process {words.process})"
     words.write_error(f"hesscope {options.command}{by}: {in_one_line(text)}")
 
 

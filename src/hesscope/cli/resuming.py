@@ -40,7 +40,7 @@ def resumable(
         ValueError: if the folder keeps something else, or a run of another seed.
         RuntimeError: if another run works in the folder, or it cannot be written.
     """
-    H, done = hs.Hessian(problem), Done()
+    H, done = hs.Hessian(problem, getattr(options, "product", "auto")), Done()
     if folder is None:
         yield H, done
         return

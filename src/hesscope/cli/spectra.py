@@ -43,6 +43,12 @@ def add_spectrum_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="trace to 1 %% and Frobenius norm")
     parser.add_argument("--outliers", action="store_true", help="how many leave the bulk")
     parser.add_argument("--exact", action="store_true", help="all eigenvalues, by dense matrix")
+    parser.add_argument(
+        "--product",
+        choices=("auto", "lean", "reverse-over-reverse"),
+        default="auto",
+        help="how to multiply: lean takes less memory than a gradient, and twice the time (auto)",
+    )
     kept = parser.add_mutually_exclusive_group()
     text = "keeps what is paid for, and goes on from there when the run was killed"
     kept.add_argument("--resume", type=Path, metavar="DIR", help=text)

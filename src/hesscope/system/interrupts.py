@@ -18,8 +18,6 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from hesscope.system.agreement import several
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,6 +38,8 @@ def note() -> None:
     Raises:
         KeyboardInterrupt: where there are other processes.
     """
+    from hesscope.system.agreement import several  # torch is there, or nothing was caught
+
     global _swallowed
     _swallowed += 1
     if several():
