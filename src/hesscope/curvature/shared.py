@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
 import torch
 
@@ -15,8 +15,6 @@ from hesscope.problem.problem import Problem
 from hesscope.system import collectives
 from hesscope.system.agreement import refuse_unlike, together
 from hesscope.system.contents import as_bytes
-
-T = TypeVar("T")
 
 # Facts that say which arithmetic it is; others depend on free memory, or on what was imported.
 ARITHMETIC = ("model", "mode", "product", "expectation", "computed in")
@@ -61,7 +59,7 @@ class SharedOperator(SymmetricOperator):
         """Whether this is the process that writes files."""
         return collectives.is_first_process()
 
-    def of_one(self, make: Callable[[], T]) -> T:
+    def of_one(self, make: Callable[[], Any]) -> Any:
         """What the first process makes, on all of them."""
         with together():
             made = make() if self.writes else None

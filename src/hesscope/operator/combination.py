@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from hesscope.operator.inner import norm
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
-T = TypeVar("T")
 
 
 class Identity(SymmetricOperator):
@@ -173,7 +172,7 @@ class Combination(SymmetricOperator):
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.writes
 
-    def of_one(self, make: Callable[[], T]) -> T:
+    def of_one(self, make: Callable[[], Any]) -> Any:
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.of_one(make)
 

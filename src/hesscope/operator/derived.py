@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hesscope.operator.symmetric import SymmetricOperator
-
-T = TypeVar("T")
 
 
 class Derived(SymmetricOperator):
@@ -64,7 +62,7 @@ class Derived(SymmetricOperator):
         """As A has it."""
         return self.A.writes
 
-    def of_one(self, make: Callable[[], T]) -> T:
+    def of_one(self, make: Callable[[], Any]) -> Any:
         """As A has it."""
         return self.A.of_one(make)
 

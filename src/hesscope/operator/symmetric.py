@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from hesscope.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -163,7 +160,7 @@ class SymmetricOperator(ABC):
         """
         return True
 
-    def of_one(self, make: Callable[[], T]) -> T:
+    def of_one(self, make: Callable[[], Any]) -> Any:
         """What one of the processes that share A makes, for all of them."""
         return make()
 
