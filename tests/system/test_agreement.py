@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
-from hesscope.system.agreement import digest, odd_one
-from hesscope.system.collectives import from_first
+from hesscope.system.agreement import digest, odd_one, together
+from hesscope.system.collectives import first_said, from_first
 from tests.processes import in_processes, outcomes
 
 EXACT = 1e-10
@@ -132,6 +132,16 @@ def _user_error(odd: bool) -> None:
     hs.Problem(network(), loss, examples()).gradient()
 
 
+def _long_error(odd: bool) -> None:
+    for _ in range(2):
+        said = ["雪" * 2_000] * 3 if odd else None
+        assert first_said(said) == (1, ["雪" * 600] * 3)
+    with together():
+        if odd:
+            raise ValueError("雪" * 2_000)
+    first_said(None)
+
+
 def _memory(odd: bool) -> None:
     def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         if odd:
@@ -157,6 +167,7 @@ PLANTED = {
     "network": (_another_network, "DisagreementError", "process 1 has float64 of shape (21,)"),
     "nan": (_nan, "NonFiniteLossError", "process 1 has failed, so all stop. NonFinite"),
     "user's error": (_user_error, "ValueError", "process 1 has failed, so all stop. ValueError: "),
+    "long error": (_long_error, "ValueError", "process 1 has failed, so all stop. ValueError: 雪"),
     "memory": (_memory, "MemoryError", "process 1 has failed, so all stop. OutOfMemoryError: pl"),
     "no data": (_nothing, "ValueError", "the data holds no batch"),
 }

@@ -8,10 +8,10 @@ from inspect import ismethod
 from typing import Any, Generic, TypeVar
 from weakref import WeakMethod
 
-import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from hesscope.autodiff.recomputed import TOLD, recomputes
 from hesscope.autodiff.snapshot import Snapshot
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
@@ -161,20 +161,17 @@ class KeptGraphs(Generic[Graph]):
         return self._snapshot is not None and self._snapshot.holds()
 
 
-_saving_hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-
-
 class _Hooks(TorchFunctionMode):
     """Notes whether tensors are saved through hooks, whose code runs in every pass.
 
     Checkpointing does so: what it makes again may be a function that belongs to no module.
     """
 
-    seen = _saving_hooks is None  # in a torch that does not tell, anything may have been
+    seen = not TOLD  # in a torch that does not tell, anything may have been
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """The function's value."""
-        self.seen = self.seen or _saving_hooks(True) is not None
+        self.seen = self.seen or recomputes()
         return func(*args, **(kwargs or {}))

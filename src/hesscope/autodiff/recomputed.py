@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 _saving_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+TOLD = _saving_hooks is not None  # whether this torch tells of such hooks at all
 
 
 def recomputes() -> bool:

@@ -13,12 +13,12 @@ from typing import Any
 from torch import Tensor
 
 from hesscope import probes
-from hesscope.operator import Derived, SymmetricOperator, finite_product
+from hesscope.operator import StandIn, SymmetricOperator, finite_product
 from hesscope.operator.inner import accumulated_inner
 from hesscope.system import collectives
 
 
-class InPieces(Derived):
+class InPieces(StandIn):
     """A, whose vectors have `num_local` entries here, and n in all processes together.
 
     The same numbers for any number of processes, to the rounding of sums: probes are cut from what
@@ -27,7 +27,6 @@ class InPieces(Derived):
 
     def __init__(self, A: SymmetricOperator) -> None:
         super().__init__(A)
-        self.positive_semidefinite = A.positive_semidefinite
         self._width = -(-A.n // collectives.num_processes())
         first = min(collectives.rank() * self._width, A.n)
         self._own = slice(first, min(first + self._width, A.n))
@@ -36,16 +35,6 @@ class InPieces(Derived):
     def num_local(self) -> int:
         """Entries of a vector that this process holds."""
         return self._own.stop - self._own.start
-
-    @property
-    def lower_bound(self) -> float:
-        """That of A."""
-        return self.A.lower_bound
-
-    @property
-    def identity_part(self) -> float:
-        """That of A."""
-        return self.A.identity_part
 
     @property
     def plain_inner(self) -> bool:
@@ -85,14 +74,6 @@ class InPieces(Derived):
             return probes.gaussian(self.n, seed, part=part, dtype=self.dtype, device=self.device)
         return self.A.probe(seed)[self._own].clone()
 
-    def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
-        """That of A."""
-        return self.A.product_noise(size, asymmetry)
-
-    def tolerance(self, size: float) -> float:
-        """That of A."""
-        return self.A.tolerance(size)
-
     def measured_noise(self, v: Tensor) -> float:
         """That of A."""
         return self.A.measured_noise(self.whole(v))
@@ -100,6 +81,3 @@ class InPieces(Derived):
     def facts(self) -> dict[str, Any]:
         """The facts of A, and over how many processes vectors are spread."""
         return {**self.A.facts(), "processes": collectives.num_processes()}
-
-    def _expression(self) -> str:
-        return self.A._expression()

@@ -8,6 +8,7 @@ from hesscope.operator.check import check_operator as check_operator
 from hesscope.operator.combination import Combination as Combination
 from hesscope.operator.combination import Identity as Identity
 from hesscope.operator.derived import Derived as Derived
+from hesscope.operator.derived import StandIn as StandIn
 from hesscope.operator.door import OperatorLike as OperatorLike
 from hesscope.operator.door import as_operator as as_operator
 from hesscope.operator.door import symmetric_operator as symmetric_operator

@@ -77,3 +77,36 @@ class Derived(SymmetricOperator):
     def facts(self) -> dict[str, Any]:
         """The facts of A."""
         return self.A.facts()
+
+
+class StandIn(Derived):
+    """A itself, of which products are had in another way: what is known of A holds for it."""
+
+    def __init__(self, A: SymmetricOperator) -> None:
+        super().__init__(A)
+        self.positive_semidefinite = A.positive_semidefinite
+
+    @property
+    def lower_bound(self) -> float:
+        """That of A."""
+        return self.A.lower_bound
+
+    @property
+    def identity_part(self) -> float:
+        """That of A."""
+        return self.A.identity_part
+
+    def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
+        """That of A."""
+        return self.A.product_noise(size, asymmetry)
+
+    def tolerance(self, size: float) -> float:
+        """That of A."""
+        return self.A.tolerance(size)
+
+    def measured_noise(self, v: Tensor) -> float:
+        """That of A."""
+        return self.A.measured_noise(v)
+
+    def _expression(self) -> str:
+        return self.A._expression()

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.operator.derived import Derived
+from hesscope.operator.derived import StandIn
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 from hesscope.system import files
 from hesscope.system.contents import as_bytes
@@ -28,7 +28,7 @@ ABOUT, PRODUCT = "products.json", "product-{}.safetensors"
 FORMAT = "hesscope products 1"
 
 
-class KeptProducts(Derived):
+class KeptProducts(StandIn):
     """A, whose products are kept in a folder and taken from there where they are known.
 
     Args:
@@ -43,23 +43,12 @@ class KeptProducts(Derived):
 
     def __init__(self, A: SymmetricOperator, folder: str | Path) -> None:
         super().__init__(A)
-        self.positive_semidefinite = A.positive_semidefinite
         self.folder = Path(folder)
         made = {"torch": torch.__version__, "threads": str(torch.get_num_threads())} | A.made_of()
         self._about = A.of_one(lambda: _begun(self.folder, made))
         self._seeds = iter(list(self._about["seeds"]))
         self._of_this_run: set[str] = set()
         self._checked = self._full = False
-
-    @property
-    def lower_bound(self) -> float:
-        """That of A."""
-        return self.A.lower_bound
-
-    @property
-    def identity_part(self) -> float:
-        """That of A."""
-        return self.A.identity_part
 
     @property
     def num_kept(self) -> int:
@@ -69,18 +58,6 @@ class KeptProducts(Derived):
     def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
         """As A has it; what is kept is whole."""
         return self.A.in_pieces(made_of_it or self)
-
-    def product_noise(self, size: float, asymmetry: float = 0.0) -> float:
-        """That of A."""
-        return self.A.product_noise(size, asymmetry)
-
-    def tolerance(self, size: float) -> float:
-        """That of A."""
-        return self.A.tolerance(size)
-
-    def measured_noise(self, v: Tensor) -> float:
-        """That of A."""
-        return self.A.measured_noise(v)
 
     def spectral_form(self) -> SpectralForm:
         """That of A, of which nothing is kept here."""
@@ -208,9 +185,6 @@ class KeptProducts(Derived):
 
     def _tell(self) -> None:
         self._put(ABOUT, _as_json(self._about))
-
-    def _expression(self) -> str:
-        return self.A._expression()
 
 
 def _begun(folder: Path, made_of: dict[str, str]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from hesscope.system.absence import named_absence
 from hesscope.system.memory import is_out_of_memory
 
-ROOM, SAID = 4_096, 600  # bytes of a record; characters of an error in it
+ROOM, SAID = 8_192, 600  # bytes of a record; characters of each of three sentences in it
 ROW = 1_024  # numbers of a tensor to a row of a table, of which rows and columns are summed
 BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
 ELSEWHERE = "has failed, so all stop"
@@ -132,7 +132,7 @@ def exchange(own: dict[str, Any]) -> list[dict[str, Any]]:
 def _records(own: dict[str, Any]) -> list[dict[str, Any]]:
     """The records of all processes, in few bytes and one round."""
     record = torch.zeros(ROOM, dtype=torch.uint8)
-    text = json.dumps(own).encode()
+    text = json.dumps(own, ensure_ascii=False).encode()
     record[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     record = record.to(meeting_place())
     records = [torch.empty_like(record) for _ in range(dist.get_world_size())]
@@ -203,7 +203,9 @@ def refuse_unlike(what: str, value: Any) -> None:
     Raises:
         DisagreementError: if they were not; the message names the process.
     """
-    given = [record["given"] for record in exchange({"given": str(value)})] if several() else []
+    given = (
+        [record["given"] for record in exchange({"given": str(value)[:SAID]})] if several() else []
+    )
     if len(set(given)) > 1:
         rank = odd_one(given)
         msg = (

@@ -84,7 +84,7 @@ def sum_of_number(value: float) -> float:
 
 def from_first(value: float) -> float:
     """The number that the first process has, on all of them."""
-    return sum_of_number(value if is_first_process() else 0.0)
+    return from_process(0, value)
 
 
 def from_process(source: int, value: T | None) -> T:
