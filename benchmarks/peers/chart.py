@@ -79,7 +79,7 @@ def panel(ax: Axes, title: str, rows: list[Row]) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1,), numticks=8))
     if rows and WORKS[rows[0]["work"]].is_product:
         ax.set_xscale("linear")
-        ax.set_xlim(left=0)
+        ax.set_xlim(0, 1.03 * ax.get_xlim()[1])  # no mark is cut
     else:
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.4g}"))

@@ -57,6 +57,7 @@ def test_what_does_not_fit_is_told_in_a_sentence(tmp_path, capsys):
         ("--hf", str(folder), "--text", "none.txt"): "there is no file none.txt",
         ("--hf", str(tmp_path), "--text", text): "there is no config.json in it",
         (): "give a target",
+        ("job.py:make", "--text", text): "give a target",
         ("job.py:make", "--hf", str(folder), "--text", text): "give a target",
     }
     for arguments, sentence in told.items():

@@ -320,7 +320,7 @@ def _problem(options: argparse.Namespace) -> Problem:
     from hesscope.cli.target import load_problem
     from hesscope.problem.checkpoints import load_weights
 
-    if (options.target is None) == (options.hf is None):
+    if (options.target is None) == (options.hf is None) or (options.text and options.hf is None):
         msg = "give a target, FILE.py:FUNCTION, or in its place --hf DIR --text FILE."
         raise ValueError(msg)
     problem = load_problem(options.target) if options.hf is None else language_model(options)
