@@ -15,12 +15,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from common import data
+from common.keeping import NotMeasuredError, Run, console
+from common.study import save
 from flat import edge, figures, networks, page
 from flat.measure import COLUMNS, measured
 from flat.train import Method, Setting
 from matplotlib import pyplot as plt
-from sagun import data
-from sagun.keeping import Run, console
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("digits", "edge", "cifar")
@@ -102,7 +103,7 @@ def digits(run: Run, sizes: Sizes, out: Path, options: argparse.Namespace) -> Pa
     setting = Setting(networks.perceptron, X, y, 0.5, 0.0, sizes.targets, 10, sizes.most, len(y))
     ways = methods(100, 10, 1e-2)
     table = compared(run, "digits", setting, ways, sizes.digits, (test_X, test_y), len(y))
-    page.save(figures.at_equal_loss(table, sizes.targets, PLAIN), out / "flatness/digits.png")
+    save(figures.at_equal_loss(table, sizes.targets, PLAIN), out / "flatness/digits.png")
     what = (
         f"A 49-32-10 perceptron (tanh, 1,930 parameters, float64) on {len(y)} digits of 7 x 7 "
         f"pixels; {len(test_y)} others for the accuracy. lr 0.5 without momentum, batches of 100 "
@@ -130,7 +131,7 @@ def edges(run: Run, sizes: Sizes, out: Path, options: argparse.Namespace) -> Par
             )
             for seed in range(sizes.edges)
         ]
-    page.save(figures.edges(found, lr), out / "flatness/edge.png")
+    save(figures.edges(found, lr), out / "flatness/edge.png")
     what = (
         f"The same network and digits, squared error on one-hot labels, full batch, lr {lr:g}, "
         f"{steps:,} steps."
@@ -152,7 +153,7 @@ def cifar(run: Run, sizes: Sizes, out: Path, options: argparse.Namespace) -> Par
     ways.pop("Entropy-SGD, hotter")  # to save time
     test = test_X, test_y
     table = compared(run, "cifar", setting, ways, sizes.cifar, test, sizes.looked_at)
-    page.save(figures.at_equal_loss(table, sizes.cifar_targets, PLAIN), out / "flatness/cifar.png")
+    save(figures.at_equal_loss(table, sizes.cifar_targets, PLAIN), out / "flatness/cifar.png")
     what = (
         f"ResNet-{sizes.depth} (BatchNorm) on the first {len(y):,} images, pooled to 16 x 16 to "
         f"save time; {len(test_y):,} test images. lr 0.05 without momentum, batches of {batch} "
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
         run.begin(only_kept=name not in wanted)
         try:
             found = part(run, sizes, out, options)
-        except LookupError as error:
+        except NotMeasuredError as error:
             found = Part(f"## {name}\n\nNot run: {error.args[0]}; add --parts {name}.\n")
         sections.append(found.text)
         numbers |= found.numbers

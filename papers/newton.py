@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from acting import autoencoder, drawing, million, page, saddles
 from acting.settings import Settings, tiny
-from sagun.data import DEFAULT
-from sagun.keeping import Run, console, write_text
+from common.data import DEFAULT
+from common.keeping import Run, console, write_text
 from torch import Tensor
 from torch.nn import functional as F
 

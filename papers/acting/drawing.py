@@ -9,9 +9,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from common.keeping import Arrays
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sagun.keeping import Arrays
 
 from acting import autoencoder, saddles
 from acting.settings import Settings

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sagun.claims import spread
-from sagun.keeping import Arrays
+from common.claims import spread
+from common.keeping import Arrays
+from common.study import table
 from torch import Tensor
 
 from acting import autoencoder, million, saddles
@@ -52,7 +53,7 @@ def plane(found: Arrays, s: Settings) -> str:
             f"radius 0.01 in every step; steps to f < 0.01, {s.plane_steps:,} at most. With x0 = 0 "
             "the start is exactly on the saddle's stable manifold, where no gradient knows of the "
             "way out.",
-            _table(["method", "x0 = 0", f"x0 = {saddles.OFF:g}"], rows),
+            table(["method", "x0 = 0", f"x0 = {saddles.OFF:g}"], rows),
             f"PerturbedSGD from x0 = 0, {s.escapes} seeds, by radius: " + "; ".join(medians) + ". "
             f"Medians by least squares: {start:.1f} + {slope:.2f} log(1/radius); 1/log(1 + lr) is "
             "10.49.",
@@ -75,7 +76,7 @@ def own(found: Arrays, s: Settings) -> str:
             f"of rank one, a saddle. Steps to half of its loss, lr = {saddles.LINEAR_LR}; noise of "
             f"radius 0.001 in every step; {s.linear_steps:,} at most. In the first column only "
             "rounding breaks the symmetry.",
-            _table(["method", "symmetric", f"{saddles.OFF:g} off"], rows),
+            table(["method", "symmetric", f"{saddles.OFF:g} off"], rows),
             "A step of SaddleFreeNewton costs a gradient and at most 20 products, of 2 each.",
         ]
     )
@@ -108,7 +109,7 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
             "(of NewtonCG the products of a step, at most, and the share) are the best on seed 0 "
             f"of: {grid}. The grids were moved until the best lay inside; of NewtonCG 6 to 50 "
             "products and shares of 1/20 to 1/4 were looked at before, on seed 0.",
-            _table(
+            table(
                 [
                     "method",
                     "chosen",
@@ -148,7 +149,7 @@ def large(found: dict[str, Any], s: Settings) -> str:
             f"{million.PRODUCTS} products a step, each counted as {million.PRODUCT} gradients. "
             f"L-BFGS is torch's own, seen every {ITERATIONS} iterations, which may take "
             f"several gradients each. Learning rates are the best on seed 0 of: {grid}.{soap}",
-            _table(["method", "chosen", "steps", "gradients", "seconds"], rows),
+            table(["method", "chosen", "steps", "gradients", "seconds"], rows),
             f"NewtonCG needs {spread(share)} of Adam's steps, and more gradients and time.",
             "![steps](newton/million.svg)",
         ]
@@ -174,8 +175,3 @@ def _rate(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{value[0]} and 1/{value[1]}"
     return "" if value is None else f"{value:g}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

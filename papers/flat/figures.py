@@ -7,11 +7,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from common.claims import interval
+from common.style import MARK, NEGATIVE, POSITIVE, ZERO
 from matplotlib.figure import Figure
-from sagun.style import MARK, NEGATIVE, POSITIVE, ZERO
 from torch import Tensor
-
-from flat.measure import interval
 
 Table = dict[str, dict[str, Tensor]]  # by method: columns of (seeds, targets)
 COLOURS = (POSITIVE, MARK, NEGATIVE)

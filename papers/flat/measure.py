@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,12 +62,3 @@ def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         right = [float((model(x).argmax(1) == t).sum()) for x, t in zip(X.split(250), y.split(250), strict=True)]  # fmt: skip  # noqa: E501
     return sum(right) / len(y)
-
-
-def interval(values: Tensor) -> tuple[float, float]:
-    """The mean over seeds and the half-width of its 95 % interval (Student's t)."""
-    values = values[values.isfinite()]
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else math.nan), math.nan
-    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std()) / len(values) ** 0.5
-    return float(values.mean()), half

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sagun import data
-from sagun.settings import Digits
+from common import data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +15,7 @@ Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 def digits(file: Path, num: int) -> Split:
     """`num` training digits of 7 x 7 pixels, and the others of the thousand as test data."""
-    X, y = data.digits(file, Digits(pool=4))
+    X, y = data.digits(file, pool=4)
     return X[:num], y[:num], X[num:], y[num:]
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
-from sagun.keeping import write_text
+from common.claims import interval
+from common.keeping import write_text
+from common.study import plain
 from torch import Tensor
 
 from flat.figures import Table, beside_plain, late
-from flat.measure import interval
 
 HEAD = """# Flat minima by six ways of training, at equal training loss
 
@@ -31,15 +31,9 @@ which resumes where it was stopped; [all numbers](flatness/results.json).
 """
 
 
-def save(figure: Figure, file: Path) -> None:
-    """Writes a picture, the same bytes for the same figure."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=96, metadata={"Software": None})
-
-
 def write(folder: Path, command: str, sections: list[str], numbers: dict[str, Any]) -> Path:
     """flatness.md and the numbers beside its figures."""
-    write_text(folder / "flatness/results.json", json.dumps(_plain(numbers), indent=1))
+    write_text(folder / "flatness/results.json", json.dumps(plain(numbers), indent=1))
     page = folder / "flatness.md"
     write_text(page, "\n".join([HEAD.format(command=command), *sections]))
     return page
@@ -132,15 +126,3 @@ def edge_section(runs: dict[float, list[dict[str, Tensor]]], lr: float, what: st
 
 def _error(mean: float, half: float) -> str:
     return f"{mean:.3f} ± {half:.3f}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

@@ -10,6 +10,7 @@ import flatness
 import numpy as np
 import pytest
 import torch
+from common.claims import interval
 from flat import edge, measure, networks
 from flat.train import Method, Setting, mean_loss, train
 
@@ -100,7 +101,7 @@ def test_training_stops_at_the_first_look_below_each_target_and_measures_there()
 
 
 def test_an_interval_over_seeds_is_that_of_student():
-    mean, half = measure.interval(torch.tensor([1.0, 2.0, 3.0, float("nan")]).double())
+    mean, half = interval(torch.tensor([1.0, 2.0, 3.0, float("nan")]).double())
     assert mean == 2.0
     assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 

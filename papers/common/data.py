@@ -11,24 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sagun.settings import Digits
-
 DEFAULT = Path(__file__).parents[1] / "data" / "mnist_1k.npz"
 IMAGES, LABELS = 0x803, 0x801  # first four bytes of IDX files of unsigned bytes
 
 
-def digits(file: Path, settings: Digits) -> tuple[Tensor, Tensor]:
-    """The first examples of a file as rows in [0, 1] in float64, and their labels."""
+def digits(file: Path = DEFAULT, examples: int = 1000, pool: int = 1) -> tuple[Tensor, Tensor]:
+    """The first examples of a file as rows in [0, 1] in float64, and their labels.
+
+    Squares of `pool` pixels are averaged; 1 leaves images alone.
+    """
     if not file.exists():
         msg = f"--data {file}: there is no such file (papers/data/README.md says where to get one)."
         raise SystemExit(msg)
     images, labels = _read_idx(file) if "idx" in file.name else _read_npz(file)
-    if len(images) < settings.examples:
-        msg = f"{file} holds {len(images)} images; {settings.examples} are needed."
+    if len(images) < examples:
+        msg = f"{file} holds {len(images)} images; {examples} are needed."
         raise SystemExit(msg)
-    X = torch.tensor(images[: settings.examples], dtype=torch.float64)[:, None] / 255
-    X = torch.nn.functional.avg_pool2d(X, settings.pool).flatten(1)
-    return X, torch.tensor(labels[: settings.examples]).long()
+    X = torch.tensor(images[:examples], dtype=torch.float64)[:, None] / 255
+    X = torch.nn.functional.avg_pool2d(X, pool).flatten(1)
+    return X, torch.tensor(labels[:examples]).long()
 
 
 def like(X: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,10 @@ Arrays = dict[str, Tensor]
 console = Console(stderr=True, highlight=False)
 
 
+class NotMeasuredError(LookupError):
+    """What a part needs is not in the run folder."""
+
+
 class Run:
     """Measures by name, or reads what was measured before under the same conditions."""
 
@@ -39,7 +43,7 @@ class Run:
         self.begin()
 
     def begin(self, *, only_kept: bool = False) -> None:
-        """A new figure; with `only_kept` what is not there yet raises LookupError."""
+        """A new figure; with `only_kept` what is not there yet raises NotMeasuredError."""
         self.used: list[str] = []  # names of what the present figure was made from
         self.only_kept = only_kept
 
@@ -73,17 +77,21 @@ class Run:
             return load(folder)
         if self.only_kept:
             msg = f"{name} has not been measured"
-            raise LookupError(msg)
+            raise NotMeasuredError(msg)
         console.print(f"  {name} ...")
         facts.unlink(missing_ok=True)
-        with measuring() as cost:
-            found = job()
+        found, cost = self._measure(job)
         folder.mkdir(parents=True, exist_ok=True)
         save(found, folder)
         record = {"conditions": fingerprint, "key": repr(key), **cost, **circumstances()}
         write_text(facts, json.dumps(record, indent=1))
         console.print(f"  {name}: {cost['seconds']:.1f} s, {cost['peak_bytes'] / 1e9:.2f} GB")
         return found
+
+    def _measure(self, job: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+        with measuring() as cost:
+            found = job()
+        return found, cost
 
 
 def circumstances() -> dict[str, Any]:
