@@ -87,7 +87,8 @@ class Hessian(SharedOperator):
 
     def measured_noise(self, v: Tensor) -> float:
         """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
-        return error_of_product(self.problem, Hessian, v)
+        product = self.engine.facts()["product"] if self._any_engine else "auto"
+        return error_of_product(self.problem, partial(Hessian, product=product), v, own=self)
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""

@@ -51,11 +51,12 @@ def noise_anywhere(A: SymmetricOperator, noise: float, seed: int) -> float:
     the largest of three probes: below ‖E‖ with probability 0.008 where E has rank one.
     """
     keys = (probes.key(seed, "noise anywhere", i) for i in range(PROBES))
-    return max(noise, 2 * MARGIN * max(_measured(A, A.probe(key)) for key in keys))
+    probed = torch.stack([A.probe(key) for key in keys], 1)
+    return max(noise, 2 * MARGIN * _measured(A, probed))
 
 
 def _measured(A: SymmetricOperator, v: Tensor) -> float:
-    """That of one vector; interrupted, nothing is known and what was found before is of use."""
+    """The largest of its columns; interrupted, nothing is known, and what was found is of use."""
     try:
         return A.measured_noise(v)
     except KeyboardInterrupt:

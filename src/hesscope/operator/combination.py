@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.operator.inner import norm
+from hesscope.operator.inner import largest_norm
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
@@ -162,8 +162,9 @@ class Combination(SymmetricOperator):
         alone = len(self.terms) == 1 and not self.shift
         if alone or self.precision is torch.float64:
             return sum(abs(c) * A.measured_noise(v) for c, A in self.terms)
+        V = v.reshape(self.n, -1)
         return sum(
-            abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
+            abs(c) * max(A.measured_noise(V), A.product_noise(largest_norm(A, A @ V)))
             for c, A in self.terms
         )
 

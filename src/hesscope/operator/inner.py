@@ -47,6 +47,11 @@ def _add_thin(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return total + (left @ w if len(left) > 1 else left[0].dot(w)[None])[:, None]
 
 
+def largest_norm(A: SymmetricOperator, V: Tensor) -> float:
+    """The largest norm of a column of V, (n, k)."""
+    return max(norm(A, v) for v in V.unbind(1))
+
+
 def norm(A: SymmetricOperator, v: Tensor) -> float:
     """‖v‖ by the operator's inner product: torch's own is off by 1e-5 at a million entries.
 

@@ -114,7 +114,10 @@ class SymmetricOperator(ABC):
         return 0.0
 
     def measured_noise(self, v: Tensor) -> float:  # noqa: ARG002  nothing better is known
-        """The norm of the error of A v, against better arithmetic; 0 where there is none."""
+        """The norm of the error of A v, against better arithmetic; 0 where there is none.
+
+        The largest over the columns, if v is of shape (n, k).
+        """
         return 0.0
 
     @abstractmethod
