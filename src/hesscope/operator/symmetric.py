@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +269,38 @@ class SymmetricOperator(ABC):
     def spectral_form(self) -> SpectralForm:
         """What `spectrum` diagonalises: the dense matrix, unless a subclass knows better."""
         return SpectralForm(self.n, self.to_dense, f"{self.n} matvecs", self.n)
+
+    def submatrix(self, where: Tensor | slice | Sequence[int]) -> SymmetricOperator:
+        """The principal submatrix on some coordinates; a product costs one of this operator.
+
+        For parts of a tensor: `problem.block` has whole ones.
+
+        Args:
+            where: indices of any shape, a slice, or a mask (n,) of booleans. Those of the entries
+                of a parameter are `problem.layout.coordinates(name)`, in its shape.
+
+        Raises:
+            ValueError: if they are no coordinates of this operator, or one is there twice; if its
+                vectors have another inner product than the usual one.
+
+        >>> import torch, hesscope as hs
+        >>> hs.as_operator(torch.tensor([[1.0, 2.0], [2.0, 5.0]])).submatrix([1]).to_dense()
+        tensor([[5.]])
+        """
+        from hesscope.operator.submatrix import as_coordinates  # a Submatrix is an operator itself
+
+        if not self.plain_inner or self.num_local != self.n:
+            msg = (
+                f"{self._expression()} acts on vectors with an inner product of their own, or in "
+                "pieces, of which coordinates are no part."
+            )
+            raise ValueError(msg)
+        return self._part(as_coordinates(where, self.n, self.device))
+
+    def _part(self, where: Tensor) -> SymmetricOperator:
+        from hesscope.operator.submatrix import Submatrix
+
+        return Submatrix(self, where)
 
     def to_scipy(self) -> LinearOperator:
         """This operator as a `scipy.sparse.linalg.LinearOperator` on NumPy arrays."""
