@@ -83,7 +83,7 @@ def unlike(seeds: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def alike(found: Found) -> Claim:
     """Yes if the median unlikeness of every layer of every trained network is below one half.
 
-    In part if it is for half of the layers; no otherwise.
+    In part if it is for more than half of the layers; no otherwise.
     """
     likes, words = [], []
     for name, states in found.items():
@@ -91,7 +91,7 @@ def alike(found: Found) -> Claim:
         likes += [m < LIKE for m in medians]
         words.append(f"{name} {spread(torch.tensor(medians))}")
     share = sum(likes) / len(likes)
-    holds = YES if all(likes) else PARTLY if share >= 0.5 else NO
+    holds = YES if all(likes) else PARTLY if share > 0.5 else NO
     early = {n: torch.cat(list(unlike(s["start"]).values())) for n, s in found.items()}
     starts = [f"{n} before training, median {float(v.median()):.2g}" for n, v in early.items()]
     return Claim(
