@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hesscope.autodiff.products import CentralDifference, make_engine
@@ -70,11 +72,19 @@ class Hessian(SharedOperator):
         Raises:
             RuntimeError: if a product cannot be had, or memory does not suffice for any batch.
         """
+        found: Tensor = self._tried(lambda: self.engine.products(V))
+        return found
+
+    def _piece_of_product(self, V: Tensor) -> Tensor | None:
+        found: Tensor | None = self._tried(lambda: self.engine.products_of_shares(V))
+        return found
+
+    def _tried(self, product: Callable[[], Any]) -> Any:
         while True:
             try:
-                return self.engine.products(V)
+                return product()
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.engine.in_pieces:
                     raise
             self._halve()  # outside: the error holds what did not fit
 
@@ -86,8 +96,16 @@ class Hessian(SharedOperator):
         self.halvings += 1
 
     def measured_noise(self, v: Tensor) -> float:
-        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
-        return error_of_product(self.problem, Hessian, v)
+        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64.
+
+        Zero where no process holds all weights: then nothing is known.
+        """
+        return 0.0 if self.engine.in_pieces else error_of_product(self.problem, Hessian, v)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss, whatever theta is in."""
+        return self.engine.weakest
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""
