@@ -11,17 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope.autodiff.blocks import blocks_of
 from hesscope.autodiff.cost import choose_weights
 from hesscope.autodiff.dual import LeanError
+from hesscope.autodiff.gathered import _Meetings
 from hesscope.problem.absent import Absent, AbsentError
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.shards import Shards
 from tests.autodiff.cut_models import resnet
-from tests.autodiff.test_lean_cost import GPT
+from tests.autodiff.test_lean_cost import GPT, metered
 from tests.problem.test_shards import FusedAttention, logits, transformer
 from tests.processes import in_processes
 
@@ -242,34 +244,56 @@ def test_an_absent_weight_has_a_shape_and_no_numbers():
             use()
 
 
-def _large(rank: int) -> dict[str, Any]:
-    from tests.autodiff.test_lean_cost import metered
+class Held:
+    """The most bytes of weights that are brought and alive at once."""
 
+    def __init__(self, bring):
+        self.bring, self.alive, self.most = bring, [], 0
+
+    def __call__(self, meetings, group):
+        weights, tangents = self.bring(meetings, group)
+        storages = [tensor.untyped_storage() for tensor in weights.values()]
+        self.alive += [(StorageWeakRef(one), one.nbytes()) for one in storages]
+        self.alive = [one for one in self.alive if not one[0].expired()]
+        self.most = max(self.most, sum(size for _, size in self.alive))
+        return weights, tangents
+
+
+def _large(_: int) -> dict[str, Any]:
+    model, num = language(), torch.distributed.get_world_size()
+    fully_shard(model, mesh=init_device_mesh("cpu", (num,)))
+    A = hs.Hessian(of_language(model), product="lean").in_pieces()
+    v = A.own_part(torch.linspace(-1, 1, A.n)).clone()
+    with pytest.MonkeyPatch.context() as patch:
+        held = Held(_Meetings._bring)
+        patch.setattr(_Meetings, "_bring", lambda *given: held(*given))
+        product = A.whole(A @ v)
+    pieces = sum(p._local_tensor.untyped_storage().nbytes() for p in model.parameters())
+    return {"weights": pieces + held.most, "peak": metered(lambda: A @ v).peak, "product": product}
+
+
+def language() -> GPT:
     torch.manual_seed(0)
-    model = GPT(words=32, width=32, layers=8)
-    n = sum(p.numel() for p in model.parameters())
-    block = sum(p.numel() for p in model.layers[0].parameters())
-    fully_shard(model, mesh=init_device_mesh("cpu", (4,)))
+    return GPT(words=16, width=16, layers=8)
+
+
+def of_language(model: nn.Module) -> hs.Problem:
     words = torch.arange(8).reshape(4, 2)
     data = [(words[i : i + 1], words[i : i + 1]) for i in range(4)]
-    loss = lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten())  # noqa: E731
-    H = hs.Hessian(hs.Problem(model, loss, data, count=Tensor.numel, shard=True), product="lean")
-    A = H.in_pieces()
-    v = A.own_part(torch.linspace(-1, 1, n)).clone()
-    A @ v
-    return {"n": n, "block": block, "peak": metered(lambda: A @ v).peak, "product": A.whole(A @ v)}
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+    return hs.Problem(model, loss, data, count=Tensor.numel, shard=True)
 
 
-@pytest.mark.slow
-def test_four_processes_hold_a_quarter_and_one_block():
-    """Beside weights and direction, which lie there: Hv, and of a block 5 tensors of its size."""
-    lives = in_processes(_large, 4)
-    torch.manual_seed(0)
-    words = torch.arange(8).reshape(4, 2)
-    model = GPT(words=32, width=32, layers=8)
-    loss = lambda o, t: F.cross_entropy(o.flatten(0, 1), t.flatten())  # noqa: E731
-    whole = hs.Hessian(hs.Problem(model, loss, (words, words), count=Tensor.numel))
-    expected = whole @ torch.linspace(-1, 1, whole.n)
-    for life in lives:
+@pytest.mark.parametrize("num", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_each_process_holds_its_piece_of_the_weights_and_one_block(num):
+    """And of vectors its share: v, H v and what checks H v; and some eight tensors of a block."""
+    model = language()
+    n, block = (sum(p.numel() for p in m.parameters()) for m in (model, model.layers[0]))
+    expected = hs.Hessian(of_language(model), product="lean") @ torch.linspace(-1, 1, n)
+    for life in in_processes(_large, num):
         assert off(life["product"], expected) < 1e-5
-        assert life["peak"] < 4 * (1.3 * life["n"] / 4 + 7 * life["block"])
+        assert life["weights"] <= 4 * (1.3 * n / num + block)
+        assert life["peak"] <= 4 * (5 * n / num + 8 * block)

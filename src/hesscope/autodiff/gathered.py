@@ -14,7 +14,7 @@ has nothing left to do serves until all are done.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,8 +36,12 @@ from hesscope.system.spread import Spread
 DONE = "done"
 
 
-def gathered_products(e: Evaluation, shards: Shards, V: Tensor, manner: Manner) -> Gathered:
-    """The shares of H V from shares of V, (num_local, k) both; all processes call it.
+def gathered_products(
+    e: Evaluation, shards: Shards, V: Tensor, manner: Manner
+) -> tuple[Tensor, Counter[str]]:
+    """The share of H V from that of V, (num_local, k) both, and how many bytes travelled.
+
+    All processes call it.
 
     Args:
         e: an evaluation of the model without weights, on the data of this process.
@@ -49,14 +53,16 @@ def gathered_products(e: Evaluation, shards: Shards, V: Tensor, manner: Manner) 
         LeanError: if it cannot be had so, with cause and cure.
         RuntimeError: what a lean product raises; and if another process fails.
     """
-    done = Gathered(shards, e.point.layout, e.model, manner.blocks)
-    for columns in V.T.contiguous().split(TOGETHER):
-        meetings = _Meetings(done, columns)
+    plan = _Plan(shards, e.point.layout, e.model, manner.blocks)
+    directions = V.T.contiguous()
+    products = torch.zeros_like(directions)
+    parts = zip(directions.split(TOGETHER), products.split(TOGETHER), strict=True)
+    for some, found in parts:
+        meetings = _Meetings(plan, some, found)
         with told(meetings):
             _all_batches(e, meetings, manner)
             meetings.serve(DONE)
-        done.products.extend(meetings.products)
-    return done
+    return products.T, plan.moved
 
 
 def weakest_by_blocks(e: Evaluation, shards: Shards, blocks: Sequence[nn.Module]) -> torch.dtype:
@@ -64,8 +70,8 @@ def weakest_by_blocks(e: Evaluation, shards: Shards, blocks: Sequence[nn.Module]
 
     All processes call it.
     """
-    plan = Gathered(shards, e.point.layout, e.model, blocks)
-    meetings = _Meetings(plan, torch.empty(0, 0))
+    plan = _Plan(shards, e.point.layout, e.model, blocks)
+    meetings = _Meetings(plan)
 
     def weights_of(group: int) -> dict[str, Tensor]:
         weights = meetings.bring(group)[0]
@@ -126,8 +132,8 @@ def _all_batches(e: Evaluation, meetings: _Meetings, manner: Manner) -> None:
         outer.give()
 
 
-class Gathered:
-    """Which parameters belong to which block, and what the products have moved so far.
+class _Plan:
+    """Which parameters belong to which block, and how many bytes have travelled.
 
     Args:
         shards: the weights.
@@ -147,7 +153,6 @@ class Gathered:
         self.names = [self._named(_held(block.modules()) - outer) for block in blocks]
         self.names.append(self._named(outer))  # what lies between blocks
         self.number = {block: i for i, block in enumerate(blocks)}
-        self.products: list[Tensor] = []  # shares
         self.moved: Counter[str] = Counter()  # bytes
 
     def parts(self, group: int) -> list[slice]:
@@ -166,9 +171,10 @@ def _held(modules: Any) -> set[int]:
 class _Meetings:
     """Of all processes, at each of which one group is brought together or added up."""
 
-    def __init__(self, all_of_it: Gathered, directions: Tensor) -> None:
-        self.all, self.directions = all_of_it, list(directions)
-        self.products = [torch.zeros_like(share) for share in self.directions]
+    def __init__(
+        self, plan: _Plan, directions: Iterable[Tensor] = (), products: Iterable[Tensor] = ()
+    ) -> None:
+        self.all, self.directions, self.products = plan, list(directions), list(products)
         self.failure: Exception | None = None
 
     def bring(self, group: int) -> tuple[dict[str, Tensor], list[Tensor]]:

@@ -104,10 +104,10 @@ class Lean(Engine):
         manner, bare = self._manner, self._without_weights()
         manner.blocks, manner.scan = blocks_of(bare.model), self.compared is None
         with _explained(), bare.evaluation() as e:
-            found = gathered_products(e, shards, V, manner)
+            found, moved = gathered_products(e, shards, V, manner)
         self.compared = "not compared with a whole graph: no process holds all weights"
-        self._moved = dict(found.moved)
-        return torch.stack(found.products, 1)
+        self._moved = dict(moved)
+        return found
 
     def _without_weights(self) -> Problem:
         """The problem on the copy of a model of which the weights are absent."""
