@@ -11,6 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional as F
 
@@ -123,7 +128,17 @@ def special(*, cut: bool) -> dict[str, Callable[[], Tensor]]:
         A = hs.Hessian(p, product="lean").in_pieces()
         return A.whole(A @ A.own_part(vectors(p.n)))
 
+    def parallel() -> Tensor:
+        p = problem("perceptron", cut=False)
+        if cut:
+            plan = {"0": ColwiseParallel(), "5": RowwiseParallel()}
+            model = parallelize_module(p.model, init_device_mesh("cpu", (2,)), plan)
+            data = [batch.content for batch in problem("perceptron", cut=True).batches]
+            p = hs.Problem(model, _loss, data, count=Tensor.numel)
+        return product(p)
+
     return {
+        "tensor parallel": parallel,
         "weights that move": moved,
         "a block of parameters": frozen,
         "other parameters": elsewhere,

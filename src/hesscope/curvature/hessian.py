@@ -30,7 +30,8 @@ class Hessian(SharedOperator):
         problem: the problem; its current parameters are used at every product.
         product: "auto", "reverse-over-reverse", "lean", "forward-over-reverse",
             "finite-difference", or `CentralDifference(step=...)`. "auto" is reverse-over-reverse
-            where memory holds the graph of one batch, and else lean if the model allows it.
+            where memory holds the graph of one batch, and else lean if the model allows it. Weights
+            that are cut over processes are whole in each of them, but one block at a time if lean.
         memory: bytes that kept gradient graphs may take; by default 40 % of what is free.
 
     A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
@@ -74,6 +75,10 @@ class Hessian(SharedOperator):
         """
         found: Tensor = self._tried(lambda: self.engine.products(V))
         return found
+
+    @property
+    def _by_pieces(self) -> bool:
+        return self.engine.in_pieces
 
     def _piece_of_product(self, V: Tensor) -> Tensor | None:
         found: Tensor | None = self._tried(lambda: self.engine.products_of_shares(V))

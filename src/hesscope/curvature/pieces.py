@@ -62,7 +62,7 @@ class InPieces(StandIn):
         Raises:
             RuntimeError: if any entry of A V is not finite, whoever holds it.
         """
-        found = self.A._piece_of_product(V)
+        found = self.A._piece_of_product(V) if self.A._by_pieces else None
         if found is None:
             return finite_product(self.A, self.whole(V))[self._own]
         if collectives.smallest(float(torch.isfinite(found).all())) == 0:
@@ -83,8 +83,8 @@ class InPieces(StandIn):
         return self.A.probe(seed)[self._own].clone()
 
     def measured_noise(self, v: Tensor) -> float:
-        """That of A."""
-        return self.A.measured_noise(self.whole(v))
+        """That of A; nothing is known where A does without whole vectors."""
+        return 0.0 if self.A._by_pieces else self.A.measured_noise(self.whole(v))
 
     def facts(self) -> dict[str, Any]:
         """The facts of A, and over how many processes vectors are spread."""

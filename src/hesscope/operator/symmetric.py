@@ -128,6 +128,11 @@ class SymmetricOperator(ABC):
         """
         return made_of_it or self
 
+    @property
+    def _by_pieces(self) -> bool:
+        """Whether products need no whole vectors where each process has a piece."""
+        return False
+
     def _piece_of_product(self, V: Tensor) -> Tensor | None:  # noqa: ARG002  whole vectors are known
         """The piece of A V from pieces of V, for an operator that needs no whole vectors."""
         return None
