@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hesscope.autodiff.products import CentralDifference, make_engine
@@ -28,7 +30,8 @@ class Hessian(SharedOperator):
         problem: the problem; its current parameters are used at every product.
         product: "auto", "reverse-over-reverse", "lean", "forward-over-reverse",
             "finite-difference", or `CentralDifference(step=...)`. "auto" is reverse-over-reverse
-            where memory holds the graph of one batch, and else lean if the model allows it.
+            where memory holds the graph of one batch, and else lean if the model allows it. Weights
+            that are cut over processes are whole in each of them, but one block at a time if lean.
         memory: bytes that kept gradient graphs may take; by default 40 % of what is free.
 
     A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
@@ -70,11 +73,23 @@ class Hessian(SharedOperator):
         Raises:
             RuntimeError: if a product cannot be had, or memory does not suffice for any batch.
         """
+        found: Tensor = self._tried(lambda: self.engine.products(V))
+        return found
+
+    @property
+    def _by_pieces(self) -> bool:
+        return self.engine.in_pieces
+
+    def _piece_of_product(self, V: Tensor) -> Tensor | None:
+        found: Tensor | None = self._tried(lambda: self.engine.products_of_shares(V))
+        return found
+
+    def _tried(self, product: Callable[[], Any]) -> Any:
         while True:
             try:
-                return self.engine.products(V)
+                return product()
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.engine.in_pieces:
                     raise
             self._halve()  # outside: the error holds what did not fit
 
@@ -86,9 +101,19 @@ class Hessian(SharedOperator):
         self.halvings += 1
 
     def measured_noise(self, v: Tensor) -> float:
-        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
+        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64.
+
+        Zero where no process holds all weights: then nothing is known.
+        """
+        if self.engine.in_pieces:
+            return 0.0
         product = self.engine.facts()["product"] if self._any_engine else "auto"
         return error_of_product(self.problem, partial(Hessian, product=product), v, own=self)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss, whatever theta is in."""
+        return self.engine.weakest
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""

@@ -3,19 +3,23 @@
 A Krylov space is many vectors, and every process would hold all of them, as many times as there are
 processes. In pieces, process r holds the entries r·c to (r + 1)·c of each, c = ⌈n/W⌉: sums over
 entries are sums over processes, and what is linear needs nothing. A product brings the whole vector
-together, multiplies it as before, and keeps its own piece of the result.
+together, multiplies it as before, and keeps its own piece of the result; where the weights are cut
+over the processes, too, A may do without whole vectors.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hesscope import probes
 from hesscope.operator import StandIn, SymmetricOperator, finite_product
 from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.products import NOT_FINITE
 from hesscope.system import collectives
+from hesscope.system.spread import Spread
 
 
 class InPieces(StandIn):
@@ -27,9 +31,8 @@ class InPieces(StandIn):
 
     def __init__(self, A: SymmetricOperator) -> None:
         super().__init__(A)
-        self._width = -(-A.n // collectives.num_processes())
-        first = min(collectives.rank() * self._width, A.n)
-        self._own = slice(first, min(first + self._width, A.n))
+        self._spread = Spread(A.n)
+        self._own = self._spread.own
 
     @property
     def num_local(self) -> int:
@@ -51,7 +54,7 @@ class InPieces(StandIn):
 
     def whole(self, X: Tensor) -> Tensor:
         """The vectors of which each process holds a piece, (n,) or (n, k), on all of them."""
-        return collectives.joined(X, self._width)[: self.n]
+        return self._spread.whole(X)
 
     def matmat(self, V: Tensor) -> Tensor:
         """The piece of A V, from pieces of V.
@@ -59,7 +62,12 @@ class InPieces(StandIn):
         Raises:
             RuntimeError: if any entry of A V is not finite, whoever holds it.
         """
-        return finite_product(self.A, self.whole(V))[self._own]
+        found = self.A._piece_of_product(V) if self.A._by_pieces else None
+        if found is None:
+            return finite_product(self.A, self.whole(V))[self._own]
+        if collectives.smallest(float(torch.isfinite(found).all())) == 0:
+            raise RuntimeError(NOT_FINITE)
+        return found
 
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """VᵀW over all pieces; by A's own inner product where it has one of its own."""
@@ -75,8 +83,8 @@ class InPieces(StandIn):
         return self.A.probe(seed)[self._own].clone()
 
     def measured_noise(self, v: Tensor) -> float:
-        """That of A."""
-        return self.A.measured_noise(self.whole(v))
+        """That of A; nothing is known where A does without whole vectors."""
+        return 0.0 if self.A._by_pieces else self.A.measured_noise(self.whole(v))
 
     def facts(self) -> dict[str, Any]:
         """The facts of A, and over how many processes vectors are spread."""

@@ -131,6 +131,15 @@ class SymmetricOperator(ABC):
         """
         return made_of_it or self
 
+    @property
+    def _by_pieces(self) -> bool:
+        """Whether products need no whole vectors where each process has a piece."""
+        return False
+
+    def _piece_of_product(self, V: Tensor) -> Tensor | None:  # noqa: ARG002  whole vectors are known
+        """The piece of A V from pieces of V, for an operator that needs no whole vectors."""
+        return None
+
     def collected(self, found: Tensor) -> Tensor:
         """The sum over all pieces of vectors of what is found of those here; there is one."""
         return found
