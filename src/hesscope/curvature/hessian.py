@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hesscope.autodiff.products import CentralDifference, make_engine
+from hesscope.autodiff.differences import CentralDifference
+from hesscope.autodiff.products import make_engine
 from hesscope.curvature.double import error_of_product
 from hesscope.curvature.shared import SharedOperator
 from hesscope.operator import SpectralForm
@@ -34,12 +35,12 @@ class Hessian(SharedOperator):
             that are cut over processes are whole in each of them, but one block at a time if lean.
         memory: bytes that kept gradient graphs may take; by default 40 % of what is free.
 
-    A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
-    then it takes less memory than a gradient, for blocks of the model (the modules of one class in
-    an nn.ModuleList or nn.Sequential, some eight or more) are run again instead of kept. It is
-    exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite
-    differences state their own error in `facts()`. ReLU networks: the Hessian away from the kinks,
-    as autograd sees it.
+    A product costs about 2 gradients with a kept graph, 3 without, 2 or 1 as a difference, and up
+    to 4 where it is lean: then it takes less memory than a gradient, for blocks of the model (the
+    modules of one class in an nn.ModuleList or nn.Sequential, some eight or more) are run again
+    instead of kept. It is exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth
+    networks); finite differences state their own error in `facts()`. ReLU networks: the Hessian
+    away from the kinks, as autograd sees it.
 
     Raises:
         ValueError: if `product` names no engine, or the lean one finds no blocks.
