@@ -51,11 +51,14 @@ def resumable(
         kept = KeptProducts(H, folder)
         options.seed = kept.seed_of_run(options.seed)
         _announce(kept, most)
-        yield kept, done
-        if done.whole and interrupts.so_far() == before:
+        try:
+            yield kept, done
+        finally:
+            told = done.whole and interrupts.so_far() == before
+            if not told and kept.num_kept:
+                remark(f"kept to go on from: {folder}")
+        if told:
             kept.forget()
-        else:
-            remark(f"kept to go on from: {folder}")
     if not H.writes:
         return
     with contextlib.suppress(OSError):  # something else lies in it
