@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from hesscope.autodiff.cut import TOGETHER, Manner, passed, replaced
 from hesscope.autodiff.dual import LeanError, Misfit
+from hesscope.autodiff.shares import spread_of
 from hesscope.autodiff.tape import Leaf
 from hesscope.autodiff.weights import Weights
 from hesscope.problem.absent import Absent, AbsentError
@@ -31,7 +32,6 @@ from hesscope.problem.parameters import Layout, substituted
 from hesscope.problem.precision import Weakest, few_of
 from hesscope.problem.shards import Shards
 from hesscope.system.agreement import exchange, together
-from hesscope.system.spread import Spread
 
 DONE = "done"
 
@@ -145,7 +145,7 @@ class _Plan:
     def __init__(
         self, shards: Shards, layout: Layout, model: nn.Module, blocks: Sequence[nn.Module]
     ) -> None:
-        self.shards, self.spread = shards, Spread(layout.n)
+        self.shards, self.spread = shards, spread_of(layout.n, shards.device)
         self.absent = {name: p for name, p in model.named_parameters() if isinstance(p, Absent)}
         self.places = layout.slices()
         inside = {module for block in blocks for module in block.modules()}

@@ -17,6 +17,7 @@ from hesscope.autodiff.cut import Manner, lean_products
 from hesscope.autodiff.dual import LeanError, Misfit
 from hesscope.autodiff.gathered import gathered_products, weakest_by_blocks
 from hesscope.autodiff.reverse import Engine, gradient_and_product, not_implemented
+from hesscope.autodiff.shares import spread_of
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
@@ -24,7 +25,6 @@ from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
 from hesscope.system.agreement import Same, agreed, together
 from hesscope.system.memory import is_out_of_memory
-from hesscope.system.spread import Spread
 
 SHARE = (
     8  # of a batch that examples may be which whole graphs are built for: three gradients' worth
@@ -81,7 +81,7 @@ class Lean(Engine):
             RuntimeError: if torch has no second derivative of it.
         """
         if self.in_pieces:
-            spread = Spread(self.problem.n)
+            spread = spread_of(self.problem.n, self.problem.device)
             agreed(V, (self._vectors(V),))
             mine = self.products_of_shares(V[spread.own])
             assert mine is not None

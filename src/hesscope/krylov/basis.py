@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator.parts import ALIGNED, add_combined, dots
 
 ROWS = 32  # vectors per block
-CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
 
 
 class Basis:
@@ -29,7 +29,9 @@ class Basis:
         """Adds a unit vector (n,) that is orthogonal to the others."""
         row = self.size % ROWS
         if row == 0:
-            self.blocks.append(torch.empty(ROWS, self.A.num_local, dtype=v.dtype, device=v.device))
+            width = -(-self.A.num_local // ALIGNED) * ALIGNED
+            rows = torch.empty(ROWS, width, dtype=v.dtype, device=v.device)
+            self.blocks.append(rows[:, : self.A.num_local])
         self.blocks[-1][row] = v
         self.size += 1
 
@@ -78,19 +80,19 @@ class Basis:
         if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
             return left, self.inner(left)
-        blocks = self._filled()
-        found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
+        blocks, parts = self._filled(), self.A.parts
+        found = torch.zeros(len(parts), self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
         minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
-        chunk = CHUNK if w.device.type == "cpu" else len(w)  # no cache to stay in, but launches
-        for start in range(0, len(w), max(1, chunk)):
-            piece = w[start : start + chunk]
-            rows = [block[:, start : start + chunk] for block in blocks]
+        for chunk in parts.chunks:
+            piece = w[chunk.entries]
+            rows = [block[:, chunk.entries] for block in blocks]
             for part, c in zip(rows, minus, strict=bool(minus)):
                 piece = torch.addmv(piece, part.T, c)
             if minus:
-                left[start : start + chunk] = piece
-            found += torch.cat([_dots(part, piece) for part in rows])
+                left[chunk.entries] = piece
+            into = found[chunk.first : chunk.first + len(chunk.lengths)]
+            into += torch.cat([dots(part, piece, chunk, parts.short) for part in rows], 1)
         return left, self.A.collected(found)
 
     def inner(self, w: Tensor) -> Tensor:
@@ -103,22 +105,9 @@ class Basis:
         out = torch.zeros(self.A.num_local, S.shape[1], dtype=self.A.dtype, device=self.A.device)
         for i, block in enumerate(self._filled()):
             part = S[i * ROWS : (i + 1) * ROWS].to(block.dtype)
-            out.addmm_(block[: len(part)].T, part)
+            add_combined(out, block[: len(part)], part, self.A.parts)
         return out
 
     def _filled(self) -> list[Tensor]:
         last = self.size - ROWS * (len(self.blocks) - 1)
         return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
-
-
-def _dots(rows: Tensor, w: Tensor) -> Tensor:
-    """rows @ w in float64, from dot products of at most CHUNK entries: those of millions lose more.
-
-    All pieces in one batched product.
-    """
-    if len(w) <= CHUNK or w.dtype == torch.float64:
-        return (rows @ w).double()
-    whole = len(w) - len(w) % CHUNK
-    pieces = rows[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)  # (pieces, rows, CHUNK)
-    found = torch.bmm(pieces, w[:whole].view(-1, CHUNK, 1))[:, :, 0].double().sum(0)
-    return found + rows[:, whole:] @ w[whole:]

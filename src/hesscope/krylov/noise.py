@@ -15,6 +15,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.krylov.lanczos import Lanczos
 from hesscope.operator import SymmetricOperator
+from hesscope.operator.parts import columns
 from hesscope.system import interrupts
 
 MARGIN = 2.0  # for one combination of directions, and for a sample of the data
@@ -32,7 +33,7 @@ def noise_in_span(A: SymmetricOperator, X: Tensor, seed: int) -> float:
         return 0.0
     own = probes.key(seed, "noise of products")
     signs = probes.rademacher(X.shape[1], own, dtype=X.dtype, device=X.device)
-    return MARGIN * _measured(A, X @ signs)
+    return MARGIN * _measured(A, columns(X, signs[:, None], A.parts)[:, 0])
 
 
 def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:

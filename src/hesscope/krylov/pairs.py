@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator.parts import columns
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
     values, U = torch.linalg.eigh(torch.from_numpy(pairs.values).to(coupling).diag() + coupling)
     order = torch.from_numpy(wanted.choose(values.cpu().numpy()).copy()).to(U.device)
     values, U = values[order], U[:, order]
-    R = R @ U.to(R.dtype) - X @ (coupling @ U).to(X.dtype)
+    turned = columns(R, U.to(R.dtype), A.parts)
+    R = turned - columns(X, (coupling @ U).to(X.dtype), A.parts)
     lost = np.abs(U.cpu().numpy()).T @ pairs.lost
-    return Pairs(X @ U.to(X.dtype), values.cpu().numpy(), R, lost)
+    return Pairs(columns(X, U.to(X.dtype), A.parts), values.cpu().numpy(), R, lost)

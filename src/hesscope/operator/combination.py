@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.operator.inner import largest_norm
+from hesscope.operator.parts import Parts
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
@@ -133,6 +134,11 @@ class Combination(SymmetricOperator):
     def in_pieces(self, made_of_it: SymmetricOperator | None = None) -> SymmetricOperator:
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.in_pieces(made_of_it or self)
+
+    @property
+    def parts(self) -> Parts:
+        """As the Aᵢ have it."""
+        return self._space.parts
 
     def collected(self, found: Tensor) -> Tensor:
         """As the Aᵢ have it."""

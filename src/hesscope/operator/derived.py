@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.operator.parts import Parts
 from hesscope.operator.symmetric import SymmetricOperator
 
 
@@ -32,6 +33,11 @@ class Derived(SymmetricOperator):
     def num_local(self) -> int:
         """As A has it."""
         return self.A.num_local
+
+    @property
+    def parts(self) -> Parts:
+        """As A has it."""
+        return self.A.parts
 
     def collected(self, found: Tensor) -> Tensor:
         """As A has it."""

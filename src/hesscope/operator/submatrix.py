@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hesscope.operator.derived import Derived
+from hesscope.operator.parts import Parts, parts_of
 from hesscope.operator.symmetric import SymmetricOperator
 from hesscope.system.contents import as_bytes
 
@@ -33,6 +34,11 @@ class Submatrix(Derived):
         return self.n
 
     @property
+    def parts(self) -> Parts:
+        """Of its own size, not of A's."""
+        return parts_of(self.n, self.device.type == "cpu")
+
+    @property
     def lower_bound(self) -> float:
         """That of A."""
         return self.A.lower_bound
@@ -48,7 +54,7 @@ class Submatrix(Derived):
 
     def measured_noise(self, v: Tensor) -> float:
         """That of A along the same vector, of which this is a part."""
-        return self.A.measured_noise(self._spread(v[:, None])[:, 0])
+        return self.A.measured_noise(self._spread(v.reshape(self.n, -1)))
 
     def matmat(self, V: Tensor) -> Tensor:
         """Entries `where` of A W, with W zero elsewhere and V there."""

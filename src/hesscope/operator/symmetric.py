@@ -15,6 +15,7 @@ from torch import Tensor
 from hesscope import probes, rounding
 from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.parts import Parts, parts_of
 from hesscope.operator.products import checked_product
 from hesscope.system import progress
 from hesscope.system.contexts import public_methods, users_methods
@@ -140,9 +141,14 @@ class SymmetricOperator(ABC):
         """The piece of A V from pieces of V, for an operator that needs no whole vectors."""
         return None
 
+    @property
+    def parts(self) -> Parts:
+        """The parts of vectors that this process holds, over each of which sums are taken."""
+        return parts_of(self.n, self.device.type == "cpu")
+
     def collected(self, found: Tensor) -> Tensor:
-        """The sum over all pieces of vectors of what is found of those here; there is one."""
-        return found
+        """The sum over all parts of vectors of what is found of those here, (parts, ...)."""
+        return found.sum(0)
 
     def own_part(self, X: Tensor) -> Tensor:
         """What this process holds of vectors (n,) or (n, k): everything."""

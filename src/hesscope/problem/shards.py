@@ -64,6 +64,11 @@ class Shards:
         """Whether this process holds all weights."""
         return self._whole is not None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the pieces lie."""
+        return next(self._source.parameters()).device
+
     def whole(self) -> nn.Module:
         """The model with whole weights, put together if they are not yet; then all call it."""
         seen = self._versions()

@@ -1,11 +1,12 @@
 """Vectors of which each process holds a share, and how parts of them come together and go back.
 
-Process r holds the entries r·c to (r + 1)·c of a vector (n,), c = ⌈n/W⌉.
+Process r holds so many entries of a vector (n,), after those of the processes before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 
 import torch
 import torch.distributed as dist
@@ -17,25 +18,24 @@ from hesscope.system.agreement import meeting_place
 
 
 class Spread:
-    """How vectors (n,) are spread over the processes.
+    """How vectors (n,) are spread over the processes, by how many entries each holds.
 
-    >>> Spread(5).own  # in one process
+    >>> Spread([5]).own  # in one process
     slice(0, 5, None)
     """
 
-    def __init__(self, n: int) -> None:
-        self.n, self.num = n, collectives.num_processes()
-        self.width = -(-n // self.num)
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.lengths, self.num = list(lengths), len(lengths)
+        self._ends = list(accumulate(lengths))
         self.own = self.of(collectives.rank())
 
     def of(self, rank: int) -> slice:
         """The entries that a process holds."""
-        first = min(rank * self.width, self.n)
-        return slice(first, min(first + self.width, self.n))
+        return slice(self._ends[rank] - self.lengths[rank], self._ends[rank])
 
     def whole(self, X: Tensor) -> Tensor:
         """The vectors of which each process holds its share, (n,) or (n, k), on all of them."""
-        return collectives.joined(X, self.width)[: self.n]
+        return collectives.joined(X, self.lengths)
 
     def bring(self, share: Tensor, parts: Sequence[slice]) -> Tensor:
         """The entries of a vector at these places, one part after the other; all call it.
