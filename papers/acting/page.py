@@ -15,25 +15,6 @@ from acting.courses import ITERATIONS
 from acting.settings import Settings
 
 
-def written(parts: dict[str, Any], s: Settings, command: str, *, tiny: bool) -> str:
-    """The whole page in Markdown."""
-    head = [
-        "# Optimisers that use curvature, beside those that do not",
-        f"Written by\n\n```bash\n{command}\n```\n\nwhich resumes where it was stopped. Ranges are "
-        f"median [least, most] over {s.seeds} seeds unless said otherwise; times are processor "
-        "seconds of one thread.",
-    ]
-    if tiny:
-        head.append("**A tiny run. Its numbers mean nothing.**")
-    sections = [
-        plane(parts["plane"], s),
-        own(parts["own"], s),
-        deep(parts["autoencoder"], parts["best"], parts["constant"], s),
-        large(parts["million"], s),
-    ]
-    return "\n\n".join([*head, *sections]) + "\n"
-
-
 def plane(found: Arrays, s: Settings) -> str:
     """The saddle in three dimensions."""
     rows = [
@@ -48,7 +29,6 @@ def plane(found: Arrays, s: Settings) -> str:
     ]
     return "\n\n".join(
         [
-            "## A saddle in three dimensions",
             "f = (x0² - 1)²/4 + (x1² + x2²)/2 from (x0, .7, -.4), lr = 0.1, momentum 0.9, noise of "
             f"radius 0.01 in every step; steps to f < 0.01, {s.plane_steps:,} at most. With x0 = 0 "
             "the start is exactly on the saddle's stable manifold, where no gradient knows of the "
@@ -57,7 +37,6 @@ def plane(found: Arrays, s: Settings) -> str:
             f"PerturbedSGD from x0 = 0, {s.escapes} seeds, by radius: " + "; ".join(medians) + ". "
             f"Medians by least squares: {start:.1f} + {slope:.2f} log(1/radius); 1/log(1 + lr) is "
             "10.49.",
-            "![passage times](newton/passages.svg)",
         ]
     )
 
@@ -70,7 +49,6 @@ def own(found: Arrays, s: Settings) -> str:
         rows.append([name, *cells])
     return "\n\n".join(
         [
-            "## A network's own saddle",
             "A linear network of three layers, 6-6-6-6, learns a map of singular values 2 and 1 "
             "from a start that no permutation of its hidden units changes: first to the best map "
             f"of rank one, a saddle. Steps to half of its loss, lr = {saddles.LINEAR_LR}; noise of "
@@ -99,7 +77,6 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
     grid = _grid(autoencoder.GRID)
     return "\n\n".join(
         [
-            "## A deep autoencoder",
             f"{'-'.join(map(str, s.widths))}, sigmoid units, Martens' sparse start, {s.examples} "
             "digits of 14 x 14 pixels, cross-entropy per pixel. The mean image has "
             f"{constant:.4f}, perfect images {best:.4f}. Gradients of all examples are the unit of "
@@ -118,7 +95,6 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
                 ],
                 rows,
             ),
-            "![autoencoder](newton/autoencoder.svg)",
         ]
     )
 
@@ -141,17 +117,16 @@ def large(found: dict[str, Any], s: Settings) -> str:
     soap = "" if "SOAP" in courses else " SOAP (pytorch_optimizer) was not installed."
     return "\n\n".join(
         [
-            f"## {million.size(s):,} parameters",
-            f"{'-'.join(map(str, s.million))}, tanh units, {s.images} digits of 28 x 28 pixels, "
-            f"all in every step. Adam with the best learning rate ends after {s.steps} steps at "
-            f"a loss of {spread(ends)}; what the others need for the same on the same seed (inf: "
-            f"not in {s.steps} steps). NewtonCG: damping {million.DAMPING}, at most "
-            f"{million.PRODUCTS} products a step, each counted as {million.PRODUCT} gradients. "
-            f"L-BFGS is torch's own, seen every {ITERATIONS} iterations, which may take "
-            f"several gradients each. Learning rates are the best on seed 0 of: {grid}.{soap}",
+            f"{'-'.join(map(str, s.million))}, tanh units, {million.size(s):,} parameters, "
+            f"{s.images} digits of 28 x 28 pixels, all in every step. Adam with the best learning "
+            f"rate ends after {s.steps} steps at a loss of {spread(ends)}; what others need for "
+            f"the same on the same seed (inf: not in {s.steps} steps). NewtonCG: damping "
+            f"{million.DAMPING}, at most {million.PRODUCTS} products a step, each counted as "
+            f"{million.PRODUCT} gradients. L-BFGS is torch's own, seen every {ITERATIONS} "
+            "iterations, which may take several gradients each. Learning rates are the best on "
+            f"seed 0 of: {grid}.{soap}",
             table(["method", "chosen", "steps", "gradients", "seconds"], rows),
             f"NewtonCG needs {spread(share)} of Adam's steps, and more gradients and time.",
-            "![steps](newton/million.svg)",
         ]
     )
 

@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Study:
     parts: dict[str, Part]
     full: Any  # sizes
     tiny: Any
-    seconds: str = ""  # what the whole run takes, in words
+    files: dict[str, str] = field(default_factory=dict)  # of data, by field of the sizes
 
     @property
     def command(self) -> str:
@@ -74,9 +74,11 @@ def run(study: Study, arguments: Sequence[str] | None = None) -> None:
     record = out / study.name / "results.json"
     known = json.loads(record.read_text("utf-8"))["parts"] if record.exists() else {}
     kept = Run(folder)
+    given = {name: getattr(options, name) for name in study.files if getattr(options, name)}
+    sizes = replace(study.tiny if options.tiny else study.full, **given)
     with progress():
         for name, part in study.parts.items():
-            found = _part(study, name, part, kept, options, record.parent)
+            found = _part(name, part, kept, sizes, name in options.parts, record.parent)
             if found:
                 known[name] = found
     parts = {name: known[name] for name in study.parts if name in known}
@@ -96,6 +98,8 @@ def _parse(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(study.parts), metavar="A,B", help="some of it")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="where results are kept")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the page goes")
+    for name, help in study.files.items():
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=help)
     options = parser.parse_args(arguments)
     options.parts = options.parts.split(",")
     if set(options.parts) - set(study.parts):
@@ -104,16 +108,17 @@ def _parse(study: Study, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _part(
-    study: Study, name: str, part: Part, kept: Run, options: argparse.Namespace, folder: Path
+    name: str, part: Part, kept: Run, sizes: Any, wanted: bool, folder: Path
 ) -> dict[str, Any] | None:
     """A part as data; None for one that is neither asked for nor in the run folder."""
-    wanted = name in options.parts
     kept.begin(only_kept=not wanted)
     if wanted:
         console.print(f"{name}: {part.title}")
     try:
-        found = part.measure(kept, study.tiny if options.tiny else study.full)
-    except NotMeasuredError:
+        found = part.measure(kept, sizes)
+    except NotMeasuredError as error:
+        if wanted:
+            console.print(f"{name}: not measured, {error.args[0]}")
         return None
     if found.figure is not None:
         save(found.figure, folder / f"{name}.png")

@@ -35,7 +35,7 @@ def test_a_tiny_run_draws_writes_and_resumes(name, tmp_path, monkeypatch):
     page = (tmp_path / f"{name}.md").read_text("utf-8")
     assert study.TINY in page
     found = json.loads((tmp_path / name / "results.json").read_text("utf-8"))["parts"]
-    assert list(found) == list(script.STUDY.parts)
+    assert set(script.STUDY.parts) - set(found) <= set(script.STUDY.files)
     for part, section in found.items():
         assert section["claims"]
         if section["figure"]:
