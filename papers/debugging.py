@@ -55,9 +55,7 @@ PARTS = {
     "differences": Part("Second derivatives by differences", differences.measure),
     "noise": Part("Noise, speed and momentum", noise.measure),
 }
-STUDY = Study(
-    "debugging", "Finding what is wrong by curvature", HEAD, PARTS, Sizes(), TINY, "five minutes"
-)
+STUDY = Study("debugging", "Finding what is wrong by curvature", HEAD, PARTS, Sizes(), TINY)
 
 if __name__ == "__main__":
     sys.exit(run(STUDY))

@@ -59,9 +59,7 @@ PARTS = {
     "catapult": Part("The catapult", start.catapult),
     "course": Part("λmax and trace along training", course.flattening),
 }
-STUDY = Study(
-    "edge_of_stability", "Learning rate and curvature", HEAD, PARTS, Sizes(), TINY, "three minutes"
-)
+STUDY = Study("edge_of_stability", "Learning rate and curvature", HEAD, PARTS, Sizes(), TINY)
 
 if __name__ == "__main__":
     sys.exit(run(STUDY))
