@@ -75,7 +75,8 @@ def run(study: Study, arguments: Sequence[str] | None = None) -> None:
     known = json.loads(record.read_text("utf-8"))["parts"] if record.exists() else {}
     kept = Run(folder)
     given = {name: getattr(options, name) for name in study.files if getattr(options, name)}
-    sizes = replace(study.tiny if options.tiny else study.full, **given)
+    sizes = study.tiny if options.tiny else study.full
+    sizes = replace(sizes, **given) if given else sizes
     with progress():
         for name, part in study.parts.items():
             found = _part(name, part, kept, sizes, name in options.parts, record.parent)

@@ -52,7 +52,7 @@ def flatter(claim: str, logs: Tensor, gains: Tensor, targets: tuple[float, ...],
             f"loss {target:g}: λmax {math.exp(mean):.2f} [{low:.2f}, {high:.2f}] of plain SGD's, "
             f"accuracy {points(gains[:, j])} points"
         )
-    holds = verdict(all(sure), any(sure))
+    holds = _at_losses(sure)
     tried = tuple(texts) if holds == NO else ()
     return Claim(claim, "; ".join(texts) + f"; {len(logs)} seeds", holds, key, tried)
 
@@ -64,9 +64,14 @@ def better(claim: str, gains: Tensor, targets: tuple[float, ...], key: str) -> C
         mean, half = interval(gains[:, j])
         sure.append(mean > half)
         texts.append(f"loss {target:g}: {points(gains[:, j])} points")
-    holds = verdict(all(sure), any(sure))
+    holds = _at_losses(sure)
     tried = tuple(texts) if holds == NO else ()
     return Claim(claim, "; ".join(texts) + f"; {len(gains)} seeds", holds, key, tried)
+
+
+def _at_losses(sure: list[bool]) -> str:
+    """At all of them, at some, or at none of at least three: fewer do not refute a claim."""
+    return UNDECIDED if len(sure) < 3 and not any(sure) else verdict(all(sure), any(sure))
 
 
 def vanishes(table: Table, targets: tuple[float, ...], plain: str, what: str) -> Claim:

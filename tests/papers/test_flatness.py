@@ -58,7 +58,9 @@ def test_a_method_is_flatter_where_its_interval_is_below_one():
     claim = claims.flatter("", logs, gains, (0.1, 0.01), "")
     assert claim.holds == "in part"
     assert "0.50 [" in claim.measured
-    assert claims.flatter("", logs[:, 1:], gains[:, 1:], (0.01,), "").holds == "no"
+    assert claims.flatter("", logs[:, 1:], gains[:, 1:], (0.01,), "").holds == "undecided"
+    three = logs[:, 1:].expand(-1, 3), gains[:, 1:].expand(-1, 3)
+    assert claims.flatter("", *three, (0.1, 0.03, 0.01), "").holds == "no"
 
 
 def test_scaling_two_layers_against_each_other_leaves_the_function():

@@ -49,7 +49,7 @@ class InPieces(StandIn):
         return self.A.plain_inner
 
     @property
-    def parts(self) -> Parts:
+    def _parts(self) -> Parts:
         """Those of this process."""
         return self._shares[collectives.rank()]
 
@@ -81,7 +81,7 @@ class InPieces(StandIn):
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """VᵀW over all pieces; by A's own inner product where it has one of its own."""
         if self.A.plain_inner:
-            return self.collected(inners_of_parts(V, W, self.parts))
+            return self.collected(inners_of_parts(V, W, self._parts))
         return self.A.inner(self.whole(V), self.whole(W))
 
     def probe(self, seed: int) -> Tensor:

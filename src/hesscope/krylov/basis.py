@@ -80,7 +80,7 @@ class Basis:
         if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
             return left, self.inner(left)
-        blocks, parts = self._filled(), self.A.parts
+        blocks, parts = self._filled(), self.A._parts
         found = torch.zeros(len(parts), self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
         minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
@@ -105,7 +105,7 @@ class Basis:
         out = torch.zeros(self.A.num_local, S.shape[1], dtype=self.A.dtype, device=self.A.device)
         for i, block in enumerate(self._filled()):
             part = S[i * ROWS : (i + 1) * ROWS].to(block.dtype)
-            add_combined(out, block[: len(part)], part, self.A.parts)
+            add_combined(out, block[: len(part)], part, self.A._parts)
         return out
 
     def _filled(self) -> list[Tensor]:

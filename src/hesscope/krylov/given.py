@@ -52,9 +52,9 @@ def checked(A: SymmetricOperator, pairs: Eigenpairs, seed: int, unit: float = 1.
     own = probes.key(seed, "check of given pairs")
     signs = probes.rademacher(len(values), own, device=A.device)
     whole = X.double() if A.plain_inner else X
-    w = columns(whole, signs.to(whole)[:, None], A.parts)[:, 0].to(A.dtype)
+    w = columns(whole, signs.to(whole)[:, None], A._parts)[:, 0].to(A.dtype)
     scaled = signs * torch.from_numpy(values).to(A.device)
-    misfit = finite_product(A, w) - columns(X, scaled.to(A.dtype)[:, None], A.parts)[:, 0]
+    misfit = finite_product(A, w) - columns(X, scaled.to(A.dtype)[:, None], A._parts)[:, 0]
     inside = A.inner(X, misfit[:, None])[:, 0]
     rounded = ROUNDINGS * A.product_noise(size) * math.sqrt(len(values))
     allowed, left = MARGIN * float(residuals.sum()) + rounded, norm(A, misfit)

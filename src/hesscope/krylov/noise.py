@@ -33,7 +33,7 @@ def noise_in_span(A: SymmetricOperator, X: Tensor, seed: int) -> float:
         return 0.0
     own = probes.key(seed, "noise of products")
     signs = probes.rademacher(X.shape[1], own, dtype=X.dtype, device=X.device)
-    return MARGIN * _measured(A, columns(X, signs[:, None], A.parts)[:, 0])
+    return MARGIN * _measured(A, columns(X, signs[:, None], A._parts)[:, 0])
 
 
 def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:

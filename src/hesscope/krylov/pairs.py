@@ -55,7 +55,7 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
     values, U = torch.linalg.eigh(torch.from_numpy(pairs.values).to(coupling).diag() + coupling)
     order = torch.from_numpy(wanted.choose(values.cpu().numpy()).copy()).to(U.device)
     values, U = values[order], U[:, order]
-    turned = columns(R, U.to(R.dtype), A.parts)
-    R = turned - columns(X, (coupling @ U).to(X.dtype), A.parts)
+    turned = columns(R, U.to(R.dtype), A._parts)
+    R = turned - columns(X, (coupling @ U).to(X.dtype), A._parts)
     lost = np.abs(U.cpu().numpy()).T @ pairs.lost
-    return Pairs(columns(X, U.to(X.dtype), A.parts), values.cpu().numpy(), R, lost)
+    return Pairs(columns(X, U.to(X.dtype), A._parts), values.cpu().numpy(), R, lost)

@@ -136,9 +136,9 @@ class Combination(SymmetricOperator):
         return self._sharing.in_pieces(made_of_it or self)
 
     @property
-    def parts(self) -> Parts:
+    def _parts(self) -> Parts:
         """As the Aᵢ have it."""
-        return self._space.parts
+        return self._space._parts
 
     def collected(self, found: Tensor) -> Tensor:
         """As the Aᵢ have it."""

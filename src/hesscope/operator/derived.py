@@ -35,9 +35,9 @@ class Derived(SymmetricOperator):
         return self.A.num_local
 
     @property
-    def parts(self) -> Parts:
+    def _parts(self) -> Parts:
         """As A has it."""
-        return self.A.parts
+        return self.A._parts
 
     def collected(self, found: Tensor) -> Tensor:
         """As A has it."""

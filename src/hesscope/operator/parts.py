@@ -141,7 +141,8 @@ def _inners(V: Tensor, W: Tensor, chunk: Chunk, short: bool) -> Tensor:
 
 def _summed(terms: Tensor, chunk: Chunk) -> Tensor:
     """Sums of terms (rows, entries) over each part, (parts, rows); pairwise, as NumPy adds."""
-    return torch.from_numpy(np.add.reduceat(terms.double().numpy(), chunk.starts, axis=1)).T
+    with np.errstate(over="ignore", invalid="ignore"):  # as torch adds: what is infinite is seen
+        return torch.from_numpy(np.add.reduceat(terms.double().numpy(), chunk.starts, axis=1)).T
 
 
 def _mv(rows: Tensor, w: Tensor) -> Tensor:

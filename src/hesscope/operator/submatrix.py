@@ -34,7 +34,7 @@ class Submatrix(Derived):
         return self.n
 
     @property
-    def parts(self) -> Parts:
+    def _parts(self) -> Parts:
         """Of its own size, not of A's."""
         return parts_of(self.n, self.device.type == "cpu")
 

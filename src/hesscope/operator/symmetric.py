@@ -142,7 +142,7 @@ class SymmetricOperator(ABC):
         return None
 
     @property
-    def parts(self) -> Parts:
+    def _parts(self) -> Parts:
         """The parts of vectors that this process holds, over each of which sums are taken."""
         return parts_of(self.n, self.device.type == "cpu")
 
