@@ -29,9 +29,9 @@ class Basis:
         """Adds a unit vector (n,) that is orthogonal to the others."""
         row = self.size % ROWS
         if row == 0:
-            width = -(-self.A.num_local // ALIGNED) * ALIGNED
+            width = -(-len(v) // ALIGNED) * ALIGNED
             rows = torch.empty(ROWS, width, dtype=v.dtype, device=v.device)
-            self.blocks.append(rows[:, : self.A.num_local])
+            self.blocks.append(rows[:, : len(v)])
         self.blocks[-1][row] = v
         self.size += 1
 
