@@ -13,6 +13,7 @@ from common.study import Section, table
 from common.style import MARK, NEGATIVE, POSITIVE
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from torch import Tensor
 
 import hesscope as hs
 from stability.training import Course, stacked, watched
@@ -63,14 +64,8 @@ def hovers(found: dict[int, Arrays], lr: float) -> Claim:
     near = [0.75 <= float(ratio.median()) <= 1.25 for ratio in ratios.values()]
     holds = YES if all(near) else PARTLY if 2 * sum(near) >= len(near) else NO
     holds = holds if arrived(found, lr) else UNDECIDED
-    return Claim(
-        "SGD hovers where the curvature of batches along their own gradients is 2/lr",
-        "batch sharpness over 2/lr, late: "
-        + "; ".join(f"batches of {batch} {spread(ratio)}" for batch, ratio in ratios.items()),
-        holds,
-        "landscapes/monitor",
-        tuple(f"batches of {batch}" for batch in found) if holds == NO else (),
-    )
+    text = "SGD hovers where the curvature of batches along their own gradients is 2/lr"
+    return _claim(text, "batch sharpness", ratios, holds)
 
 
 def flatter(found: dict[int, Arrays], lr: float) -> Claim:
@@ -85,13 +80,15 @@ def flatter(found: dict[int, Arrays], lr: float) -> Claim:
     low = bool((next(iter(ratios.values())) < SMALL).all())
     holds = YES if grows and low else PARTLY if grows or low else NO
     holds = holds if arrived(found, lr) else UNDECIDED
+    text = "λmax stays below 2/lr under SGD, the smaller the batch the further"
+    return _claim(text, "λmax", ratios, holds)
+
+
+def _claim(claim: str, what: str, ratios: dict[int, Tensor], holds: str) -> Claim:
+    each = tuple(f"batches of {batch} {spread(ratio)}" for batch, ratio in ratios.items())
+    tried = each if holds == NO else ()
     return Claim(
-        "λmax stays below 2/lr under SGD, the smaller the batch the further",
-        "λmax over 2/lr, late: "
-        + "; ".join(f"batches of {batch} {spread(ratio)}" for batch, ratio in ratios.items()),
-        holds,
-        "landscapes/monitor",
-        tuple(f"batches of {batch}" for batch in found) if holds == NO else (),
+        claim, f"{what} over 2/lr, late: {'; '.join(each)}", holds, "landscapes/monitor", tried
     )
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from hesscope import probes
-from hesscope.autodiff.shares import spread_of
+from hesscope.autodiff.shares import shares_of, spread_of
 from hesscope.operator import StandIn, SymmetricOperator, finite_product
 from hesscope.operator.inner import inners_of_parts
-from hesscope.operator.parts import Parts, parts_of
+from hesscope.operator.parts import Parts
 from hesscope.operator.products import NOT_FINITE
 from hesscope.system import collectives
 
@@ -32,9 +32,7 @@ class InPieces(StandIn):
 
     def __init__(self, A: SymmetricOperator) -> None:
         super().__init__(A)
-        processes = collectives.num_processes()
-        whole = parts_of(A.n, A.device.type == "cpu")
-        self._shares = [whole.share(rank, processes) for rank in range(processes)]
+        self._shares = shares_of(A.n, A.device)
         self._spread = spread_of(A.n, A.device)
         self._own = self._spread.own
 

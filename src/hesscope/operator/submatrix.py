@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hesscope.operator.derived import Derived
+from hesscope.operator.derived import StandIn
 from hesscope.operator.parts import Parts, parts_of
 from hesscope.operator.symmetric import SymmetricOperator
 from hesscope.system.contents import as_bytes
 
 
-class Submatrix(Derived):
+class Submatrix(StandIn):
     """The rows and columns `where` of A; a product costs one of A.
 
     By Cauchy's interlacing theorem its eigenvalues lie between the ends of A's.
@@ -26,7 +26,6 @@ class Submatrix(Derived):
     def __init__(self, A: SymmetricOperator, where: Tensor) -> None:
         super().__init__(A)
         self.n, self.where = len(where), where
-        self.positive_semidefinite = A.positive_semidefinite
 
     @property
     def num_local(self) -> int:
@@ -37,20 +36,6 @@ class Submatrix(Derived):
     def _parts(self) -> Parts:
         """Of its own size, not of A's."""
         return parts_of(self.n, self.device.type == "cpu")
-
-    @property
-    def lower_bound(self) -> float:
-        """That of A."""
-        return self.A.lower_bound
-
-    @property
-    def identity_part(self) -> float:
-        """That of A: the submatrix of B + d I is that of B, and d I."""
-        return self.A.identity_part
-
-    def tolerance(self, size: float) -> float:
-        """That of A."""
-        return self.A.tolerance(size)
 
     def measured_noise(self, v: Tensor) -> float:
         """That of A along the same vector, of which this is a part."""
