@@ -44,10 +44,11 @@ def ratios(name: str, dtype: torch.dtype, seed: int, *, one_sided: bool = False)
     return found
 
 
+@pytest.mark.parametrize("seeds", [1, pytest.param(4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products_err_by_no_more_than_the_stated_error(dtype):
-    """7 models, 4 seeds, 5 directions: misses as rare as 2 %, none by more than three."""
-    found = [r for name in MODELS for seed in range(4) for r in ratios(name, dtype, seed)]
+def test_products_err_by_no_more_than_the_stated_error(dtype, seeds):
+    """7 models, 5 directions a seed: misses as rare as 2 %, none by more than three."""
+    found = [r for name in MODELS for seed in range(seeds) for r in ratios(name, dtype, seed)]
     assert sum(r > 1 for r in found) <= most_misses(len(found), 0.02)
     assert max(found) < 3
     assert sorted(found)[len(found) // 2] > 0.05  # and it is not stated out of caution

@@ -54,7 +54,10 @@ SLOW = {"basin", "batch_stability", "diagnose, an lr", "sharpness"}
     ],
 )
 def test_no_public_call_leaves_a_model_to_the_garbage_collector(name):
-    CALLS[name](Stage())  # whatever the first call imports
+    assert goes_with_the_call(name) or goes_with_the_call(name)  # the first may import something
+
+
+def goes_with_the_call(name):
     stage = Stage()
     alive = weakref.ref(stage.model)
     gc.collect()
@@ -62,7 +65,7 @@ def test_no_public_call_leaves_a_model_to_the_garbage_collector(name):
     try:
         CALLS[name](stage)
         del stage
-        assert alive() is None
+        return alive() is None
     finally:
         gc.enable()
 

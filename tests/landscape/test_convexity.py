@@ -15,6 +15,7 @@ from hesscope.landscape.convexity import negative_curvature_probes
 from hesscope.results.descent import Curvature
 from tests.state import state_of
 
+SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))]
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
@@ -72,7 +73,7 @@ def ends(problem: hs.Problem, seed: int) -> Curvature:
 
 
 @BOTH
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", CONVEX)
 def test_convex_losses_show_no_negative_curvature_and_are_not_called_convex(name, seed, dtype):
     problem = CONVEX[name](seed, dtype)
@@ -91,7 +92,7 @@ def test_the_hinge_is_flat_along_its_bias_and_curved_by_the_penalty_alone():
 
 
 @BOTH
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_network_at_initialisation_is_proven_not_to_be_convex(seed, dtype):
     x, y = two_classes(seed, dtype)
     with torch.random.fork_rng():

@@ -1,5 +1,6 @@
 """Points split among processes: the same bits for every number of them, and no trace left."""
 
+import io
 import multiprocessing
 import os
 import re
@@ -127,6 +128,15 @@ def test_where_processes_are_of_no_use_the_answer_is_the_same_and_says_so():
     read = hs.loss_slice(stream, num_points=9, max_matvecs=0, workers=2)
     assert "in this process: the data is read again" in read.facts["evaluated"]
     assert torch.allclose(read.losses, expected, rtol=1e-5)
+
+
+def test_a_progress_bar_that_was_drawn_is_no_other_thread():
+    bars = pytest.importorskip("tqdm")
+    for _ in bars.tqdm(range(2), file=io.StringIO()):
+        pass
+    assert threading.active_count() > 1  # it watches over bars to come
+    found = hs.loss_slice(problems()["perceptron"], num_points=9, max_matvecs=0, workers=2)
+    assert "in 2 processes" in found.facts["evaluated"]
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, True])

@@ -27,21 +27,32 @@ def never(*_):
     raise AssertionError
 
 
+def tiny_run(name, folder):
+    """The study, the arguments of its run, and the page."""
+    made = importlib.import_module(name).STUDY
+    arguments = ["--tiny", "--run", str(folder / "run"), "--out", str(folder)]
+    study.run(made, arguments)
+    return made, arguments, (folder / f"{name}.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_tiny_run_draws_writes_and_resumes(name, tmp_path, monkeypatch):
-    script = importlib.import_module(name)
-    arguments = ["--tiny", "--run", str(tmp_path / "run"), "--out", str(tmp_path)]
-    study.run(script.STUDY, arguments)
-    page = (tmp_path / f"{name}.md").read_text("utf-8")
+def test_a_tiny_run_draws_and_writes(name, tmp_path):
+    made, _, page = tiny_run(name, tmp_path)
     assert study.TINY in page
     found = json.loads((tmp_path / name / "results.json").read_text("utf-8"))["parts"]
-    assert set(script.STUDY.parts) - set(found) <= set(script.STUDY.files)
+    assert set(made.parts) - set(found) <= set(made.files)
     for part, section in found.items():
         assert section["claims"]
         if section["figure"]:
             assert (tmp_path / name / f"{part}.png").stat().st_size > 3_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_second_run_measures_nothing(name, tmp_path, monkeypatch):
+    made, arguments, page = tiny_run(name, tmp_path)
     monkeypatch.setattr(Run, "_measure", never)
-    study.run(script.STUDY, arguments)
+    study.run(made, arguments)
     assert (tmp_path / f"{name}.md").read_text("utf-8") == page
 
 

@@ -193,6 +193,7 @@ def test_intervals_cover_the_population_in_93_to_99_percent_of_600_data_sets(cas
     assert 0.01 <= misses(case, 1000, 600) / 600 <= 0.07
 
 
+@pytest.mark.slow
 def test_the_bias_is_that_of_finite_data():
     errors = data_sets(LINEAR, 0, 100)
     values = torch.stack([error.eigenvalues[0] for error in errors])

@@ -24,6 +24,9 @@ from hesscope.landscape.ways import Plane
 from hesscope.system import collectives
 
 Work = Callable[[Tensor], Tensor]  # coordinates of a group -> losses
+# A thread that Python has not begun is known only if it happened to ask for its name; that of
+# progress bars, which never ends once one was drawn, waits and draws.
+HARMLESS = ("Dummy-", "tqdm_monitor")
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,7 @@ def _no_use(plane: Plane) -> str:
         return "the model is not on the CPU"
     if "fork" not in multiprocessing.get_all_start_methods():
         return "this system copies no process"
-    # A thread that Python has not begun is in the list only if it happened to ask for its name.
-    if sum(not thread.name.startswith("Dummy-") for thread in threading.enumerate()) > 1:
+    if sum(not thread.name.startswith(HARMLESS) for thread in threading.enumerate()) > 1:
         return "there are other threads, which a copy would not have"
     if collectives.num_processes() > 1:
         return "this process is one of several already"
