@@ -1,56 +1,25 @@
-"""Orthonormal vectors that grow one at a time, stored as rows in blocks that are never copied."""
+"""Orthonormal vectors that grow one at a time."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.krylov.rows import PIECE, Rows
+from hesscope.operator import norm
 
-ROWS = 32  # vectors per block
 CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
 
 
-class Basis:
+class Basis(Rows):
     """Orthonormal vectors of an operator's space; dot products are the operator's own."""
-
-    def __init__(self, A: SymmetricOperator) -> None:
-        self.A = A
-        self.blocks: list[Tensor] = []
-        self.size = 0
-
-    def __len__(self) -> int:
-        return self.size
-
-    def append(self, v: Tensor) -> None:
-        """Adds a unit vector (n,) that is orthogonal to the others."""
-        row = self.size % ROWS
-        if row == 0:
-            self.blocks.append(torch.empty(ROWS, self.A.num_local, dtype=v.dtype, device=v.device))
-        self.blocks[-1][row] = v
-        self.size += 1
 
     def extend(self, X: Tensor) -> None:
         """Locks the columns of X (n, k), each less its part in the span of those before."""
         for v in X.to(self.A.device, self.A.dtype).unbind(1):
             v = self.complement(v)
             self.append(v / norm(self.A, v))
-
-    def copy(self) -> Basis:
-        """The same vectors, to be extended on their own."""
-        other = Basis(self.A)
-        for v in self:
-            other.append(v)
-        return other
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.blocks[i // ROWS][i % ROWS]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(self.size))
 
     def complement(self, w: Tensor) -> Tensor:
         """w minus its part in the span."""
@@ -78,37 +47,21 @@ class Basis:
         if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
             return left, self.inner(left)
-        blocks = self._filled()
+        blocks = self.filled()
         found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
-        minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(ROWS)]
+        minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(self.rows)]
         chunk = CHUNK if w.device.type == "cpu" else len(w)  # no cache to stay in, but launches
+        chunk = PIECE if self.elsewhere else chunk
         for start in range(0, len(w), max(1, chunk)):
             piece = w[start : start + chunk]
-            rows = [block[:, start : start + chunk] for block in blocks]
+            rows = [self.brought(block[:, start : start + chunk]) for block in blocks]
             for part, c in zip(rows, minus, strict=bool(minus)):
                 piece = torch.addmv(piece, part.T, c)
             if minus:
                 left[start : start + chunk] = piece
             found += torch.cat([_dots(part, piece) for part in rows])
         return left, self.A.collected(found)
-
-    def inner(self, w: Tensor) -> Tensor:
-        """Qᵀw, (size,) in float64, by the operator's inner product."""
-        return torch.cat([self.A.inner(block.T, w[:, None])[:, 0] for block in self._filled()])
-
-    def combine(self, S: Tensor) -> Tensor:
-        """The combinations Q S, (n, k), of the first len(S) vectors."""
-        S = S.to(self.A.device)
-        out = torch.zeros(self.A.num_local, S.shape[1], dtype=self.A.dtype, device=self.A.device)
-        for i, block in enumerate(self._filled()):
-            part = S[i * ROWS : (i + 1) * ROWS].to(block.dtype)
-            out.addmm_(block[: len(part)].T, part)
-        return out
-
-    def _filled(self) -> list[Tensor]:
-        last = self.size - ROWS * (len(self.blocks) - 1)
-        return [*self.blocks[:-1], self.blocks[-1][:last]] if self.blocks else []
 
 
 def _dots(rows: Tensor, w: Tensor) -> Tensor:

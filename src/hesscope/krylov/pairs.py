@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesscope.krylov.rows import Rows
 from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator, norm
 
@@ -49,11 +50,38 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
     Small numbers are added to small ones, so that no digit of R is lost to the size of A.
     """
     X, R = pairs.vectors, pairs.residual_vectors
-    coupling = A.inner(X, R)
+    ritz = _ritz(A.inner(X, R), pairs.values, wanted)
+    U, C = ritz.U.to(X.dtype), ritz.coupled.to(X.dtype)
+    return Pairs(X @ U, ritz.values, R @ U - X @ C, ritz.parts @ pairs.lost)
+
+
+def rayleigh_ritz_of_rows(
+    X: Rows, R: Rows, values: np.ndarray, lost: np.ndarray, wanted: Wanted
+) -> Pairs:
+    """The same of vectors that may be too many to be columns beside each other."""
+    ritz = _ritz(X.products(R), values, wanted)
+    vectors, residuals = X.combine(ritz.U), R.combine(ritz.U)
+    residuals -= X.combine(ritz.coupled)
+    return Pairs(vectors, ritz.values, residuals, ritz.parts @ lost)
+
+
+@dataclass(frozen=True)
+class _Ritz:
+    """Values (k,) and vectors U of Θ + C, the wanted ones in order; and C U."""
+
+    values: np.ndarray
+    U: Tensor
+    coupled: Tensor
+
+    @property
+    def parts(self) -> np.ndarray:
+        """|U|ᵀ, (k, all)."""
+        return np.abs(self.U.cpu().numpy()).T
+
+
+def _ritz(coupling: Tensor, values: np.ndarray, wanted: Wanted) -> _Ritz:
     coupling = (coupling + coupling.T) / 2
-    values, U = torch.linalg.eigh(torch.from_numpy(pairs.values).to(coupling).diag() + coupling)
-    order = torch.from_numpy(wanted.choose(values.cpu().numpy()).copy()).to(U.device)
-    values, U = values[order], U[:, order]
-    R = R @ U.to(R.dtype) - X @ (coupling @ U).to(X.dtype)
-    lost = np.abs(U.cpu().numpy()).T @ pairs.lost
-    return Pairs(X @ U.to(X.dtype), values.cpu().numpy(), R, lost)
+    found, U = torch.linalg.eigh(torch.from_numpy(values).to(coupling).diag() + coupling)
+    order = torch.from_numpy(wanted.choose(found.cpu().numpy()).copy()).to(U.device)
+    U = U[:, order]
+    return _Ritz(found[order].cpu().numpy(), U, coupling @ U)

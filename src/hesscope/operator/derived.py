@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SymmetricOperator
 
 
@@ -66,9 +67,14 @@ class Derived(SymmetricOperator):
         """As A has it."""
         return self.A.of_one(make)
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, place: Place | None = None) -> int:
         """As A has it."""
-        return self.A.free_bytes()
+        return self.A.free_bytes(place)
+
+    @property
+    def place(self) -> Place:
+        """As A has it."""
+        return self.A.place
 
     def made_of(self) -> dict[str, str]:
         """What A's are made of."""
