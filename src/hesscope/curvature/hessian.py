@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from hesscope.autodiff.lean import Lean
 from hesscope.autodiff.products import CentralDifference, make_engine
 from hesscope.curvature.double import error_of_product
 from hesscope.curvature.shared import SharedOperator
@@ -86,8 +87,13 @@ class Hessian(SharedOperator):
         self.halvings += 1
 
     def measured_noise(self, v: Tensor) -> float:
-        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
-        return error_of_product(self.problem, Hessian, v)
+        """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64.
+
+        In as little memory as its own products: no graph is kept for one.
+        """
+        lean = self.engine.facts()["product"] == Lean.name
+        once = partial(Hessian, product=Lean.name if lean else "auto", memory=0)
+        return error_of_product(self.problem, once, v)
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""

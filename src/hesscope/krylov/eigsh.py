@@ -97,8 +97,7 @@ def eigsh(
     k, seed = min(USUAL, A.n) if k is None else k, A.drawn_seed(seed)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
-    budget = max_matvecs or 21 * k + 200
-    A = _placed(A.in_pieces(), basis, max_basis or 4 * k + USUAL_ROWS)
+    budget, A = max_matvecs or 21 * k + 200, _placed(A.in_pieces(), basis, max_basis, k)
 
     def answer(B: SymmetricOperator, unit: float) -> Eigenpairs:
         request = Request(
@@ -134,9 +133,11 @@ def eigsh(
         raise RuntimeError(msg) from error
 
 
-def _placed(A: SymmetricOperator, basis: PlaceLike, rows: int) -> SymmetricOperator:
+def _placed(
+    A: SymmetricOperator, basis: PlaceLike, max_basis: int | None, k: int
+) -> SymmetricOperator:
     """A with its vectors where so many, or all that there are, take their share of what is free."""
-    rows = min(rows, 2 * A.n)
+    rows = min(max_basis or 4 * k + USUAL_ROWS, 2 * A.n)
     return placed(A, basis, rows * A.num_local * A.dtype.itemsize / BASIS_SHARE)
 
 
