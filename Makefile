@@ -44,10 +44,12 @@ bench: $(READY) ## cost of products and eigenpairs beside gradients
 gpu-check: ## on a machine with a GPU, PyTorch and transformers: all that runs there, and its cost
 	"$(PYTHON)" benchmarks/gpu --device cuda --json benchmarks/results/gpu.json
 
-papers: $(READY) ## reproduce the papers figure by figure; resumes (an hour of two cores)
+STUDIES := landscapes saddles decomposition layers outliers transformer singular edge_of_stability \
+	debugging newton flatness
+papers: $(READY) ## every statement of three texts measured, figure by figure; resumes (two hours)
 	"$(BIN)/python" papers/sagun2016.py
-	"$(BIN)/python" papers/newton.py
-	"$(BIN)/python" papers/flatness.py
+	set -e; for study in $(STUDIES); do "$(BIN)/python" papers/$$study.py; done
+	"$(BIN)/python" papers/statements.py
 
 SITE := build/docs/html
 docs: $(READY)  ## the site, into build/docs/html; warnings, dead links and requests are errors

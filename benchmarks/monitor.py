@@ -156,10 +156,9 @@ def overhead(options: argparse.Namespace) -> None:
 
 def edge(options: argparse.Namespace) -> None:
     """η λmax along full-batch gradient descent, and λmax of P⁻¹H over its limit under Adam."""
-    from sagun import data
-    from sagun.settings import Digits
+    from common import data
 
-    X, y = data.digits(options.data or data.DEFAULT, Digits(pool=4, examples=1000))
+    X, y = data.digits(options.data or data.DEFAULT, pool=4)
     inputs = X.float()
     inputs = (inputs - inputs.mean()) / inputs.std()
     targets = one_hot(y.long(), 10).float()
@@ -197,10 +196,9 @@ def edge(options: argparse.Namespace) -> None:
 
 def muon(options: argparse.Namespace) -> None:
     """Where Muon hovers: by the sharpest member of its ball, and along its own steps."""
-    from sagun import data
-    from sagun.settings import Digits
+    from common import data
 
-    X, y = data.digits(options.data or data.DEFAULT, Digits(pool=4, examples=1000))
+    X, y = data.digits(options.data or data.DEFAULT, pool=4)
     inputs = X.float()[:200]
     inputs = (inputs - inputs.mean()) / inputs.std()
     targets = one_hot(y.long(), 10).float()[:200]

@@ -18,9 +18,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from sagun import data, page, report
+from common import data
+from common.keeping import NotMeasuredError, Run, console, measuring, progress
+from common.study import save
+from sagun import page, report
 from sagun.context import Context
-from sagun.keeping import Run, console, measuring, progress
 from sagun.settings import Settings, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
             settings = replace(settings, **{name: getattr(options, name)})
     folder = options.run or ROOT / "build" / ("sagun2016-tiny" if options.tiny else "sagun2016")
     out = options.out or (folder / "page" if options.tiny else ROOT / "docs/papers")
-    X, y = data.digits(options.data, settings.digits)
+    X, y = data.digits(options.data, settings.digits.examples, settings.digits.pool)
     context = Context(Run(folder), X, y, settings)
     if options.report:
         report.write(context, options.report, options.out or folder / "reports")
@@ -98,7 +100,7 @@ def figure(context: Context, name: str, folder: Path, *, wanted: bool) -> page.D
     context.run.begin(only_kept=not wanted)
     try:
         found = module.measure(context)
-    except LookupError as error:
+    except NotMeasuredError as error:
         return page.Done(name, module.TITLE, missing=f"{error.args[0]}; add --figures {name}")
     if wanted:
         console.print(f"figure {name}: {module.TITLE}")
@@ -111,7 +113,7 @@ def figure(context: Context, name: str, folder: Path, *, wanted: bool) -> page.D
         module.check(found),
         page.pieces(context.run),
     )
-    page.save(drawing, folder / result.file)
+    save(drawing, folder / result.file)
     return result
 
 

@@ -111,6 +111,7 @@ OPERATORS: dict[str, Callable[[Stage], hs.SymmetricOperator]] = {
         lambda V: s.matrix @ V, n=30, device=s.device
     ),
     "sum": lambda s: hs.Hessian(s.problem) - 0.5 * hs.GaussNewton(s.problem),
+    "submatrix": lambda s: hs.Hessian(s.problem).submatrix(slice(3, 20)),
 }
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import eigsh as arpack
 
 import hesscope as hs
-from hesscope.krylov import basis
-from hesscope.operator import inner
-from hesscope.operator.inner import CHUNK, accumulated_inner
+from hesscope.operator import inner, parts
+from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.parts import CHUNK
 from tests.spectra import Known, family
 from tests.tolerances import rounding
 
@@ -150,8 +150,8 @@ def test_dot_products_in_one_batch_lose_no_more_than_pieces(n):
     rows, w = torch.ones(3, n, dtype=torch.float32) / 3, torch.ones(n, dtype=torch.float32) / 7
     exact = rows.double() @ w.double()
     bound = CHUNK * 2.0**-24  # a priori, of a sum of CHUNK positive terms, whatever n is
-    assert ((basis._dots(rows, w) - exact) / exact).abs().max() <= bound
-    assert basis._dots(rows, w).dtype == torch.float64
+    assert ((parts._mv(rows, w) - exact) / exact).abs().max() <= bound
+    assert parts._mv(rows, w).dtype == torch.float64
 
 
 # --- check_operator

@@ -22,6 +22,7 @@ KINDS += ["density", "trace", "surface"]
 REPORT = json.loads((ROOT / "benchmarks/results/peers.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_every_kind_of_work_runs_and_missing_tools_are_told(tmp_path):
     file = tmp_path / "peers.json"
     command = [sys.executable, "-m", "benchmarks.peers", "--tiny", "--only", *KINDS, "--json", file]

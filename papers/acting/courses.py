@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from sagun.keeping import Arrays
+from common.keeping import Arrays
 from torch import Tensor, nn
 
 import hesscope as hs

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from common.keeping import Arrays
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sagun.keeping import Arrays
 
 from acting import autoencoder, saddles
 from acting.settings import Settings

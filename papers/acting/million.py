@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from sagun.keeping import Arrays, Run
+from common.keeping import Arrays, Run
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -5,32 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from sagun.claims import spread
-from sagun.keeping import Arrays
+from common.claims import spread
+from common.keeping import Arrays
+from common.study import table
 from torch import Tensor
 
 from acting import autoencoder, million, saddles
 from acting.courses import ITERATIONS
 from acting.settings import Settings
-
-
-def written(parts: dict[str, Any], s: Settings, command: str, *, tiny: bool) -> str:
-    """The whole page in Markdown."""
-    head = [
-        "# Optimisers that use curvature, beside those that do not",
-        f"Written by\n\n```bash\n{command}\n```\n\nwhich resumes where it was stopped. Ranges are "
-        f"median [least, most] over {s.seeds} seeds unless said otherwise; times are processor "
-        "seconds of one thread.",
-    ]
-    if tiny:
-        head.append("**A tiny run. Its numbers mean nothing.**")
-    sections = [
-        plane(parts["plane"], s),
-        own(parts["own"], s),
-        deep(parts["autoencoder"], parts["best"], parts["constant"], s),
-        large(parts["million"], s),
-    ]
-    return "\n\n".join([*head, *sections]) + "\n"
 
 
 def plane(found: Arrays, s: Settings) -> str:
@@ -47,16 +29,14 @@ def plane(found: Arrays, s: Settings) -> str:
     ]
     return "\n\n".join(
         [
-            "## A saddle in three dimensions",
             "f = (x0² - 1)²/4 + (x1² + x2²)/2 from (x0, .7, -.4), lr = 0.1, momentum 0.9, noise of "
             f"radius 0.01 in every step; steps to f < 0.01, {s.plane_steps:,} at most. With x0 = 0 "
             "the start is exactly on the saddle's stable manifold, where no gradient knows of the "
             "way out.",
-            _table(["method", "x0 = 0", f"x0 = {saddles.OFF:g}"], rows),
+            table(["method", "x0 = 0", f"x0 = {saddles.OFF:g}"], rows),
             f"PerturbedSGD from x0 = 0, {s.escapes} seeds, by radius: " + "; ".join(medians) + ". "
             f"Medians by least squares: {start:.1f} + {slope:.2f} log(1/radius); 1/log(1 + lr) is "
             "10.49.",
-            "![passage times](newton/passages.svg)",
         ]
     )
 
@@ -69,13 +49,12 @@ def own(found: Arrays, s: Settings) -> str:
         rows.append([name, *cells])
     return "\n\n".join(
         [
-            "## A network's own saddle",
             "A linear network of three layers, 6-6-6-6, learns a map of singular values 2 and 1 "
             "from a start that no permutation of its hidden units changes: first to the best map "
             f"of rank one, a saddle. Steps to half of its loss, lr = {saddles.LINEAR_LR}; noise of "
             f"radius 0.001 in every step; {s.linear_steps:,} at most. In the first column only "
             "rounding breaks the symmetry.",
-            _table(["method", "symmetric", f"{saddles.OFF:g} off"], rows),
+            table(["method", "symmetric", f"{saddles.OFF:g} off"], rows),
             "A step of SaddleFreeNewton costs a gradient and at most 20 products, of 2 each.",
         ]
     )
@@ -98,7 +77,6 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
     grid = _grid(autoencoder.GRID)
     return "\n\n".join(
         [
-            "## A deep autoencoder",
             f"{'-'.join(map(str, s.widths))}, sigmoid units, Martens' sparse start, {s.examples} "
             "digits of 14 x 14 pixels, cross-entropy per pixel. The mean image has "
             f"{constant:.4f}, perfect images {best:.4f}. Gradients of all examples are the unit of "
@@ -108,7 +86,7 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
             "(of NewtonCG the products of a step, at most, and the share) are the best on seed 0 "
             f"of: {grid}. The grids were moved until the best lay inside; of NewtonCG 6 to 50 "
             "products and shares of 1/20 to 1/4 were looked at before, on seed 0.",
-            _table(
+            table(
                 [
                     "method",
                     "chosen",
@@ -117,7 +95,6 @@ def deep(found: dict[str, Any], best: float, constant: float, s: Settings) -> st
                 ],
                 rows,
             ),
-            "![autoencoder](newton/autoencoder.svg)",
         ]
     )
 
@@ -140,17 +117,16 @@ def large(found: dict[str, Any], s: Settings) -> str:
     soap = "" if "SOAP" in courses else " SOAP (pytorch_optimizer) was not installed."
     return "\n\n".join(
         [
-            f"## {million.size(s):,} parameters",
-            f"{'-'.join(map(str, s.million))}, tanh units, {s.images} digits of 28 x 28 pixels, "
-            f"all in every step. Adam with the best learning rate ends after {s.steps} steps at "
-            f"a loss of {spread(ends)}; what the others need for the same on the same seed (inf: "
-            f"not in {s.steps} steps). NewtonCG: damping {million.DAMPING}, at most "
-            f"{million.PRODUCTS} products a step, each counted as {million.PRODUCT} gradients. "
-            f"L-BFGS is torch's own, seen every {ITERATIONS} iterations, which may take "
-            f"several gradients each. Learning rates are the best on seed 0 of: {grid}.{soap}",
-            _table(["method", "chosen", "steps", "gradients", "seconds"], rows),
+            f"{'-'.join(map(str, s.million))}, tanh units, {million.size(s):,} parameters, "
+            f"{s.images} digits of 28 x 28 pixels, all in every step. Adam with the best learning "
+            f"rate ends after {s.steps} steps at a loss of {spread(ends)}; what others need for "
+            f"the same on the same seed (inf: not in {s.steps} steps). NewtonCG: damping "
+            f"{million.DAMPING}, at most {million.PRODUCTS} products a step, each counted as "
+            f"{million.PRODUCT} gradients. L-BFGS is torch's own, seen every {ITERATIONS} "
+            "iterations, which may take several gradients each. Learning rates are the best on "
+            f"seed 0 of: {grid}.{soap}",
+            table(["method", "chosen", "steps", "gradients", "seconds"], rows),
             f"NewtonCG needs {spread(share)} of Adam's steps, and more gradients and time.",
-            "![steps](newton/million.svg)",
         ]
     )
 
@@ -174,8 +150,3 @@ def _rate(value: Any) -> str:
     if isinstance(value, tuple):
         return f"{value[0]} and 1/{value[1]}"
     return "" if value is None else f"{value:g}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

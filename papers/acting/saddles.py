@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sagun.keeping import Arrays
+from common.keeping import Arrays
 from torch import Tensor, nn
 from torch.nn import functional as F
 

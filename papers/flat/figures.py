@@ -7,11 +7,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from common.claims import interval
+from common.style import MARK, NEGATIVE, POSITIVE, ZERO
 from matplotlib.figure import Figure
-from sagun.style import MARK, NEGATIVE, POSITIVE, ZERO
 from torch import Tensor
-
-from flat.measure import interval
 
 Table = dict[str, dict[str, Tensor]]  # by method: columns of (seeds, targets)
 COLOURS = (POSITIVE, MARK, NEGATIVE)
@@ -21,7 +20,7 @@ PANELS = (("lambda_max", "λmax over plain SGD's"), ("trace", "trace over plain 
 
 def beside_plain(table: Table, column: str, plain: str) -> dict[str, Tensor]:
     """Seed by seed (seeds, targets): ratios to plain SGD as logarithms; accuracy in points."""
-    if column == "accuracy":
+    if column in ("accuracy", "shifted"):
         return {name: 100 * (rows[column] - table[plain][column]) for name, rows in table.items()}
     return {name: (rows[column] / table[plain][column]).log() for name, rows in table.items()}
 
@@ -78,3 +77,35 @@ def late(run: dict[str, Tensor]) -> tuple[float, float]:
     half = len(run["steps"]) // 2
     ratio = run["lambda_max"][half:] / run["edge"][half:]
     return float(torch.median(ratio)), float(torch.median(run["lambda_max"][half:]))
+
+
+def correlations(found: dict[str, dict[str, tuple[float, float]]]) -> Figure:
+    """Kendall's tau of each measure with both accuracies."""
+    figure, ax = plt.subplots(figsize=(7, 0.36 * len(found) + 1.2))
+    for k, (test, color) in enumerate((("accuracy", POSITIVE), ("shifted", NEGATIVE))):
+        at = [i + 0.18 * (2 * k - 1) for i in range(len(found))]
+        label = "other digits" if test == "accuracy" else "shifted digits"
+        ax.plot([both[test][0] for both in found.values()], at, "o", color=color, label=label)
+    ax.axvline(0, color=ZERO, lw=0.8)
+    ax.set_yticks(range(len(found)), list(found))
+    ax.invert_yaxis()
+    ax.set_xlim(-1, 1)
+    ax.set_xlabel("rank correlation of sharpness with accuracy (left: flatter is better)")
+    ax.legend(frameon=False, fontsize=8, loc="upper right")
+    figure.tight_layout()
+    return figure
+
+
+def scaling(found: dict[str, Tensor]) -> Figure:
+    """λmax and ASAM's sharpness over the factor between two layers."""
+    figure, ax = plt.subplots(figsize=(5.5, 3.2))
+    for name, color in (("lambda_max", POSITIVE), ("ASAM", NEGATIVE)):
+        relative = found[name] / found[name][:1]
+        label = "λmax" if name == "lambda_max" else "ASAM's sharpness"
+        ax.plot(found["factors"], relative, "o-", color=color, lw=1, ms=3, alpha=0.8)
+        ax.plot([], [], "o-", color=color, ms=3, label=f"{label}, a seed each")
+    ax.set(xscale="log", yscale="log", xlabel="factor between the two layers")
+    ax.set_ylabel("over that at factor 1")
+    ax.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure

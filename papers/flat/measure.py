@@ -5,34 +5,57 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import hesscope as hs
 from flat.train import Method, Setting, train
 
-COLUMNS = ("loss", "steps", "gradients", "lambda_max", "trace", "accuracy")
+COLUMNS = ("loss", "steps", "gradients", "lambda_max", "trace")
+MEASURES = (
+    "Keskar box", "Keskar subspace", "worst in ball", "average in ball", "SAM", "ASAM", "λmax",
+    "trace of H", "critical",
+)  # fmt: skip
 EXACT = 5_000  # parameters up to which the trace is that of the whole matrix
 
 
 def measured(
-    setting: Setting, method: Method, seed: int, test: tuple[Tensor, Tensor], looked_at: int
+    setting: Setting,
+    method: Method,
+    seed: int,
+    tests: dict[str, tuple[Tensor, Tensor]],
+    looked_at: int,
+    sharp: bool,
 ) -> dict[str, Tensor]:
-    """A row of `COLUMNS` for each target; NaN where it was not reached."""
-    rows = []
+    """`COLUMNS` and the accuracy on each test set, (targets,); NaN where one was not reached.
+
+    And if `sharp`, all measures of `hs.sharpness` at the last target.
+    """
+    rows, sharpness = [], [math.nan] * len(MEASURES)
     for reached in train(setting, method, seed):
         model = setting.make(seed)
         model.load_state_dict(reached.state)
         found = _curvature(model, setting.X[:looked_at], setting.y[:looked_at])
+        if sharp and len(rows) == len(setting.targets) - 1:
+            sharpness = _sharpness(model, setting)
         settle(model, setting)
-        rows.append(
-            [reached.loss, reached.steps, reached.gradients, *found, accuracy(model, *test)]
-        )
-    missing = len(setting.targets) - len(rows)
-    rows += [[math.nan] * len(COLUMNS)] * missing
+        right = [accuracy(model, *test) for test in tests.values()]
+        rows.append([reached.loss, reached.steps, reached.gradients, *found, *right])
+    names = [*COLUMNS, *tests]
+    rows += [[math.nan] * len(names)] * (len(setting.targets) - len(rows))
     columns = torch.tensor(rows, dtype=torch.float64).T
-    return {name: column.clone() for name, column in zip(COLUMNS, columns, strict=True)}
+    result = {name: column.clone() for name, column in zip(names, columns, strict=True)}
+    if sharp:
+        result |= {
+            name: torch.tensor([value]).double()
+            for name, value in zip(MEASURES, sharpness, strict=True)
+        }
+    return result
+
+
+def _sharpness(model: nn.Module, setting: Setting) -> list[float]:
+    found = hs.sharpness(hs.Problem(model, F.cross_entropy, (setting.X, setting.y)))
+    return [found[name.removesuffix(" of H")].value for name in MEASURES]
 
 
 def _curvature(model: nn.Module, X: Tensor, y: Tensor) -> tuple[float, float]:
@@ -63,12 +86,3 @@ def accuracy(model: nn.Module, X: Tensor, y: Tensor) -> float:
     with torch.no_grad():
         right = [float((model(x).argmax(1) == t).sum()) for x, t in zip(X.split(250), y.split(250), strict=True)]  # fmt: skip  # noqa: E501
     return sum(right) / len(y)
-
-
-def interval(values: Tensor) -> tuple[float, float]:
-    """The mean over seeds and the half-width of its 95 % interval (Student's t)."""
-    values = values[values.isfinite()]
-    if len(values) < 2:
-        return (float(values.mean()) if len(values) else math.nan), math.nan
-    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std()) / len(values) ** 0.5
-    return float(values.mean()), half

@@ -6,24 +6,28 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sagun import data
-from sagun.settings import Digits
+from common import data
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def digits(file: Path, num: int) -> Split:
+def digits(num: int) -> Split:
     """`num` training digits of 7 x 7 pixels, and the others of the thousand as test data."""
-    X, y = data.digits(file, Digits(pool=4))
+    X, y = data.digits(pool=4)
     return X[:num], y[:num], X[num:], y[num:]
 
 
-def perceptron(seed: int) -> nn.Module:
+def shifted(X: Tensor) -> Tensor:
+    """Digits moved to the right by one of their seven pixels."""
+    return F.pad(X.view(-1, 7, 7), (1, 0))[..., :7].flatten(1)
+
+
+def perceptron(seed: int, width: int = 32, unit: type[nn.Module] = nn.Tanh) -> nn.Sequential:
     """49-32-10 with tanh, in float64."""
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(49, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    return nn.Sequential(nn.Linear(49, width), unit(), nn.Linear(width, 10)).double()
 
 
 def cifar(file: Path, num: int, pool: int) -> Split:

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
-from sagun.keeping import write_text
+from common.claims import interval, spread
+from common.study import table as markdown
 from torch import Tensor
 
 from flat.figures import Table, beside_plain, late
-from flat.measure import interval
-
-HEAD = """# Flat minima by six ways of training, at equal training loss
-
-Does what is said to flatten minima do so where the loss is the same, and does test accuracy gain by
-it? Each method trains the same networks from the same starts until the loss on all training data is
-at most a target; there λmax and the trace of the Hessian are measured, and the accuracy on held-out
-data. Ratios and differences are to plain SGD of the same seed, with 95 % intervals (Student's t)
-over seeds; of twenty such intervals one misses the truth by luck. This page is written by
-
-```bash
-{command}
-```
-
-which resumes where it was stopped; [all numbers](flatness/results.json).
-"""
 
 
-def save(figure: Figure, file: Path) -> None:
-    """Writes a picture, the same bytes for the same figure."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=96, metadata={"Software": None})
-
-
-def write(folder: Path, command: str, sections: list[str], numbers: dict[str, Any]) -> Path:
-    """flatness.md and the numbers beside its figures."""
-    write_text(folder / "flatness/results.json", json.dumps(_plain(numbers), indent=1))
-    page = folder / "flatness.md"
-    write_text(page, "\n".join([HEAD.format(command=command), *sections]))
-    return page
-
-
-def comparison(title: str, what: str, picture: str, table: Table, targets: Any, plain: str) -> str:
-    """A section: the figure, a table per target, and what is told apart from nothing."""
+def comparison(what: str, table: Table, targets: Any, plain: str) -> str:
+    """What was done, a table per target, and what is told apart from nothing."""
     seeds = len(next(iter(table.values()))["loss"])
-    parts = [f"## {title}\n\n{what} {seeds} seeds.\n\n![{title}](flatness/{picture}.png)\n"]
+    parts = [f"{what} {seeds} seeds.\n"]
     for j, target in enumerate(targets):
         parts.append(_table(table, j, target, plain))
     parts.append(_order(table, targets, plain))
@@ -56,24 +24,25 @@ def comparison(title: str, what: str, picture: str, table: Table, targets: Any, 
 
 
 def _table(table: Table, j: int, target: float, plain: str) -> str:
-    lines = [
-        f"\nAt a training loss of {target:g}:\n",
-        "| method | reached | loss | gradients | λmax | of plain SGD's | trace | of plain SGD's "
-        "| accuracy | points over plain SGD |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    beside = {c: beside_plain(table, c, plain) for c in ("lambda_max", "trace", "accuracy")}
-    for name, rows in table.items():
-        here = {column: values[:, j] for column, values in rows.items()}
+    others = [name for name in ("accuracy", "shifted") if name in table[plain]]
+    head = ["method", "reached", "loss", "gradients", "λmax", "of plain SGD's", "trace",
+            "of plain SGD's"]  # fmt: skip
+    for name in others:
+        head += [name if name == "accuracy" else "shifted digits", "points over plain SGD"]
+    rows = []
+    beside = {c: beside_plain(table, c, plain) for c in ("lambda_max", "trace", *others)}
+    for name, columns in table.items():
+        here = {c: values[:, min(j, values.shape[1] - 1)] for c, values in columns.items()}
         cells = [name, f"{int(here['loss'].isfinite().sum())} of {len(here['loss'])}"]
         cells += [f"{interval(here['loss'])[0]:.3g}", f"{interval(here['gradients'])[0]:,.0f}"]
         for column in ("lambda_max", "trace"):
             own = "" if name == plain else _ratio(beside[column][name][:, j])
             cells += [f"{interval(here[column])[0]:.3g}", own]
-        gain = "" if name == plain else _pm(*interval(beside["accuracy"][name][:, j]))
-        cells += [f"{100 * interval(here['accuracy'])[0]:.1f} %", gain]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        for column in others:
+            gain = "" if name == plain else points(beside[column][name][:, j])
+            cells += [f"{100 * interval(here[column])[0]:.1f} %", gain]
+        rows.append(cells)
+    return f"\nAt a training loss of {target:g}:\n\n{markdown(head, rows)}"
 
 
 def _ratio(logarithms: Tensor) -> str:
@@ -81,7 +50,9 @@ def _ratio(logarithms: Tensor) -> str:
     return f"{math.exp(mean):.2f} [{math.exp(mean - half):.2f}, {math.exp(mean + half):.2f}]"
 
 
-def _pm(mean: float, half: float) -> str:
+def points(gains: Tensor) -> str:
+    """Mean and 95 % interval of gains in points of accuracy."""
+    mean, half = interval(gains)
     return f"{mean:+.1f} ± {half:.1f}"
 
 
@@ -95,7 +66,7 @@ def _order(table: Table, targets: Any, plain: str) -> str:
     for name, gains in beside_plain(table, "accuracy", plain).items():
         mean, half = interval(gains[:, j])
         if name != plain:
-            (told if abs(mean) > half else same).append(f"{name} ({_pm(mean, half)})")
+            (told if abs(mean) > half else same).append(f"{name} ({points(gains[:, j])})")
     flat = [
         name
         for name, logs in beside_plain(table, "lambda_max", plain).items()
@@ -112,7 +83,7 @@ def _order(table: Table, targets: Any, plain: str) -> str:
 def edge_section(runs: dict[float, list[dict[str, Tensor]]], lr: float, what: str) -> str:
     """λmax over the edges, late in training."""
     lines = [
-        f"## The edge of SAM\n\n{what}\n\n![edges](flatness/edge.png)\n",
+        f"{what}\n",
         "| | λmax | over 2/lr | over its own edge |",
         "|---|---|---|---|",
     ]
@@ -134,13 +105,32 @@ def _error(mean: float, half: float) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
+def correlations(found: dict[str, dict[str, tuple[float, float]]], loss: float) -> str:
+    """Kendall's tau of each measure with both accuracies."""
+    rows = [
+        [name, *(f"{tau:+.2f} (p = {p:.2g})" for tau, p in both.values())]
+        for name, both in found.items()
+    ]
+    return (
+        f"Over all methods and seeds at a training loss of {loss:g}: Kendall's rank correlation of "
+        "each measure of `hs.sharpness` with the accuracy on other digits, and on other digits "
+        "shifted by a pixel. Negative: flatter goes with more right answers; p is the chance of as "
+        f"much without any relation.\n\n{markdown(['measure', 'accuracy', 'shifted digits'], rows)}"
+    )
+
+
+def scaling(found: dict[str, Tensor]) -> str:
+    """λmax and ASAM's sharpness of one function at several scales of its weights."""
+    rows = [
+        [
+            f"{float(factor):g}",
+            *(spread(found[name][i]) for name in ("lambda_max", "ASAM", "moved")),
+        ]
+        for i, factor in enumerate(found["factors"])
+    ]
+    head = ["factor", "λmax", "ASAM", "largest change of an output"]
+    return (
+        "A 49-32-10 ReLU perceptron, trained by gradient descent. The first layer is multiplied by "
+        "a factor and the second divided by it, so the function stays (Dinh et al. 2017). Ranges "
+        f"over {found['lambda_max'].shape[1]} seeds.\n\n{markdown(head, rows)}"
+    )

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from common.data import digest
+from common.style import NEGATIVE, POSITIVE, ZERO
 from matplotlib.figure import Figure
 
 import hesscope as hs
 from sagun import claims
 from sagun.context import Context
-from sagun.data import digest
-from sagun.style import NEGATIVE, POSITIVE, ZERO
 
 TITLE = "Exact spectrum, certified ends, density and counts agree"
 

@@ -8,45 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from common.claims import NO, UNDECIDED, YES, Claim, number, spread, verdict
 from torch import Tensor
 
-YES, PARTLY, NO, UNDECIDED = "yes", "in part", "no", "undecided"
 FLAT = 0.01  # of the initial loss: a barrier below is called flat
 SIMILAR = 1.5  # ratio of medians below which norms are called similar
 CAPPED = (0.8, 1.2)  # of 2/lr: an eigenvalue inside is held there by the step size
 SURE = 100  # times rounding: a gradient above is certainly not zero
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One row of the table."""
-
-    claim: str
-    measured: str
-    holds: str
-
-
-def spread(values: Tensor) -> str:
-    """Median and range, "0.31 [0.2, 0.4]"; a single value alone."""
-    values = torch.as_tensor(values).double().flatten()
-    low, high = float(values.min()), float(values.max())
-    middle = float(values.quantile(0.5))
-    if low == high:
-        return _number(middle)
-    return f"{_number(middle)} [{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float) -> str:
-    """Three digits; thousands in full."""
-    return f"{value:,.0f}" if 1_000 <= abs(value) < 1e6 else f"{value:.3g}"
-
-
-def _verdict(always: bool, typically: bool) -> str:
-    return YES if always else PARTLY if typically else NO
 
 
 def bulk_grows(sizes: Sequence[int], zeros: Tensor, what: str) -> Claim:
@@ -66,7 +37,7 @@ def bulk_grows(sizes: Sequence[int], zeros: Tensor, what: str) -> Claim:
     return Claim(
         f"The bulk at zero grows with the width, in number and share ({what})",
         text,
-        _verdict(ends and typically, typically),
+        verdict(ends and typically, typically),
     )
 
 
@@ -76,15 +47,15 @@ def bulk_surely_grows(sizes: Sequence[int], low: Tensor, high: Tensor, what: str
     `low` and `high` (sizes,) bound the number near zero. In part if the number surely grows.
     """
     n = torch.tensor(sizes).double()
-    number = bool((low[1:] > high[:-1]).all())
+    grows = bool((low[1:] > high[:-1]).all())
     share = bool((low[1:] / n[1:] > high[:-1] / n[:-1]).all())
     text = "; ".join(
-        f"n = {size:,}: {_number(float(a))}" + (f" to {_number(float(b))}" if b > a else "")
+        f"n = {size:,}: {number(float(a))}" + (f" to {number(float(b))}" if b > a else "")
         + f", {float(a) / size:.0%}" + (f" to {float(b) / size:.0%}" if b > a else "")
         for size, a, b in zip(sizes, low, high, strict=True)
     )  # fmt: skip
     claim = f"The bulk at zero grows with the width, in number and share ({what})"
-    return Claim(claim, text, _verdict(number and share, number))
+    return Claim(claim, text, verdict(grows and share, grows))
 
 
 def top_does_not_grow(sizes: Sequence[int], tops: Sequence[float], what: str) -> Claim:
@@ -95,7 +66,7 @@ def top_does_not_grow(sizes: Sequence[int], tops: Sequence[float], what: str) ->
     ratio = max(tops) / tops[0]
     text = "; ".join(f"n = {n:,}: {top:.3g}" for n, top in zip(sizes, tops, strict=True))
     claim = f"The largest eigenvalue does not grow with the width ({what})"
-    return Claim(claim, text, _verdict(ratio <= 1.1, ratio <= SIMILAR))
+    return Claim(claim, text, verdict(ratio <= 1.1, ratio <= SIMILAR))
 
 
 def isolated_stay(sizes: Sequence[int], counts: Tensor, clear: Tensor) -> Claim:
@@ -122,9 +93,7 @@ def tops_stay(sizes: Sequence[int], tops: Tensor) -> Claim:
     text = "; ".join(f"n = {n:,}: {spread(t)}" for n, t in zip(sizes, tops, strict=True))
     text += f". Medians differ by {change:.2g}, seeds (10 to 90 %) by {spread(widths)}"
     claim = "The largest eigenvalue does not grow with the width"
-    return Claim(
-        claim, text, _verdict(change <= float(widths.min()), change <= float(widths.max()))
-    )
+    return Claim(claim, text, verdict(change <= float(widths.min()), change <= float(widths.max())))
 
 
 def data_matter(names: Sequence[str], tops: Sequence[Tensor], what: str) -> Claim:
@@ -136,7 +105,7 @@ def data_matter(names: Sequence[str], tops: Sequence[Tensor], what: str) -> Clai
     return Claim(
         f"The largest eigenvalue depends on the data ({what})",
         text,
-        _verdict(apart, medians[-1] > 2 * abs(medians[0])),
+        verdict(apart, medians[-1] > 2 * abs(medians[0])),
     )
 
 
@@ -154,7 +123,7 @@ def classes_count(classes: Sequence[int], counts: Tensor, clear: Tensor, law: st
     claim = f"As many eigenvalues are isolated as there are classes ({law})"
     grows = len(medians) > 1 and bool((medians.diff() > 0).all())
     sure = bool((clear.double().mean(1) > 0.5).all())
-    return Claim(claim, text, _verdict(always, grows) if sure else UNDECIDED)
+    return Claim(claim, text, verdict(always, grows) if sure else UNDECIDED)
 
 
 def _table(counts: Tensor) -> str:
@@ -168,7 +137,7 @@ def training_concentrates(before: Tensor, after: Tensor, n: int, what: str) -> C
     """Holds if more eigenvalues are near zero after training in every seed; in part if in most."""
     more = (after > before).double().mean()
     text = f"{spread(before)} of {n:,} before, {spread(after)} after; more in {float(more):.0%}"
-    holds = _verdict(float(more) == 1, float(more) > 0.5)
+    holds = verdict(float(more) == 1, float(more) > 0.5)
     return Claim(f"Training concentrates eigenvalues at zero ({what})", text, holds)
 
 
@@ -180,7 +149,7 @@ def negative_remain(lowest: Tensor, errors: Tensor, largest: Tensor, where: str)
         f"{spread(lowest.abs() / largest)}"
     )
     claim = f"Negative eigenvalues remain after training, small in size ({where})"
-    return Claim(claim, text, _verdict(float(below) == 1, float(below) > 0.5))
+    return Claim(claim, text, verdict(float(below) == 1, float(below) > 0.5))
 
 
 def not_critical(norms: Tensor, rounding: Tensor, where: str) -> Claim:
@@ -189,7 +158,7 @@ def not_critical(norms: Tensor, rounding: Tensor, where: str) -> Claim:
     above = (factor > SURE).double().mean()
     text = f"gradient norm {spread(norms)}, at least {float(factor.min()):.1g} times rounding"
     claim = f"The point reached is not strictly critical ({where})"
-    return Claim(claim, text, _verdict(float(above) == 1, float(above) > 0.5))
+    return Claim(claim, text, verdict(float(above) == 1, float(above) > 0.5))
 
 
 def no_critical_point_near(
@@ -202,7 +171,7 @@ def no_critical_point_near(
         f"{spread(later_norms / norms)}; both in {float(further):.0%}"
     )
     claim = f"Nor is a critical point near: training goes on when continued tenfold ({where})"
-    return Claim(claim, text, _verdict(float(further) == 1, float(further) > 0.5))
+    return Claim(claim, text, verdict(float(further) == 1, float(further) > 0.5))
 
 
 def overlap_grows(stds: Sequence[float], tops: Tensor, name: str, rate: float) -> Claim:
@@ -216,7 +185,7 @@ def overlap_grows(stds: Sequence[float], tops: Tensor, name: str, rate: float) -
     monotone = bool((medians.diff() > 0).all())
     text = "; ".join(f"std {s:g}: {spread(t)}" for s, t in zip(stds, tops, strict=True))
     claim = f"{name} grows as the classes overlap, beyond its fluctuations (lr = {rate:g})"
-    return Claim(claim, text, _verdict(apart and monotone, apart))
+    return Claim(claim, text, verdict(apart and monotone, apart))
 
 
 def not_the_optimiser(rates: Sequence[float], tops: Tensor) -> Claim:
@@ -238,7 +207,7 @@ def not_the_optimiser(rates: Sequence[float], tops: Tensor) -> Claim:
     return Claim(
         "The size of the top eigenvalue at the largest overlap is the data's, not the optimiser's",
         text,
-        _verdict(free and same, free),
+        verdict(free and same, free),
     )
 
 
@@ -248,7 +217,7 @@ def norms_similar(stds: Sequence[float], norms: Tensor, rate: float) -> Claim:
     ratio = float(medians.max() / medians.min())
     text = "; ".join(f"std {s:g}: {spread(t)}" for s, t in zip(stds, norms, strict=True))
     claim = f"The norm of the weights is similar along figure 9 (lr = {rate:g})"
-    holds = _verdict(ratio <= SIMILAR, ratio <= SIMILAR**3)
+    holds = verdict(ratio <= SIMILAR, ratio <= SIMILAR**3)
     return Claim(claim, f"{text}. Largest over smallest median: {ratio:.2g}", holds)
 
 
@@ -264,7 +233,7 @@ def line_is_flat(barriers: Tensor, initial: Tensor) -> Claim:
         f"at the end {spread(relative[:, -1])}"
     )
     claim = "From one start, the line between GD and SGD is flat all along training"
-    holds = _verdict(float(worst.max()) <= FLAT, float(worst.quantile(0.5)) <= FLAT)
+    holds = verdict(float(worst.max()) <= FLAT, float(worst.quantile(0.5)) <= FLAT)
     return Claim(claim, text, holds)
 
 
@@ -279,14 +248,14 @@ def line_decreases(middles: Tensor, barriers: Tensor, what: str) -> Claim:
         f"end, lower in {float(lower):.0%}; barrier at the end {spread(barriers[:, -1])}"
     )
     claim = f"From different starts, the loss on the line decreases too, if not as flat ({what})"
-    return Claim(claim, text, _verdict(float(lower) == 1, float(lower) > 0.5))
+    return Claim(claim, text, verdict(float(lower) == 1, float(lower) > 0.5))
 
 
 def very_singular(shares: Tensor, what: str) -> Claim:
     """Holds if more than half of the eigenvalues are near zero in every seed; in part in some."""
     low, middle, high = (float(shares.double().quantile(q)) for q in (0, 0.5, 1))
     text = f"{middle:.1%}" if low == high else f"{middle:.1%} [{low:.1%}, {high:.1%}]"
-    holds = _verdict(float(shares.min()) > 0.5, float(shares.max()) > 0.5)
+    holds = verdict(float(shares.min()) > 0.5, float(shares.max()) > 0.5)
     return Claim(f"The Hessian after training is extremely singular ({what})", text, holds)
 
 
@@ -299,4 +268,4 @@ def starts_matter_little(tops: Tensor) -> Claim:
         f"range {float(tops.min()):.3g} to {float(tops.max()):.3g}"
     )
     claim = "The largest eigenvalue fluctuates little with the starting point (figure 8)"
-    return Claim(claim, text, _verdict(ratio <= SIMILAR, ratio <= 3))
+    return Claim(claim, text, verdict(ratio <= SIMILAR, ratio <= 3))

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from common.data import digest, like
+from common.keeping import Arrays, Run
 from torch import Tensor
 
 import hesscope as hs
 from sagun import networks
-from sagun.data import digest, like
-from sagun.keeping import Arrays, Run
 from sagun.settings import Settings
 
 
@@ -68,7 +68,7 @@ def name(kind: str, width: int, seed: int) -> str:
 
 def tell(text: str) -> None:
     """A line of progress."""
-    from sagun.keeping import console
+    from common.keeping import console
 
     console.print(text)
 

@@ -6,13 +6,14 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from common import style
+from common.data import digest
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import hesscope as hs
-from sagun import claims, networks, repeats, simple, style
+from sagun import claims, networks, repeats, simple
 from sagun.context import Context, finished
-from sagun.data import digest
 from sagun.settings import TAU
 
 TITLE = "Full Hessian of 784-2-10, and spectra of growing networks on digits"

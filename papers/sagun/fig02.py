@@ -6,14 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from common import style
+from common.data import digest
+from common.keeping import Arrays
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import hesscope as hs
-from sagun import claims, networks, simple, style
+from sagun import claims, networks, simple
 from sagun.context import Context, finished, name
-from sagun.data import digest
-from sagun.keeping import Arrays
 from sagun.settings import Digits
 
 TITLE = "Digits and random inputs, before and after training"

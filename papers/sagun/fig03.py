@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.data import blobs
+from common.style import NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 
 from sagun import claims
 from sagun.context import Context
-from sagun.data import blobs
-from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "The data of the simple case"
 

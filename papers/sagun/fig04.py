@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from common.data import blobs
 from matplotlib.figure import Figure
 
 import hesscope as hs
 from sagun import claims, networks, simple
 from sagun.context import Context, finished
-from sagun.data import blobs
 from sagun.settings import TAU
 
 TITLE = "Networks of growing size on two blobs, and one with mean-square loss"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from common.style import NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 
 import hesscope as hs
 from sagun import claims, fig04, networks, simple
 from sagun.context import Context, finished
 from sagun.settings import TAU
-from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "The spectrum with the mean-square loss"
 

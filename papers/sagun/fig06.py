@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from common.data import blobs
 from matplotlib.figure import Figure
 
 import hesscope as hs
 from sagun import claims, networks, simple
 from sagun.context import Context
-from sagun.data import blobs
 
 TITLE = "Whole Hessians after training"
 NAMES = ["W1", "b1", "W2", "b2", "W3", "b3"]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from common.data import blobs
+from common.keeping import Arrays
+from common.style import NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 
 import hesscope as hs
 from sagun import claims, networks, repeats, simple
 from sagun.context import Context, finished
-from sagun.data import blobs
-from sagun.keeping import Arrays
 from sagun.settings import TAU
-from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "The spectrum during training"
 

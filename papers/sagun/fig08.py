@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from common.data import blobs
+from common.keeping import Arrays
+from common.style import NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 import hesscope as hs
 from sagun import claims, networks
 from sagun.context import Context, finished
-from sagun.data import blobs
-from sagun.keeping import Arrays
-from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "Top eigenvalues over many starts"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from common.data import blobs
+from common.keeping import Arrays
+from common.style import MARK, NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 from torch import Tensor
 
 import hesscope as hs
 from sagun import claims, networks
 from sagun.context import Context
-from sagun.data import blobs
-from sagun.keeping import Arrays
-from sagun.style import MARK, NEGATIVE, POSITIVE
 
 TITLE = "Top eigenvalues as the classes overlap"
 COLOURS = [POSITIVE, MARK, NEGATIVE]

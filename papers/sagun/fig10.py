@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from common.keeping import Arrays
+from common.style import NEGATIVE, POSITIVE
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -13,9 +15,7 @@ from torch import Tensor
 import hesscope as hs
 from sagun import claims, networks
 from sagun.context import Context
-from sagun.keeping import Arrays
 from sagun.settings import Lines
-from sagun.style import NEGATIVE, POSITIVE
 
 TITLE = "The line between gradient descent and SGD"
 KINDS = {

@@ -9,12 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from common.data import digest
+from common.keeping import Arrays, Run, read_npz, write_npz
 from torch import Tensor
 from torch.nn import functional as F
 
 import hesscope as hs
-from sagun.data import digest
-from sagun.keeping import Arrays, Run, read_npz, write_npz
 from sagun.settings import Digits
 
 LOSSES = {"cross_entropy": F.cross_entropy, "mse": F.mse_loss}

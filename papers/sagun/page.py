@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from common.claims import NO, PARTLY, UNDECIDED, YES, Claim
+from common.keeping import Run, write_text
 
-from sagun.claims import NO, PARTLY, UNDECIDED, YES, Claim
-from sagun.keeping import Run, write_text
 from sagun.settings import Settings
 
-DPI = 96
 ORDER = [*(str(i) for i in range(1, 11)), "agreement"]
 
 
@@ -41,12 +39,6 @@ class Done:
 def pieces(run: Run) -> dict[str, dict[str, Any]]:
     """What the present figure was made from, with the time and memory of each."""
     return {name: run.facts(name) for name in run.used}
-
-
-def save(figure: Figure, file: Path) -> None:
-    """Writes a picture, the same bytes for the same figure."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=DPI, metadata={"Software": None})
 
 
 def write(folder: Path, done: list[Done], settings: Settings, command: str) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from common.keeping import Arrays
 from torch import Tensor
 
 import hesscope as hs
 from sagun import networks
 from sagun.context import Context, name
-from sagun.keeping import Arrays
 
 
 @dataclass(frozen=True)

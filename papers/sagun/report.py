@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common import data
+from common.keeping import console, progress
+
 import hesscope as hs
-from sagun import data, networks, simple
+from sagun import networks, simple
 from sagun.context import Context
-from sagun.keeping import console, progress
 
 
 def write(c: Context, network: str, out: Path) -> None:

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from common.keeping import Arrays
 from torch import Tensor
 
 import hesscope as hs
 from sagun import networks
 from sagun.context import Context
-from sagun.keeping import Arrays
 
 
 def trained(

@@ -9,7 +9,7 @@ from hesscope import rmt as rmt
 from hesscope.anatomy.classes import class_decomposition as class_decomposition
 from hesscope.anatomy.decompose import decompose as decompose
 from hesscope.anatomy.layer_map import layer_map as layer_map
-from hesscope.autodiff.products import CentralDifference as CentralDifference
+from hesscope.autodiff.differences import CentralDifference as CentralDifference
 from hesscope.checks.check_problem import check_problem as check_problem
 from hesscope.curvature.fisher import EmpiricalFisher as EmpiricalFisher
 from hesscope.curvature.fisher import Fisher as Fisher

@@ -94,6 +94,14 @@ def product_noise(dtype: torch.dtype, size: float, asymmetry: float = 0.0) -> fl
     return max((4 * eps(dtype) + asymmetry) * size, min(size, LOST))
 
 
+def of_tridiagonal(noise: float) -> float:
+    """Of the eigenvalues of a tridiagonal matrix, each of whose entries may be off by the noise.
+
+    At most the norm of what its entries are off by, and so the sum of a row of three: 3 noise.
+    """
+    return 3 * noise
+
+
 def breakdown(dtype: torch.dtype, size: float) -> float:
     """A residual below is noise, and its direction would be: 25 times the noise of a product."""
     return max(100 * eps(dtype) * size, min(size, LOST))

@@ -28,10 +28,10 @@ def in_double(case: Case) -> hs.Problem:
     return hs.Problem(double, case.loss_fn, data)
 
 
-def ratios(name: str, dtype: torch.dtype, seed: int) -> list[float]:
+def ratios(name: str, dtype: torch.dtype, seed: int, *, one_sided: bool = False) -> list[float]:
     """‖error‖ / stated error in each direction."""
     case = make(SMOOTH[name], dtype, seed)
-    approximate = hs.Hessian(case.problem(), "finite-difference")
+    approximate = hs.Hessian(case.problem(), hs.CentralDifference(one_sided=one_sided))
     exact = hs.Hessian(in_double(make(SMOOTH[name], dtype, seed)))
     vectors = directions(exact, exact.problem.gradient())
     products = [exact @ v for v in vectors]
@@ -53,10 +53,61 @@ def test_products_err_by_no_more_than_the_stated_error(dtype):
     assert sorted(found)[len(found) // 2] > 0.05  # and it is not stated out of caution
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_sided_products_err_by_no_more_than_the_stated_error(dtype):
+    found = [r for name in MODELS[:4] for r in ratios(name, dtype, 1, one_sided=True)]
+    assert sum(r > 1 for r in found) <= most_misses(len(found), 0.02)
+    assert max(found) < 3
+    assert sorted(found)[len(found) // 2] > 0.05
+
+
+def cubic(t):
+    return (t**3).sum() + (t**4).sum()
+
+
+def product_error(h: float, *, one_sided: bool) -> float:
+    """Along the first of two coordinates at 1, whose second derivative is 18."""
+    problem = hs.Problem.from_function(cubic, torch.ones(2, dtype=torch.float64))
+    H = hs.Hessian(problem, hs.CentralDifference(h, one_sided=one_sided))
+    return float((H @ torch.tensor([1.0, 0.0]).double())[0]) - 18.0
+
+
+@pytest.mark.parametrize("h", [1e-2, 1e-3])
+def test_errors_are_those_of_the_formulas(h):
+    """h/2 times the third derivative 30, h²/6 times the fourth 24; there is no fifth."""
+    assert product_error(h, one_sided=True) == pytest.approx(15 * h + 4 * h**2, rel=1e-7)
+    assert product_error(h, one_sided=False) == pytest.approx(4 * h**2, rel=1e-6)
+
+
+def test_a_one_sided_product_takes_one_gradient_and_says_so(monkeypatch):
+    problem = hs.Problem.from_function(cubic, torch.ones(2, dtype=torch.float64))
+    H = hs.Hessian(problem, hs.CentralDifference(1e-7, one_sided=True))
+    v = torch.ones(2, dtype=torch.float64)
+    H @ v  # looks at the point and at its error
+    calls, gradient = [], H.engine._gradient
+    monkeypatch.setattr(H.engine, "_gradient", lambda theta: calls.append(1) or gradient(theta))
+    before = len(calls)
+    H @ torch.stack([v, -v, 2 * v], 1)
+    assert len(calls) - before == 3
+    assert H.facts()["product"] == "one-sided-difference"
+    problem.write(2 * v)  # another point has another gradient to start from
+    assert (H @ v).tolist() == pytest.approx([60.0, 60.0], rel=1e-5)
+    assert (H @ (0 * v)).tolist() == [0.0, 0.0]
+
+
+def test_unit_vectors_make_the_whole_hessian():
+    case = make(SMOOTH["mlp"], torch.float64)
+    exact = hs.Hessian(case.problem()).to_dense()
+    for one_sided, least in ((True, 1e-6), (False, 1e-8)):
+        H = hs.Hessian(case.problem(), hs.CentralDifference(one_sided=one_sided))
+        assert float((H.to_dense() - exact).norm() / exact.norm()) < least
+
+
 def test_a_constant_gradient_has_no_error():
-    H = hs.Hessian(hs.Problem.from_function(lambda t: t.sum(), torch.ones(3)), "fd")
-    assert float((H @ torch.ones(3)).norm()) == 0.0
-    assert H.facts()["relative_error"] == 0.0
+    for difference in ("fd", hs.CentralDifference(one_sided=True)):
+        H = hs.Hessian(hs.Problem.from_function(lambda t: t.sum(), torch.ones(3)), difference)
+        assert float((H @ torch.ones(3)).norm()) == 0.0
+        assert H.facts()["relative_error"] == 0.0
 
 
 @pytest.mark.parametrize("step", [1e-7, 1e-6, 1e-5])

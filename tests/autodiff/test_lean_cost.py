@@ -32,7 +32,7 @@ class Meter(TorchDispatchMode):
             a, b = [item for item in args if isinstance(item, torch.Tensor)][-2:]
             self.multiplications += a.numel() * b.shape[-1]
         for tensor in tree_leaves(results):
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and not hasattr(tensor, "placements"):  # of pieces
                 self._note(tensor.untyped_storage())
         return results
 

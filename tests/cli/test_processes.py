@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,14 @@ def make():
     net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.linspace(-1, 1, 120, dtype=torch.float64).sin().reshape(30, 4)
     return net, nn.CrossEntropyLoss(), (x, torch.arange(30) % 3)
+
+def slow():
+    import time
+    net, loss, data = make()
+    def late(outputs, targets):
+        time.sleep(0.02)
+        return loss(outputs, targets)
+    return net, late, data
 
 def bad():
     import os
@@ -82,3 +93,58 @@ def test_data_that_differs_ends_both_with_a_sentence(tmp_path):
     assert done.returncode != 0
     assert done.stdout == ""
     assert "process 1 has another batch 0 than the others" in done.stderr
+
+
+def begun(folder: Path) -> list[subprocess.Popen[str]]:
+    """Two processes as torchrun starts them, in the midst of a measurement that is kept."""
+    (folder / "job.py").write_text(JOB)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = ["spectrum", "job.py:slow", "--k", "4", "--seed", "0", "--resume", "state"]
+    processes = []
+    for rank in "01":
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2"}
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "hesscope", *command, "--patience", "5"],
+                cwd=folder,
+                env={**os.environ, **place, **meeting},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    end = time.monotonic() + 100
+    while len(list(folder.glob("state/product-*"))) < 5 and time.monotonic() < end:
+        time.sleep(0.02)
+    return processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signals", "statuses", "who"),
+    [
+        ({0: signal.SIGTERM, 1: signal.SIGTERM}, {0: 143, 1: 143}, None),
+        ({1: signal.SIGTERM}, {0: 2, 1: 143}, 1),
+        ({0: signal.SIGTERM}, {0: 143, 1: 2}, 0),
+        ({1: signal.SIGKILL}, {0: 2, 1: -9}, 1),
+        ({1: signal.SIGSTOP}, {0: 2}, 1),
+    ],
+    ids=["all terminated", "one terminated", "the first terminated", "one dead", "one stuck"],
+)
+def test_whoever_is_left_keeps_what_is_there_and_names_who_is_not(tmp_path, signals, statuses, who):
+    processes = begun(tmp_path)
+    for rank, number in signals.items():
+        processes[rank].send_signal(number)
+    said = {rank: processes[rank].communicate(timeout=100)[1] for rank in statuses}
+    assert {rank: processes[rank].returncode for rank in statuses} == statuses
+    for process in processes:
+        process.kill()
+        process.communicate()
+    assert "kept to go on from: state" in said[0]
+    assert len(list(tmp_path.glob("state/product-*"))) >= 5
+    for rank, text in said.items():
+        if who not in (None, rank):
+            assert f"hesscope spectrum: process {who} d" in text  # did not come, or died

@@ -11,6 +11,7 @@ import signal
 import sys
 
 import pytest
+import torch
 
 import hesscope as hs
 from hesscope.cli import main
@@ -176,3 +177,18 @@ def test_all_eigenvalues_go_on_from_their_matrix_under_either_name(capsys):
     series = ["--checkpoints", "x.pt", "--resume", "state"]
     assert main(["spectrum", "resumed.py:problem", *series]) == 2
     assert "--resume is about one spectrum" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_was_begun_with(folder, capsys):
+    H = hs.Hessian(runpy.run_path("resumed.py")["problem"]())
+    own = torch.get_num_threads()
+    torch.set_num_threads(own + 1)
+    try:
+        hs.as_operator(H, scratch="state").seed_of_run(3)
+    finally:
+        torch.set_num_threads(own)
+    assert main(["spectrum", "resumed.py:problem", "--k", "2", "--resume", "state"]) == 0
+    said = f"as many threads as when state was begun: {own + 1}, not {own}\n"
+    assert capsys.readouterr().err.startswith(said)
+    assert torch.get_num_threads() == own
+    assert not (folder / "state").exists()

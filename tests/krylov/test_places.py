@@ -19,7 +19,7 @@ from hesscope.operator.placed import Placed
 from hesscope.system import mapped as mapped_module
 from tests.tolerances import rounding
 
-N, LARGE = 300, 20_000
+N, LARGE = 300, 60_000  # more entries than are read at a time
 
 
 def diagonal(n: int = N, dtype: torch.dtype = torch.float64) -> hs.SymmetricOperator:
@@ -118,7 +118,7 @@ def no_room(*_):
 def test_a_disk_that_is_full_at_first_is_an_error_with_its_cause(tmp_path, monkeypatch):
     monkeypatch.setattr(mapped_module, "_reserve", no_room)
     message = (
-        rf"no room for 77 kB of vectors in {re.escape(str(tmp_path))}: No space left on device"
+        rf"no room for 78 kB of vectors in {re.escape(str(tmp_path))}: No space left on device"
     )
     with pytest.raises(RuntimeError, match=message):
         hs.eigsh(diagonal(), 2, seed=0, basis=tmp_path)

@@ -58,6 +58,7 @@ def test_the_critical_step_is_where_the_loss_begins_to_rise(kind: str) -> None:
     assert ends[1] <= 1.1 * ends[0]  # a warm start closes the bracket
 
 
+@pytest.mark.slow
 def test_batch_sharpness_is_that_of_random_batches_and_says_how_well() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

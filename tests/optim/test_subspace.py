@@ -49,6 +49,7 @@ def test_equal_factors_are_the_base_optimiser():
     assert torch.allclose(flat(model.parameters()), flat(plain.parameters()), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_bulk_trains_and_the_top_alone_stalls():
     """Song et al. 2024: the loss falls as that of SGD without the top, and hardly within it."""
     losses = {}

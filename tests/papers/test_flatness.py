@@ -1,19 +1,14 @@
 """The comparison as a script: it runs, resumes, says what is missing, and its formulas hold."""
 
-import json
-import re
-import subprocess
-import sys
-from pathlib import Path
-
 import flatness
 import numpy as np
 import pytest
 import torch
-from flat import edge, measure, networks
+from common import study
+from common.claims import interval
+from flat import claims, edge, measure, networks, scaling
+from flat.settings import Sizes
 from flat.train import Method, Setting, mean_loss, train
-
-PAPERS = Path(__file__).parents[2] / "papers"
 
 
 def images(file):
@@ -24,53 +19,56 @@ def images(file):
     return file
 
 
-def test_a_tiny_run_draws_and_writes_and_says_what_is_missing(tmp_path):
-    command = [sys.executable, PAPERS / "flatness.py", "--tiny"]
-    command += ["--run", tmp_path / "run", "--out", tmp_path, "--parts", "digits,edge"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)  # 8 s of a free core
-    page = (tmp_path / "flatness.md").read_text("utf-8")
-    pictures = re.findall(r"\((flatness/\S+\.png)\)", page)
-    assert len(pictures) == 2
-    assert all((tmp_path / picture).stat().st_size > 3_000 for picture in pictures)
-    assert "A tiny run: its numbers mean nothing" in page
-    assert "Not run: no file of CIFAR-10 was given" in page
-    numbers = json.loads((tmp_path / "flatness/results.json").read_text("utf-8"))
-    assert len(numbers["digits"]) == 7
-    assert len(numbers["edge"]["0.2"]) == 2
-
-
-def never(*_):
-    raise AssertionError
-
-
-@pytest.mark.parametrize("parts", ["edge", pytest.param("edge,cifar", marks=pytest.mark.slow)])
-def test_a_second_run_measures_nothing(parts, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_cifar_is_compared_where_its_file_is(tmp_path):
     arguments = ["--tiny", "--run", str(tmp_path / "run"), "--out", str(tmp_path)]
-    arguments += ["--cifar", str(images(tmp_path / "images.npz"))]
-    flatness.main([*arguments, "--parts", parts])
-    first = (tmp_path / "flatness.md").read_text("utf-8")
-    assert "Not run: digits/plain-SGD/0 has not been measured; add --parts digits" in first
-    assert ("flatness/cifar.png" in first) is ("cifar" in parts)
-    monkeypatch.setattr(edge, "follow", never)
-    monkeypatch.setattr(flatness, "measured", never)
-    flatness.main([*arguments, "--parts", parts])
-    assert (tmp_path / "flatness.md").read_text("utf-8") == first
+    arguments += ["--cifar", str(images(tmp_path / "images.npz")), "--parts", "cifar"]
+    study.run(flatness.STUDY, arguments)
+    page = (tmp_path / "flatness.md").read_text("utf-8")
+    assert "flatness/cifar.png" in page
+    assert "| SAM, ρ = 0.2 |" in page
 
 
-def test_the_page_in_the_documentation_is_of_a_full_run_and_has_its_pictures():
-    folder = PAPERS.parent / "docs/papers"
-    page = (folder / "flatness.md").read_text("utf-8")
-    assert "A tiny run" not in page
-    pictures = re.findall(r"\((flatness/\S+\.png)\)", page)
-    drawn = sorted(folder.glob("flatness/*.png"))
-    assert sorted(folder / picture for picture in pictures) == drawn
-    assert len(drawn) >= 2
+def table(lambda_max, accuracy):
+    """Two methods at one loss: plain SGD at 1 and 0.5, another with these values over seeds."""
+    seeds = len(lambda_max)
+    plain = {"lambda_max": torch.ones(seeds, 1), "accuracy": torch.full((seeds, 1), 0.5)}
+    other = {name: torch.tensor(v)[:, None] for name, v in
+             (("lambda_max", lambda_max), ("accuracy", accuracy))}  # fmt: skip
+    return {"plain": plain, "other": other}
 
 
-def test_an_unknown_part_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        flatness.main(["--parts", "digits,trace"])
-    assert "there are digits, edge, cifar" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("lambda_max", "accuracy", "holds"),
+    [
+        ([0.5, 0.52, 0.48], [0.501, 0.499, 0.5], "yes"),  # flatter, and no better
+        ([0.5, 0.52, 0.48], [0.6, 0.61, 0.59], "no"),  # flatter and better
+        ([0.5, 0.52, 0.48], [0.7, 0.4, 0.6], "in part"),  # nobody can tell
+        ([1.5, 0.52, 0.98], [0.5, 0.5, 0.501], "no"),  # not surely flatter
+    ],
+)
+def test_the_benefit_vanishes_where_flatter_is_surely_less_than_a_point_better(
+    lambda_max, accuracy, holds
+):
+    assert claims.vanishes(table(lambda_max, accuracy), (0.1,), "plain", "").holds == holds
+
+
+def test_a_method_is_flatter_where_its_interval_is_below_one():
+    logs, gains = torch.log(torch.tensor([[0.5, 1.1], [0.52, 0.9], [0.48, 1.0]])), torch.zeros(3, 2)
+    claim = claims.flatter("", logs, gains, (0.1, 0.01), "")
+    assert claim.holds == "in part"
+    assert "0.50 [" in claim.measured
+    assert claims.flatter("", logs[:, 1:], gains[:, 1:], (0.01,), "").holds == "undecided"
+    three = logs[:, 1:].expand(-1, 3), gains[:, 1:].expand(-1, 3)
+    assert claims.flatter("", *three, (0.1, 0.03, 0.01), "").holds == "no"
+
+
+def test_scaling_two_layers_against_each_other_leaves_the_function():
+    X, y, test_X, test_y = networks.digits(100)
+    found = scaling.rescaled((X, y), (test_X, test_y), Sizes(digits=2, factors=(1.0, 4.0)))
+    assert float(found["moved"].max()) < 1e-12
+    assert bool((found["lambda_max"][1] > 1.5 * found["lambda_max"][0]).all())
+    assert claims.sharpness_is_of_the_weights(found).holds in ("yes", "in part")
 
 
 @pytest.mark.parametrize("rho", [1e-9, 0.05, 0.2])
@@ -83,7 +81,7 @@ def test_at_the_edge_of_sam_a_step_reflects(rho):
 
 
 def test_training_stops_at_the_first_look_below_each_target_and_measures_there():
-    X, y, test_X, test_y = networks.digits(PAPERS / "data/mnist_1k.npz", 100)
+    X, y, test_X, test_y = networks.digits(100)
     setting = Setting(networks.perceptron, X, y, 0.5, 0.0, (1.5, 0.8, 1e-9), 10, 400, 100)
     found = train(setting, Method(50), 0)
     assert len(found) == 2
@@ -93,14 +91,14 @@ def test_training_stops_at_the_first_look_below_each_target_and_measures_there()
     model.load_state_dict(found[0].state)
     assert mean_loss(model, setting) == found[0].loss
     assert found[0].gradients == found[0].steps
-    rows = measure.measured(setting, Method(50), 0, (test_X, test_y), 100)
+    rows = measure.measured(setting, Method(50), 0, {"accuracy": (test_X, test_y)}, 100, False)
     assert torch.isnan(rows["loss"]).tolist() == [False, False, True]
     assert float(rows["lambda_max"][0]) > 0
     assert 0.3 < float(rows["accuracy"][1]) < 1
 
 
 def test_an_interval_over_seeds_is_that_of_student():
-    mean, half = measure.interval(torch.tensor([1.0, 2.0, 3.0, float("nan")]).double())
+    mean, half = interval(torch.tensor([1.0, 2.0, 3.0, float("nan")]).double())
     assert mean == 2.0
     assert half == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
 

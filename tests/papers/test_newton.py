@@ -1,51 +1,28 @@
-"""The comparison of optimisers as a script: it runs, resumes, and the page is of a full run."""
+"""The comparison of optimisers: its rules and formulas."""
 
-import re
-import subprocess
-import sys
-from pathlib import Path
-
-import newton
 import pytest
 import torch
-from acting import courses, million, saddles
-
-PAPERS = Path(__file__).parents[2] / "papers"
-FIGURES = ["newton/autoencoder.svg", "newton/million.svg", "newton/passages.svg"]
+from acting import claims, courses, million, saddles
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """Where a tiny run has left its results and its page."""
-    folder = tmp_path_factory.mktemp("newton")
-    command = [sys.executable, PAPERS / "newton.py", "--tiny", "--run", folder, "--out", folder]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    return folder
+@pytest.mark.parametrize(
+    ("newton", "descent", "holds"), [(4, 152, "yes"), (40, 152, "in part"), (-1, 152, "in part")]
+)
+def test_saddles_are_left_quickly_in_a_fifth_of_the_steps(newton, descent, holds):
+    plane = torch.tensor([[0, 0, 0, 0], [descent, 9, 9, newton]])
+    own = torch.tensor([[0, 0, 0, 0], [500, 9, 9, 20]])[:, :, None]
+    assert claims.leaves_at_once(plane, own).holds == holds
 
 
-def test_a_tiny_run_draws_all_figures_and_writes_the_page(tiny):
-    page = (tiny / "newton.md").read_text("utf-8")
-    assert sorted(re.findall(r"\((newton/\S+\.svg)\)", page)) == FIGURES
-    assert all((tiny / picture).stat().st_size > 3_000 for picture in FIGURES)
-    assert "Its numbers mean nothing" in page
-    assert "NewtonCG needs" in page
+def test_hessian_free_is_ahead_where_no_seed_of_another_is_as_low():
+    def ends(newton):
+        found = {name: torch.tensor([0.2, 0.3]) for name in claims.FIRST_ORDER}
+        return {**found, "SGD, batches": torch.tensor([0.15, 0.2]), "NewtonCG": newton}
 
-
-def test_a_second_run_measures_nothing_and_writes_the_same(tiny, tmp_path, monkeypatch):
-    for name in ("plane", "own"):
-        monkeypatch.setattr(saddles, name, None)
-    monkeypatch.setattr(courses.Course, "run", None)
-    newton.main(["--tiny", "--run", str(tiny), "--out", str(tmp_path)])
-    for name in ["newton.md", *FIGURES]:
-        assert (tmp_path / name).read_bytes() == (tiny / name).read_bytes()
-
-
-def test_the_page_in_the_documentation_is_of_a_full_run_and_has_its_figures():
-    folder = PAPERS.parent / "docs/papers"
-    page = (folder / "newton.md").read_text("utf-8")
-    assert "Its numbers mean nothing" not in page
-    assert sorted(re.findall(r"\((newton/\S+\.svg)\)", page)) == FIGURES
-    assert all((folder / picture).exists() for picture in FIGURES)
+    low, middle, high = (torch.tensor(v) for v in ([0.1, 0.12], [0.16, 0.17], [0.4, 0.16]))
+    assert claims.hessian_free_is_ahead(ends(low), ends(low)).holds == "yes"
+    assert claims.hessian_free_is_ahead(ends(middle), ends(high)).holds == "in part"
+    assert claims.hessian_free_is_ahead(ends(high), ends(high)).holds == "no"
 
 
 def test_losses_between_two_looks_lie_on_a_line_in_their_logarithm():

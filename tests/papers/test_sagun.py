@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import sagun2016
 import torch
-from sagun import agreement, data, networks
-from sagun.keeping import Run
+from common import data
+from common.keeping import Run
+from sagun import agreement, networks
 from sagun.settings import Digits, tiny
 
 import hesscope as hs
@@ -120,8 +121,8 @@ def test_idx_and_npz_files_give_the_same_digits(tmp_path, suffix):
     file.write_bytes(squeeze(struct.pack(">4i", 0x803, 60, 28, 28) + images.tobytes()))
     other = tmp_path / f"train-labels-idx1-ubyte{suffix}"
     other.write_bytes(squeeze(struct.pack(">2i", 0x801, 60) + labels.tobytes()))
-    X, y = data.digits(file, tiny().digits)
-    expected_X, expected_y = data.digits(data.DEFAULT, tiny().digits)
+    X, y = data.digits(file, tiny().digits.examples, tiny().digits.pool)
+    expected_X, expected_y = data.digits(data.DEFAULT, tiny().digits.examples, tiny().digits.pool)
     assert bool((expected_X == X).all())
     assert bool((y == expected_y).all())
 
@@ -130,16 +131,16 @@ def test_data_that_do_not_fit_are_refused_with_what_is_needed(tmp_path):
     file = tmp_path / "a.npz"
     np.savez(file, images=np.zeros(3))
     with pytest.raises(SystemExit, match="x_train and y_train are needed"):
-        data.digits(file, Digits())
+        data.digits(file)
     np.savez(file, x_train=np.zeros((3, 28, 28)), y_train=np.zeros(3))
     with pytest.raises(SystemExit, match="holds 3 images; 1000 are needed"):
-        data.digits(file, Digits())
+        data.digits(file)
     lonely = tmp_path / "images-idx3-ubyte"
     lonely.write_bytes(b"")
     with pytest.raises(SystemExit, match="labels-idx1-ubyte"):
-        data.digits(lonely, Digits())
+        data.digits(lonely)
     with pytest.raises(SystemExit, match="there is no such file"):
-        data.digits(tmp_path / "b.npz", Digits())
+        data.digits(tmp_path / "b.npz")
     with pytest.raises(SystemExit):
         sagun2016.parse(["--figures", "11"])
 
@@ -157,7 +158,7 @@ def test_widths_that_cannot_be_are_refused_with_what_is_needed(widths, message, 
 
 
 def test_the_shipped_digits_are_what_their_note_says():
-    X, y = data.digits(data.DEFAULT, Digits())
+    X, y = data.digits(data.DEFAULT)
     assert X.shape == (1000, 784)
     assert y[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
 
@@ -180,7 +181,7 @@ def test_near_zero_is_absolute_or_relative():
 
 def small_network(examples, layers, steps):
     s = Digits(examples=examples)
-    X, y = data.digits(data.DEFAULT, s)
+    X, y = data.digits(data.DEFAULT, s.examples, s.pool)
     start = networks.starts(layers, 1, s.sigma)
     t = hs.ensemble.train(start, X, y, lr=s.lr, steps=steps)
     return networks.problem(t.ensemble, 0, X, y)

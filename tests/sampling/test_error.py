@@ -182,6 +182,7 @@ def misses(case, first, num):
     return sum(truth not in error.interval(0) for error in data_sets(case, first, num))
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_population_over_100_data_sets():
     assert misses(LINEAR, 0, 100) <= most_misses(100, 0.06)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hesscope.autodiff.blocks import blocks_of
-from hesscope.autodiff.cost import choose, graph_bytes
+from hesscope.autodiff.cost import Choice, choose, choose_weights, graph_bytes
 from hesscope.autodiff.dual import LeanError
 from hesscope.autodiff.lean import Lean
 from hesscope.autodiff.reverse import Engine, ReverseOverReverse
@@ -18,8 +20,9 @@ from hesscope.system.memory import available_bytes, is_out_of_memory
 
 
 class Automatic(Engine):
-    """Reverse-over-reverse; lean, where the graph of a batch does not fit and the model allows it.
+    """Reverse-over-reverse; lean, where memory lacks and the model allows it.
 
+    That is where the graph of a batch does not fit, or whole weights that are cut over processes.
     That is predicted from a few examples before the first product, and seen when memory runs out.
     """
 
@@ -31,6 +34,17 @@ class Automatic(Engine):
         self._chosen = False
         self._not_lean = ""  # why
 
+    @property
+    def in_pieces(self) -> bool:
+        """As the chosen engine has it."""
+        return self._chosen_engine().in_pieces
+
+    @property
+    def weakest(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss."""
+        cut = self.problem.point.in_pieces is not None  # else it is the same for all
+        return self._chosen_engine().weakest if cut else self.problem.weakest
+
     def products(self, V: Tensor) -> Tensor:
         """H V, in the way that memory allows.
 
@@ -38,10 +52,22 @@ class Automatic(Engine):
             MemoryError: if it does not suffice for either.
             RuntimeError: likewise, or if the engine fails.
         """
+        found: Tensor = self._tried(lambda engine: engine.products(V))
+        return found
+
+    def products_of_shares(self, V: Tensor) -> Tensor | None:
+        """The same from shares, if the chosen engine can."""
+        found: Tensor | None = self._tried(lambda engine: engine.products_of_shares(V))
+        return found
+
+    def _chosen_engine(self) -> Engine:
         if not self._chosen:
             self._choose()
+        return self.engine
+
+    def _tried(self, product: Callable[[Engine], Any]) -> Any:
         try:
-            return self.engine.products(V)
+            return product(self._chosen_engine())
         except LeanError as error:
             self._not_lean = str(error)
         except (RuntimeError, MemoryError) as error:
@@ -53,7 +79,7 @@ class Automatic(Engine):
         else:
             self.engine = Lean(self.problem)
             self.why = "memory ran out for the graph of a batch"
-        return self.products(V)
+        return self._tried(product)
 
     def facts(self) -> dict[str, Any]:
         """Those of the chosen engine, and why it was chosen."""
@@ -63,16 +89,29 @@ class Automatic(Engine):
     def _choose(self) -> None:
         """For all processes alike, whose memory and data may differ."""
         self._chosen, problem = True, self.problem
+        free, structure = available_bytes(problem.device), problem.point.structure
         with together():
-            blocks = len(blocks_of(problem.model))
-            choice = choose(graph_bytes(problem), available_bytes(problem.device), blocks)
-        self.why = choice.why
-        if collectives.smallest(choice.product != Lean.name) == 0:
-            self.engine = Lean(problem)
-            if choice.product != Lean.name:
-                self.why = "the graph of a batch would not fit in another process"
+            blocks = len(blocks_of(structure))
+        if problem.point.in_pieces is not None:
+            choice = choose_weights(structure, free, blocks)
+            if self._is_lean(choice, "whole weights would not fit in another process"):
+                return
+            problem.point.put_together()  # by all, whether or not they have data
+        with together():
+            choice = choose(graph_bytes(problem), free, blocks)
+        self._is_lean(choice, "the graph of a batch would not fit in another process")
+
+    def _is_lean(self, choice: Choice, elsewhere: str) -> bool:
+        """Whether it is so in some process, and then in all."""
+        self.why = choice.why or self.why
+        if collectives.smallest(choice.product != Lean.name) > 0:
+            return False
+        self.engine = Lean(self.problem)
+        if choice.product != Lean.name:
+            self.why = elsewhere
+        return True
 
     def _may_be_lean(self) -> bool:
         """Whether the lean product has not been tried, and there are blocks to try it with."""
         fresh = not isinstance(self.engine, Lean) and not self._not_lean
-        return fresh and len(blocks_of(self.problem.model)) > 1
+        return fresh and len(blocks_of(self.problem.point.structure)) > 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from hesscope.autodiff.graph import gradient_graph, kept_bytes
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.contents import tensors_in
@@ -14,6 +16,7 @@ from hesscope.problem.problem import Problem
 from hesscope.system.memory import available_bytes, human
 
 PEAK = 1.25  # what building a graph and passing through it take besides, times the graph
+COPIES = 5  # of all weights: they, a copy to restore them from, a gradient, v and H v
 EACH = 16  # tensors that a graph keeps of every unit at every place, at most
 
 
@@ -48,6 +51,23 @@ def choose(graph: float | None, free: float, blocks: int) -> Choice:
         return Choice("reverse-over-reverse", f"the graph of a batch would take {sizes}, {no}")
     cost = "up to 4 gradients a product instead of 2 or 3"
     return Choice("lean", f"the graph of a batch would take {sizes}: {cost}")
+
+
+def choose_weights(model: nn.Module, free: float, blocks: int) -> Choice:
+    """The lean product where weights that are cut over processes would not fit whole in one.
+
+    >>> small = nn.Linear(9, 10)  # 400 bytes
+    >>> choose_weights(small, 1e6, blocks=2).product, choose_weights(small, 1e3, blocks=2).product
+    ('reverse-over-reverse', 'lean')
+    """
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    sizes = f"about {human(COPIES * size)} in each process, of {human(free)} that are free"
+    if COPIES * size <= free:
+        return Choice("reverse-over-reverse", f"whole weights and what is as large take {sizes}")
+    if blocks < 2:
+        no = "and the network has no blocks that could be brought one at a time"
+        return Choice("reverse-over-reverse", f"whole weights would take {sizes}, {no}")
+    return Choice("lean", f"whole weights and what is as large would take {sizes}")
 
 
 def graph_bytes(problem: Problem) -> float | None:

@@ -35,7 +35,8 @@ from hesscope.autodiff.dual import (
     restful,
 )
 from hesscope.autodiff.holes import Call
-from hesscope.autodiff.tape import Leaf, Tape, Variable
+from hesscope.autodiff.tape import Tape, Variable
+from hesscope.autodiff.weights import Weights
 from hesscope.autodiff.written_out import called_as_one
 from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.data import Batch
@@ -80,33 +81,31 @@ def lean_products(e: Evaluation, batch: Batch, V: Tensor, manner: Manner) -> Ten
     products = torch.zeros_like(directions)
     parts = zip(directions.split(TOGETHER), products.split(TOGETHER), strict=True)
     for some, found in parts:
-        while True:
-            try:
-                _Pass(e, manner, some, found).run(batch)
-                break
-            except _OtherwiseError:  # at most once for each of two choices
-                continue
+        passed(e, batch, manner, Weights.at_hand(e, some, found))
     return products.T
+
+
+def passed(e: Evaluation, batch: Batch, manner: Manner, weights: Weights) -> None:
+    """Adds what one batch gives to the products of weights.
+
+    Raises:
+        LeanError: as above, and so on.
+    """
+    while True:
+        try:
+            _Pass(e, manner, weights).run(batch)
+            return
+        except _OtherwiseError:  # at most once for each of two choices
+            continue
 
 
 class _Pass:
     """One evaluation of the loss of a batch, and the way back."""
 
-    def __init__(
-        self,
-        e: Evaluation,
-        manner: Manner,
-        directions: Tensor,
-        products: Tensor,
-    ) -> None:
-        self.e, self.manner, layout = e, manner, e.point.layout
-        tangents = list(zip(*map(layout.split, directions), strict=True))
-        found = list(zip(*map(layout.split, products), strict=True))
-        self.leaves = [
-            Leaf(leaf, list(tangent), list(product))
-            for leaf, tangent, product in zip(e.leaves, tangents, found, strict=True)
-        ]
-        self.tape = Tape(self.leaves, len(directions), scan=manner.scan)
+    def __init__(self, e: Evaluation, manner: Manner, weights: Weights) -> None:
+        self.e, self.manner, self.weights = e, manner, weights
+        known, scan = weights.inside, manner.scan
+        self.tape = Tape(weights.leaves, weights.num, scan=scan, inside=known)
         self.calls: list[Call] = []
         self.mode = restful(heads=manner.heads)
         self.refusal: LeanError | UntrustworthyError | None = None
@@ -202,16 +201,18 @@ class _Pass:
         return found
 
     def _through(self, call: Call, returned: Sequence[tuple[Any, Any]]) -> None:
-        with self._inside():
-            outputs, roots = call.again()
-        active = [
-            (output, torch.zeros_like(output) if adjoint is None else adjoint, changes)
-            for output, (adjoint, changes) in zip(outputs, returned, strict=True)
-            if output.requires_grad
-        ]
-        del outputs
-        if active:
-            self.tape.pull_back(active, roots, call.variables)
+        with self.weights.here(call.block, back=True):
+            with self._inside():
+                outputs, roots = call.again()
+            active = [
+                (output, torch.zeros_like(output) if adjoint is None else adjoint, changes)
+                for output, (adjoint, changes) in zip(outputs, returned, strict=True)
+                if output.requires_grad
+            ]
+            del outputs
+            if active:
+                self.tape.pull_back(active, roots, call.variables)
+            del active, roots
 
     def _through_glue(self, variable: Variable) -> None:
         """From a tensor that blocks were called with back to the roots that it was made of."""
@@ -225,36 +226,11 @@ class _Pass:
     @contextmanager
     def _holes(self) -> Iterator[None]:
         """Inside, the blocks run as holes; their own `forward` comes back in any case."""
-        patched = self._patched()
-        own = [(module, vars(module).get("forward")) for module in patched]
         try:
-            for module, forward in patched.items():
-                module.forward = forward
-            yield
+            with replaced(self.manner.blocks, self._hole):
+                yield
         finally:
             self.calls.clear()  # they know their block's `forward` as it was: this pass
-            for module, attribute in own:
-                vars(module).pop("forward", None)
-                if attribute is not None:
-                    module.forward = attribute
-
-    def _patched(self) -> dict[nn.Module, Callable[..., Any]]:
-        """What stands for `forward` of blocks; of a chain, one segment after the other."""
-        found: dict[nn.Module, Callable[..., Any]] = {}
-        parts: list[Callable[..., Any]] = []
-
-        def chained(value: Any) -> Any:
-            for part in parts:
-                value = part(value)
-            return value
-
-        for block in self.manner.blocks:
-            if isinstance(block, Segment):
-                parts.append(self._hole(block, block.forward))
-                found[block.chain] = chained
-            else:
-                found[block] = self._hole(block, block.forward)
-        return found
 
     def _hole(self, block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def hole(*args: Any, **kwargs: Any) -> Any:
@@ -277,8 +253,9 @@ class _Pass:
             raise LeanError(DERIVATIVES)
         refuse_checkpoints()
         refuse_unfit(block)
-        call = Call(block, forward, args, kwargs, self.tape)
-        result = call.with_tangents(self.tape, copied=self.manner.copied)
+        with self.weights.here(block):
+            call = Call(block, forward, args, kwargs, self.tape)
+            result = call.with_tangents(self.tape, copied=self.manner.copied)
         if call.outputs:
             self.calls.append(call)
         return result
@@ -290,6 +267,43 @@ class _Pass:
             yield
         finally:
             self.inside -= 1
+
+
+@contextmanager
+def replaced(
+    blocks: Sequence[nn.Module],
+    other: Callable[[nn.Module, Callable[..., Any]], Callable[..., Any]],
+) -> Iterator[None]:
+    """Inside, other functions stand for `forward` of blocks; of a chain, one segment after another.
+
+    Args:
+        blocks: the blocks.
+        other: makes the function from a block and its own `forward`.
+    """
+    found: dict[nn.Module, Callable[..., Any]] = {}
+    parts: list[Callable[..., Any]] = []
+
+    def chained(value: Any) -> Any:
+        for part in parts:
+            value = part(value)
+        return value
+
+    for block in blocks:
+        if isinstance(block, Segment):
+            parts.append(other(block, block.forward))
+            found[block.chain] = chained
+        else:
+            found[block] = other(block, block.forward)
+    own = [(module, vars(module).get("forward")) for module in found]
+    try:
+        for module, forward in found.items():
+            module.forward = forward
+        yield
+    finally:
+        for module, attribute in own:
+            vars(module).pop("forward", None)
+            if attribute is not None:
+                module.forward = attribute
 
 
 def refuse_unfit(block: nn.Module) -> None:

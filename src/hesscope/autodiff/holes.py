@@ -22,6 +22,7 @@ from hesscope.autodiff.dual import LeanError, Misfit, dual_numbers, explained_fo
 from hesscope.autodiff.kernels import fast_second_derivatives
 from hesscope.autodiff.padding import padding_held
 from hesscope.autodiff.tape import Tape, Variable
+from hesscope.problem.absent import Absent
 from hesscope.problem.attributes import Attributes, Structure
 from hesscope.problem.calls import versions_of
 from hesscope.problem.data import rng_state, set_rng_state
@@ -109,7 +110,7 @@ class Call:
             LeanError: if they are not what they were.
             UntrustworthyError: if torch would differentiate them wrongly.
         """
-        roots = [v.tensor.detach().requires_grad_() for v in self.variables]
+        roots = [v.value.requires_grad_() for v in self.variables]
         with fast_second_derivatives() as mode:
             flat, _ = tree_flatten(self._run(roots, self._before.restored()))
         if mode.wrong is not None:
@@ -132,7 +133,7 @@ class Call:
         """The results in a list, their form, and by place the tangents along direction j."""
         buffers = self._before.restored() if j else {}
         with forward_ad.dual_level(), explained_forward(self.name):
-            duals = [forward_ad.make_dual(v.tensor.detach(), v.tangents[j]) for v in self.variables]
+            duals = [forward_ad.make_dual(v.value, v.tangents[j]) for v in self.variables]
             with padding_held(), dual_numbers():
                 flat, form = tree_flatten(self._run(duals, buffers))
             self._refuse_objects(flat, "returns", "return tensors, lists and dicts of them")
@@ -223,7 +224,9 @@ def _held(value: Any) -> Iterable[Any]:
 
 
 def _has_tangent(value: Any) -> bool:
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
+    if not isinstance(value, Tensor) or isinstance(value, Absent):
+        return False
+    if value.layout != torch.strided:
         return False
     return forward_ad.unpack_dual(value).tangent is not None
 

@@ -94,7 +94,10 @@ class KeptGraphs(Generic[Graph]):
         with together(), closing(self.each()) as each:
             for batch, graph in each:
                 weight, part = batch.count / self.problem.num_items, apply(graph)
-                total = part * weight if total is None else total.add_(part, alpha=weight)
+                if total is None:
+                    total = part if weight == 1 else part * weight
+                else:
+                    total.add_(part, alpha=weight)
         point = self.problem.point
         vectors = Same("vectors", ("block of vectors",), lambda: (V,))
         parameters = Same("parameters", point.layout.names, point.leaves)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +15,15 @@ from hesscope import probes, rounding
 from hesscope.autodiff.blocks import blocks_of
 from hesscope.autodiff.cut import Manner, lean_products
 from hesscope.autodiff.dual import LeanError, Misfit
+from hesscope.autodiff.gathered import gathered_products, weakest_by_blocks
 from hesscope.autodiff.reverse import Engine, gradient_and_product, not_implemented
+from hesscope.autodiff.shares import spread_of
 from hesscope.problem.calls import NonFiniteLossError
 from hesscope.problem.data import Batch
 from hesscope.problem.evaluation import Evaluation
 from hesscope.problem.examples import num_examples, take
 from hesscope.problem.problem import Problem
-from hesscope.system.agreement import Same, together
+from hesscope.system.agreement import Same, agreed, together
 from hesscope.system.memory import is_out_of_memory
 
 SHARE = (
@@ -40,14 +44,34 @@ class Lean(Engine):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.compared: str | None = None
+        self._weakest: torch.dtype | None = None
+        self._moved: dict[str, int] = {}  # bytes, between processes
         self._manner = Manner(())
-        if not blocks_of(problem.model):
+        structure = problem.point.structure
+        if not blocks_of(structure):
             msg = (
-                f"product='lean' finds no blocks in {type(problem.model).__name__}: modules of one "
+                f"product='lean' finds no blocks in {type(structure).__name__}: modules of one "
                 "class in an nn.ModuleList or nn.Sequential, or the layers of an nn.Sequential. "
                 "Hold them in one, or use product='reverse-over-reverse'."
             )
             raise ValueError(msg)
+
+    @property
+    def in_pieces(self) -> bool:
+        """Whether the weights are cut over processes, and come together block by block."""
+        return self.problem.point.in_pieces is not None
+
+    @property
+    def weakest(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss, seen once on one batch."""
+        shards = self.problem.point.in_pieces
+        if shards is None:
+            return self.problem.weakest
+        if self._weakest is None:
+            bare = self._without_weights()
+            with bare.evaluation() as e:
+                self._weakest = weakest_by_blocks(e, shards, blocks_of(bare.model))
+        return self._weakest
 
     def products(self, V: Tensor) -> Tensor:
         """H V: one evaluation of each batch for up to five columns.
@@ -56,24 +80,52 @@ class Lean(Engine):
             LeanError: if the model does not allow it, with cause and cure.
             RuntimeError: if torch has no second derivative of it.
         """
+        if self.in_pieces:
+            spread = spread_of(self.problem.n, self.problem.device)
+            agreed(V, (self._vectors(V),))
+            mine = self.products_of_shares(V[spread.own])
+            assert mine is not None
+            return spread.whole(mine)
         manner = self._manner
         manner.blocks, manner.scan = blocks_of(self.problem.model), self.compared is None
-        try:
+        with _explained():
             if manner.scan:
                 with together():
                     self.compared = self._compared()
-            vectors = Same("vectors", ("block of vectors",), lambda: (V,))
             with self.problem.evaluation() as e:
-                return e.mean(lambda batch: lean_products(e, batch, V, manner), vectors)
-        except NotImplementedError as error:
-            raise RuntimeError(not_implemented(error)) from error
+                return e.mean(lambda batch: lean_products(e, batch, V, manner), self._vectors(V))
+
+    def products_of_shares(self, V: Tensor) -> Tensor | None:
+        """The shares of H V from shares of V, where the weights are cut over the processes, too."""
+        shards = self.problem.point.in_pieces
+        if shards is None:
+            return None
+        shards.let_go()
+        manner, bare = self._manner, self._without_weights()
+        manner.blocks, manner.scan = blocks_of(bare.model), self.compared is None
+        with _explained(), bare.evaluation() as e:
+            found, moved = gathered_products(e, shards, V, manner)
+        self.compared = "not compared with a whole graph: no process holds all weights"
+        self._moved = dict(moved)
+        return found
+
+    def _without_weights(self) -> Problem:
+        """The problem on the copy of a model of which the weights are absent."""
+        return self.problem._standing_at(self.problem.point.without_weights())
+
+    @staticmethod
+    def _vectors(V: Tensor) -> Same:
+        return Same("vectors", ("block of vectors",), lambda: (V,))
 
     def facts(self) -> dict[str, Any]:
         """The engine, its blocks, and what it was compared with."""
-        kinds = Counter(type(block).__name__ for block in blocks_of(self.problem.model))
+        point = self.problem.point
+        kinds = Counter(type(block).__name__ for block in blocks_of(point.structure))
         blocks = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
         compared = {} if self.compared is None else {"compared": self.compared}
-        return {"product": self.name, "blocks": blocks, **compared}
+        cut = {"weights": "one block at a time"} if self.in_pieces else {}
+        moved = {f"bytes {what}": number for what, number in self._moved.items()}
+        return {"product": self.name, "blocks": blocks, **compared, **cut, **moved}
 
     def _compared(self) -> str:
         """How far a product on a few examples is off that of a whole graph, in words.
@@ -104,6 +156,19 @@ class Lean(Engine):
         if found.is_rounding(self.problem.dtype, self.problem.n):
             return True
         return found.is_rounding(self.problem.weakest, self.problem.n)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Says what it means that torch has no second derivative of something.
+
+    Raises:
+        RuntimeError: then.
+    """
+    try:
+        yield
+    except NotImplementedError as error:
+        raise RuntimeError(not_implemented(error)) from error
 
 
 @dataclass(frozen=True)

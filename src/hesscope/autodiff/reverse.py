@@ -29,6 +29,20 @@ class Engine(ABC):
     def products(self, V: Tensor) -> Tensor:
         """H V for V of shape (n, k)."""
 
+    @property
+    def in_pieces(self) -> bool:
+        """Whether no process holds all weights, or has to."""
+        return False
+
+    @property
+    def weakest(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss."""
+        return self.problem.weakest
+
+    def products_of_shares(self, V: Tensor) -> Tensor | None:  # noqa: ARG002  engines that can
+        """The share of H V that this process holds, from its share of V; None if it cannot."""
+        return None
+
     def facts(self) -> dict[str, Any]:
         """What a reader of a result should know about the products."""
         return {"product": self.name}

@@ -35,6 +35,11 @@ class Variable:
     adjoint: Some = None
     changes: Changes = None
 
+    @property
+    def value(self) -> Tensor:
+        """Its numbers, without a graph."""
+        return self.tensor.detach()
+
     def receive(self, adjoint: Some, changes: Changes) -> None:
         """Adds what comes back along one way; None are zeros."""
         if adjoint is not None:
@@ -54,6 +59,8 @@ class Variable:
 class Leaf(Variable):
     """A parameter of theta, whose changes are added up in place: they are the product."""
 
+    factor = 1.0  # of what is added: the loss itself is not scaled, for it may round its steps
+
     def __init__(self, tensor: Tensor, tangents: list[Tensor], products: list[Tensor]) -> None:
         super().__init__(tensor, tangents)
         self.products = products
@@ -61,7 +68,7 @@ class Leaf(Variable):
     def receive(self, adjoint: Some, changes: Changes) -> None:  # noqa: ARG002  the gradient
         """Adds the changes to the products."""
         for j, change in enumerate(changes or ()):
-            self.products[j].add_(change)
+            self.products[j].add_(change, alpha=self.factor)
 
 
 class Tape:
@@ -69,14 +76,17 @@ class Tape:
 
     Args:
         leaves: the parameters, with directions and products.
+        inside: parameters of blocks, which the graph between them does not begin at.
         scan: whether graphs are searched for what torch differentiates wrongly.
     """
 
-    def __init__(self, leaves: Sequence[Leaf], num: int, *, scan: bool) -> None:
+    def __init__(
+        self, leaves: Sequence[Leaf], num: int, *, scan: bool, inside: Sequence[Leaf] = ()
+    ) -> None:
         self.roots: list[Variable] = list(leaves)
         self.num, self.scan = num, scan
         self._known: dict[int, tuple[Tensor, Variable | None]] = {}
-        for leaf in leaves:
+        for leaf in (*leaves, *inside):
             self._know(leaf.tensor, leaf)
 
     def add_root(self, tensor: Tensor, tangents: list[Tensor]) -> Variable:

@@ -22,7 +22,7 @@ from hesscope.cli.giving import complain, give, plain_warnings
 from hesscope.cli.language_model import add_language_model_arguments, language_model
 from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
-from hesscope.cli.processes import is_first, joined
+from hesscope.cli.processes import add_process_arguments, is_first, joined
 from hesscope.cli.slice_arguments import add_slice_arguments
 from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, series
 from hesscope.cli.starting import add_init_arguments, write_target
@@ -174,6 +174,7 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON on standard output")
     parser.add_argument("--save", type=Path, metavar="DIR", help="save the result to a folder")
     add_language_model_arguments(parser)
+    add_process_arguments(parser)
 
 
 def _demo(options: argparse.Namespace) -> int:

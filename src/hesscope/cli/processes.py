@@ -6,11 +6,25 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from hesscope.cli import words
 
 TOGETHER = ("check", "diagnose", "spectrum", "slice")  # measure what processes may share
 OUTPUTS = ("save", "report", "figure")
+PATIENCE = 600  # seconds: torch's half an hour is paid for by all who wait
+
+
+def add_process_arguments(parser: argparse.ArgumentParser) -> None:
+    """How long processes wait for one another."""
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="under torchrun: how long all wait for a process that is stuck, before they name it "
+        f"and end ({PATIENCE}); longer than the share of a product that one of them makes",
+    )
 
 
 def launched() -> int:
@@ -36,12 +50,12 @@ def joined(options: argparse.Namespace) -> Iterator[None]:
     import torch
     from torch import distributed as dist
 
-    own = not dist.is_initialized()
+    own, patience = not dist.is_initialized(), timedelta(seconds=max(1.0, options.patience))
     if own and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl")
+        dist.init_process_group("nccl", timeout=patience)
     elif own:
-        dist.init_process_group("gloo")
+        dist.init_process_group("gloo", timeout=patience)
     if dist.get_rank() > 0:
         _be_silent(options)
     try:

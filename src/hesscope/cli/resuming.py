@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 import hesscope as hs
 from hesscope.cli.words import remark
-from hesscope.operator.kept import KeptProducts
+from hesscope.operator.kept import KeptProducts, threads_of
 from hesscope.system import interrupts
 from hesscope.system.locks import Locked
 from hesscope.system.memory import human
@@ -45,19 +47,40 @@ def resumable(
         yield H, done
         return
     before = interrupts.so_far()
-    with Locked(folder) if H.writes else contextlib.nullcontext():
+    with Locked(folder) if H.writes else contextlib.nullcontext(), _as_many_threads(H, folder):
         kept = KeptProducts(H, folder)
         options.seed = kept.seed_of_run(options.seed)
         _announce(kept, most)
-        yield kept, done
-        if done.whole and interrupts.so_far() == before:
+        try:
+            yield kept, done
+        finally:
+            told = done.whole and interrupts.so_far() == before
+            if not told and kept.num_kept:
+                remark(f"kept to go on from: {folder}")
+        if told:
             kept.forget()
-        else:
-            remark(f"kept to go on from: {folder}")
     if not H.writes:
         return
     with contextlib.suppress(OSError):  # something else lies in it
         folder.rmdir()
+
+
+@contextlib.contextmanager
+def _as_many_threads(H: hs.SymmetricOperator, folder: Path) -> Iterator[None]:
+    """Inside, torch has as many threads as when the run was begun: sums are rounded likewise.
+
+    torchrun gives each process one, and a process that goes on alone would have all.
+    """
+    own, first = torch.get_num_threads(), H.of_one(lambda: threads_of(folder))
+    if first in (None, own):
+        yield
+        return
+    remark(f"as many threads as when {folder} was begun: {first}, not {own}")
+    torch.set_num_threads(first)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
 
 
 def _announce(kept: KeptProducts, most: int) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator import SymmetricOperator, largest_norm
 from hesscope.problem.examples import num_examples
 from hesscope.problem.precision import Lifted
 from hesscope.problem.problem import Problem
@@ -24,8 +24,12 @@ def error_of_product(
     make: Callable[[Problem], SymmetricOperator],
     v: Tensor,
     around: Callable[[Tensor], Tensor] | None = None,
+    own: SymmetricOperator | None = None,
 ) -> float:
     """‖(A - A₆₄) v‖ on at most 128 examples, with A₆₄ the operator of the problem in float64.
+
+    The largest over the columns of v of shape (n, k). `own` is the operator of the whole problem,
+    whose graphs serve where there are no more examples.
 
     The parameters are the same bit for bit, so this is what the arithmetic of the products does;
     casts inside the model are to float64, too, unless that changes the loss by more than rounding.
@@ -34,18 +38,24 @@ def error_of_product(
     """
     if problem.weakest == torch.float64 or problem.point.half is not None:
         return 0.0
-    v = v if around is None else around(v)
+    V = v.reshape(len(v), -1)
+    V = V if around is None else _each(around, V)
     try:
         few = _few(problem)
         double = few.in_double([batch.content for batch in few.batches])
         with _lifted(double):
             exact = make(double)
-            product = exact @ v.double()
-        difference = (make(few) @ v).double() - product
+            product = exact @ V.double()
+        A = own if own is not None and few is problem else make(few)
+        difference = (A @ V).double() - product
     except (ValueError, RuntimeError):  # the model, its loss or the device has no float64
         return 0.0
-    error = norm(exact, difference if around is None else around(difference))
+    error = largest_norm(exact, difference if around is None else _each(around, difference))
     return error if error < float("inf") else 0.0
+
+
+def _each(around: Callable[[Tensor], Tensor], V: Tensor) -> Tensor:
+    return torch.stack([around(v) for v in V.unbind(1)], 1)
 
 
 def _lifted(problem: Problem) -> AbstractContextManager[Any]:

@@ -47,13 +47,11 @@ class OutputMetricOperator(SharedOperator):
 
     def measured_noise(self, v: Tensor) -> float:
         """‖A v - A₆₄ v‖ on at most 128 examples, for a problem that is not in float64."""
-        return error_of_product(self.problem, type(self), v)
+        return error_of_product(self.problem, type(self), v, own=self)
 
     def matmat(self, V: Tensor) -> Tensor:
         """The product with V of shape (n, k); graphs are built once for all columns."""
-        return self.graphs.mean(
-            lambda kept: torch.stack([self._product(*kept, v) for v in V.unbind(1)], 1), V
-        )
+        return self.graphs.mean(lambda kept: self._columns(*kept, V), V)
 
     def facts(self) -> dict[str, Any]:
         """The facts of the operator, the problem and the kept graphs."""
@@ -71,6 +69,10 @@ class OutputMetricOperator(SharedOperator):
         metric = self.metric(z, J.targets, batch)
         weights = self.loss.weights(z, J.targets)[:, None]
         return J, lambda U: weights * metric(U)
+
+    def _columns(self, J: Jacobian, metric: Metric, V: Tensor) -> Tensor:
+        columns = [self._product(J, metric, v) for v in V.unbind(1)]
+        return torch.stack(columns, 1) if len(columns) > 1 else columns[0][:, None]
 
     def _product(self, J: Jacobian, metric: Metric, v: Tensor) -> Tensor:
         Jv = J.forward(self.problem.layout.split(v.contiguous()))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hesscope.autodiff.lean import Lean
-from hesscope.autodiff.products import CentralDifference, make_engine
+from hesscope.autodiff.differences import CentralDifference
+from hesscope.autodiff.products import make_engine
 from hesscope.curvature.double import error_of_product
 from hesscope.curvature.shared import SharedOperator
 from hesscope.operator import SpectralForm
@@ -29,15 +31,16 @@ class Hessian(SharedOperator):
         problem: the problem; its current parameters are used at every product.
         product: "auto", "reverse-over-reverse", "lean", "forward-over-reverse",
             "finite-difference", or `CentralDifference(step=...)`. "auto" is reverse-over-reverse
-            where memory holds the graph of one batch, and else lean if the model allows it.
+            where memory holds the graph of one batch, and else lean if the model allows it. Weights
+            that are cut over processes are whole in each of them, but one block at a time if lean.
         memory: bytes that kept gradient graphs may take; by default 40 % of what is free.
 
-    A product costs about 2 gradients with a kept graph, 3 without, and up to 4 where it is lean:
-    then it takes less memory than a gradient, for blocks of the model (the modules of one class in
-    an nn.ModuleList or nn.Sequential, some eight or more) are run again instead of kept. It is
-    exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth networks); finite
-    differences state their own error in `facts()`. ReLU networks: the Hessian away from the kinks,
-    as autograd sees it.
+    A product costs about 2 gradients with a kept graph, 3 without, 2 or 1 as a difference, and up
+    to 4 where it is lean: then it takes less memory than a gradient, for blocks of the model (the
+    modules of one class in an nn.ModuleList or nn.Sequential, some eight or more) are run again
+    instead of kept. It is exact to rounding (in float32 a relative error of 1e-7 to 1e-6 on smooth
+    networks); finite differences state their own error in `facts()`. ReLU networks: the Hessian
+    away from the kinks, as autograd sees it.
 
     Raises:
         ValueError: if `product` names no engine, or the lean one finds no blocks.
@@ -71,11 +74,23 @@ class Hessian(SharedOperator):
         Raises:
             RuntimeError: if a product cannot be had, or memory does not suffice for any batch.
         """
+        found: Tensor = self._tried(lambda: self.engine.products(V))
+        return found
+
+    @property
+    def _by_pieces(self) -> bool:
+        return self.engine.in_pieces
+
+    def _piece_of_product(self, V: Tensor) -> Tensor | None:
+        found: Tensor | None = self._tried(lambda: self.engine.products_of_shares(V))
+        return found
+
+    def _tried(self, product: Callable[[], Any]) -> Any:
         while True:
             try:
-                return self.engine.products(V)
+                return product()
             except Exception as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.engine.in_pieces:
                     raise
             self._halve()  # outside: the error holds what did not fit
 
@@ -89,11 +104,18 @@ class Hessian(SharedOperator):
     def measured_noise(self, v: Tensor) -> float:
         """‖H v - H₆₄ v‖ on at most 128 examples, for a problem that is not in float64.
 
-        In as little memory as its own products: no graph is kept for one.
+        Zero where no process holds all weights: then nothing is known.
         """
-        lean = self.engine.facts()["product"] == Lean.name
-        once = partial(Hessian, product=Lean.name if lean else "auto", memory=0)
-        return error_of_product(self.problem, once, v)
+        if self.engine.in_pieces:
+            return 0.0
+        product = self.engine.facts()["product"] if self._any_engine else "auto"
+        once = partial(Hessian, product=product, memory=0)  # no graph is kept for one product
+        return error_of_product(self.problem, once, v, own=self)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The dtype with the fewest digits between theta and the loss, whatever theta is in."""
+        return self.engine.weakest
 
     def to_dense(self, *, chunk: int = 64) -> Tensor:
         """H itself, (n, n): by matrix products for multilayer perceptrons, else by n products."""

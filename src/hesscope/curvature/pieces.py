@@ -1,35 +1,40 @@
 """An operator that processes share, on vectors of which each process holds its own piece.
 
 A Krylov space is many vectors, and every process would hold all of them, as many times as there are
-processes. In pieces, process r holds the entries r·c to (r + 1)·c of each, c = ⌈n/W⌉: sums over
-entries are sums over processes, and what is linear needs nothing. A product brings the whole vector
-together, multiplies it as before, and keeps its own piece of the result.
+processes. In pieces, process r holds some n/W entries of each, whole parts (`operator/parts.py`):
+sums over entries are sums over processes, and what is linear needs nothing. A product brings the
+whole vector together, multiplies it as before, and keeps its own piece of the result; where the
+weights are cut over the processes, too, A may do without whole vectors.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from hesscope import probes
+from hesscope.autodiff.shares import shares_of, spread_of
 from hesscope.operator import StandIn, SymmetricOperator, finite_product
-from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.inner import inners_of_parts
+from hesscope.operator.parts import Parts
+from hesscope.operator.products import NOT_FINITE
 from hesscope.system import collectives
 
 
 class InPieces(StandIn):
     """A, whose vectors have `num_local` entries here, and n in all processes together.
 
-    The same numbers for any number of processes, to the rounding of sums: probes are cut from what
-    one process would draw.
+    The same numbers for any number of processes, on a CPU to the last bit: probes are cut from what
+    one process would draw, and sums over parts are added in one order.
     """
 
     def __init__(self, A: SymmetricOperator) -> None:
         super().__init__(A)
-        self._width = -(-A.n // collectives.num_processes())
-        first = min(collectives.rank() * self._width, A.n)
-        self._own = slice(first, min(first + self._width, A.n))
+        self._shares = shares_of(A.n, A.device)
+        self._spread = spread_of(A.n, A.device)
+        self._own = self._spread.own
 
     @property
     def num_local(self) -> int:
@@ -38,12 +43,17 @@ class InPieces(StandIn):
 
     @property
     def plain_inner(self) -> bool:
-        """That of A: of pieces, the sum over processes is missing, which `collected` takes."""
+        """That of A: of pieces, the sum over parts is missing, which `collected` takes."""
         return self.A.plain_inner
 
+    @property
+    def _parts(self) -> Parts:
+        """Those of this process."""
+        return self._shares[collectives.rank()]
+
     def collected(self, found: Tensor) -> Tensor:
-        """The sum over processes of what each has found of its pieces."""
-        return collectives.plain_sum(found)
+        """The sum over the parts of all processes."""
+        return collectives.joined(found, list(map(len, self._shares))).sum(0)
 
     def own_part(self, X: Tensor) -> Tensor:
         """The piece of this process of whole vectors (n,) or (n, k)."""
@@ -51,7 +61,7 @@ class InPieces(StandIn):
 
     def whole(self, X: Tensor) -> Tensor:
         """The vectors of which each process holds a piece, (n,) or (n, k), on all of them."""
-        return collectives.joined(X, self._width)[: self.n]
+        return self._spread.whole(X)
 
     def matmat(self, V: Tensor) -> Tensor:
         """The piece of A V, from pieces of V.
@@ -59,12 +69,17 @@ class InPieces(StandIn):
         Raises:
             RuntimeError: if any entry of A V is not finite, whoever holds it.
         """
-        return finite_product(self.A, self.whole(V))[self._own]
+        found = self.A._piece_of_product(V) if self.A._by_pieces else None
+        if found is None:
+            return finite_product(self.A, self.whole(V))[self._own]
+        if collectives.smallest(float(torch.isfinite(found).all())) == 0:
+            raise RuntimeError(NOT_FINITE)
+        return found
 
     def inner(self, V: Tensor, W: Tensor) -> Tensor:
         """VᵀW over all pieces; by A's own inner product where it has one of its own."""
         if self.A.plain_inner:
-            return self.collected(accumulated_inner(V, W))
+            return self.collected(inners_of_parts(V, W, self._parts))
         return self.A.inner(self.whole(V), self.whole(W))
 
     def probe(self, seed: int) -> Tensor:
@@ -75,8 +90,8 @@ class InPieces(StandIn):
         return self.A.probe(seed)[self._own].clone()
 
     def measured_noise(self, v: Tensor) -> float:
-        """That of A."""
-        return self.A.measured_noise(self.whole(v))
+        """That of A; nothing is known where A does without whole vectors."""
+        return 0.0 if self.A._by_pieces else self.A.measured_noise(self.whole(v))
 
     def facts(self) -> dict[str, Any]:
         """The facts of A, and over how many processes vectors are spread."""

@@ -175,7 +175,7 @@ def split_off(asked: Request, run: Lanczos, proof: Verified | None = None) -> Sp
     rounded = asked.A.product_noise(size, run.asymmetry)
     measured = noise_of_run(run, S, asked.seed) if proof is None else proof.measured
     measured = measured if measured > rounded else 0.0
-    errors = residuals + max(rounded, measured)
+    errors = residuals + max(rounded, measured) + rounding.of_tridiagonal(rounded)
     low = high = 0
     if asked.split:
         low, high = _outliers(theta, errors, S[0] ** 2 * (asked.A.n - len(asked.locked)))

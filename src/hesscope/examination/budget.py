@@ -41,7 +41,7 @@ class Phase:
 def phases_of(
     task: Task, num_matvecs: int, k: int, n: int, *, verify: bool = True
 ) -> tuple[Phase, ...]:
-    """Those of a measurement with so many products, for vectors of n numbers in this process.
+    """Those of a measurement with so many products, for vectors of n numbers.
 
     A search grows its basis, locks what it has found, with residuals, and puts that together.
     A density grows two, the second in the complement of what is locked.

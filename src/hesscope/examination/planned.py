@@ -115,7 +115,7 @@ def weighed(
     size = _size(problem, processes)
     counted = footprint(problem)
     found = _allowed(
-        ways(counted, size, phases_of(task, num, k, size.local, verify=verify)), task, product
+        ways(counted, size, phases_of(task, num, k, size.n, verify=verify)), task, product
     )
     if not found:
         msg = f"no lean product of this model: {counted.why_not_lean or 'it has no blocks'}."

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from hesscope import rounding
 from hesscope.krylov.rows import PIECE, Rows
 from hesscope.operator import norm
-
-CHUNK = 32_768  # entries of a vector at a time, so that a pass over all vectors stays in the cache
+from hesscope.operator.parts import Chunk, dots
 
 
 class Basis(Rows):
@@ -47,31 +48,22 @@ class Basis(Rows):
         if not self.A.plain_inner:
             left = w if subtracted is None else w - self.combine(subtracted[:, None])[:, 0]
             return left, self.inner(left)
-        blocks = self.filled()
-        found = torch.zeros(self.size, dtype=torch.float64, device=w.device)
+        blocks, parts = self.filled(), self.A._parts
+        found = torch.zeros(len(parts), self.size, dtype=torch.float64, device=w.device)
         left = w if subtracted is None else torch.empty_like(w)
         minus = [] if subtracted is None else [-c.to(w.dtype) for c in subtracted.split(self.rows)]
-        chunk = CHUNK if w.device.type == "cpu" else len(w)  # no cache to stay in, but launches
-        chunk = PIECE if self.elsewhere else chunk
-        for start in range(0, len(w), max(1, chunk)):
-            piece = w[start : start + chunk]
-            rows = [self.brought(block[:, start : start + chunk]) for block in blocks]
+        for chunk in self._chunks():
+            piece = w[chunk.entries]
+            rows = [self.brought(block[:, chunk.entries]) for block in blocks]
             for part, c in zip(rows, minus, strict=bool(minus)):
                 piece = torch.addmv(piece, part.T, c)
             if minus:
-                left[start : start + chunk] = piece
-            found += torch.cat([_dots(part, piece) for part in rows])
+                left[chunk.entries] = piece
+            into = found[chunk.first : chunk.first + len(chunk.lengths)]
+            into += torch.cat([dots(part, piece, chunk, parts.short) for part in rows], 1)
         return left, self.A.collected(found)
 
-
-def _dots(rows: Tensor, w: Tensor) -> Tensor:
-    """rows @ w in float64, from dot products of at most CHUNK entries: those of millions lose more.
-
-    All pieces in one batched product.
-    """
-    if len(w) <= CHUNK or w.dtype == torch.float64:
-        return (rows @ w).double()
-    whole = len(w) - len(w) % CHUNK
-    pieces = rows[:, :whole].unflatten(1, (-1, CHUNK)).transpose(0, 1)  # (pieces, rows, CHUNK)
-    found = torch.bmm(pieces, w[:whole].view(-1, CHUNK, 1))[:, :, 0].double().sum(0)
-    return found + rows[:, whole:] @ w[whole:]
+    def _chunks(self) -> list[Chunk]:
+        """All entries, some at a time: as many as the cache holds, or are to be brought at once."""
+        parts = self.A._parts
+        return (replace(parts, at_once=PIECE) if self.elsewhere else parts).chunks

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hesscope import probes, rounding
 from hesscope.operator import OutOfRangeError, SymmetricOperator, finite_product, norm
+from hesscope.operator.parts import columns
 from hesscope.results.spectrum import Eigenpairs
 
 MARGIN = 2.0  # residuals of the combination may add up; of products that are noisy they double
@@ -50,9 +51,10 @@ def checked(A: SymmetricOperator, pairs: Eigenpairs, seed: int, unit: float = 1.
         raise OutOfRangeError(size)
     own = probes.key(seed, "check of given pairs")
     signs = probes.rademacher(len(values), own, device=A.device)
-    w = (X.double() @ signs).to(A.dtype) if A.plain_inner else X @ signs.to(A.dtype)
+    whole = X.double() if A.plain_inner else X
+    w = columns(whole, signs.to(whole)[:, None], A._parts)[:, 0].to(A.dtype)
     scaled = signs * torch.from_numpy(values).to(A.device)
-    misfit = finite_product(A, w) - (X @ scaled.to(A.dtype))
+    misfit = finite_product(A, w) - columns(X, scaled.to(A.dtype)[:, None], A._parts)[:, 0]
     inside = A.inner(X, misfit[:, None])[:, 0]
     rounded = ROUNDINGS * A.product_noise(size) * math.sqrt(len(values))
     allowed, left = MARGIN * float(residuals.sum()) + rounded, norm(A, misfit)

@@ -178,13 +178,16 @@ class Lanczos:
         T = np.pad(self.T, (0, 1))
         T[j, j] = alpha
         T[:j, j] = T[j, :j] = self._coupling
-        self.T, self.residual = T, residual
-        refuse_size(self.scale, small=False)
+        scale = float(np.abs(T).max(initial=self._known_scale))
+        refuse_size(scale, small=False)
+        # Asked first: what an operator answers may be code of the user's, which can be interrupted.
+        noise, precision = self.A.product_noise(scale), self.A.precision
         full = len(self.locked) + j + 1 >= self.A.n
-        self.exhausted = full or residual <= rounding.breakdown(self.A.precision, self.scale)
+        self.T, self.residual = T, residual
+        self.exhausted = full or residual <= rounding.breakdown(precision, scale)
         if not self.restarted:  # below rounding, a larger beta is the weaker, honest statement
             self.alpha.append(alpha)
-            self.beta.append(residual if full else max(residual, self.noise))
+            self.beta.append(residual if full else max(residual, noise))
         self._coupling = np.zeros(j + 1)
         self._coupling[j] = residual
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.krylov.lanczos import Lanczos
 from hesscope.operator import SymmetricOperator
+from hesscope.operator.parts import columns
 from hesscope.system import interrupts
 
 MARGIN = 2.0  # for one combination of directions, and for a sample of the data
@@ -32,7 +33,7 @@ def noise_in_span(A: SymmetricOperator, X: Tensor, seed: int) -> float:
         return 0.0
     own = probes.key(seed, "noise of products")
     signs = probes.rademacher(X.shape[1], own, dtype=X.dtype, device=X.device)
-    return MARGIN * _measured(A, X @ signs)
+    return MARGIN * _measured(A, columns(X, signs[:, None], A._parts)[:, 0])
 
 
 def noise_of_run(run: Lanczos, S: np.ndarray, seed: int) -> float:
@@ -51,11 +52,12 @@ def noise_anywhere(A: SymmetricOperator, noise: float, seed: int) -> float:
     the largest of three probes: below ‖E‖ with probability 0.008 where E has rank one.
     """
     keys = (probes.key(seed, "noise anywhere", i) for i in range(PROBES))
-    return max(noise, 2 * MARGIN * max(_measured(A, A.probe(key)) for key in keys))
+    probed = torch.stack([A.probe(key) for key in keys], 1)
+    return max(noise, 2 * MARGIN * _measured(A, probed))
 
 
 def _measured(A: SymmetricOperator, v: Tensor) -> float:
-    """That of one vector; interrupted, nothing is known and what was found before is of use."""
+    """The largest of its columns; interrupted, nothing is known, and what was found is of use."""
     try:
         return A.measured_noise(v)
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hesscope.krylov.rows import Rows
 from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator, norm
+from hesscope.operator.parts import columns
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
     """
     X, R = pairs.vectors, pairs.residual_vectors
     ritz = _ritz(A.inner(X, R), pairs.values, wanted)
-    U, C = ritz.U.to(X.dtype), ritz.coupled.to(X.dtype)
-    return Pairs(X @ U, ritz.values, R @ U - X @ C, ritz.parts @ pairs.lost)
+    U, C, parts = ritz.U.to(X.dtype), ritz.coupled.to(X.dtype), A._parts
+    residuals = columns(R, U, parts) - columns(X, C, parts)
+    return Pairs(columns(X, U, parts), ritz.values, residuals, ritz.parts @ pairs.lost)
 
 
 def rayleigh_ritz_of_rows(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hesscope.operator import SymmetricOperator
+from hesscope.operator.parts import add_combined
 
 ROWS, LEAST = 32, 4  # vectors per block, at most and at least
 BLOCK = 1 << 21  # numbers per block, where it holds more than the least of them
@@ -23,7 +24,7 @@ class Rows:
         self.A = A
         self.blocks: list[Tensor] = []
         self.size = 0
-        self.rows = per_block(A.num_local)
+        self.rows = per_block(A.n)
 
     def __len__(self) -> int:
         return self.size
@@ -74,7 +75,11 @@ class Rows:
         out = torch.zeros(self.A.num_local, S.shape[1], dtype=self.A.dtype, device=self.A.device)
         for i, block in enumerate(self.filled()):
             part = S[i * self.rows : (i + 1) * self.rows].to(block.dtype)
-            for here in self._entries():
+            if not self.elsewhere:
+                add_combined(out, block[: len(part)], part, self.A._parts)
+                continue
+            for start in range(0, len(out), PIECE):
+                here = slice(start, start + PIECE)
                 out[here].addmm_(self.brought(block[: len(part), here]).T, part)
         return out
 
@@ -89,15 +94,11 @@ class Rows:
             for rows in block.split(FEW if self.elsewhere else self.rows):
                 yield self.brought(rows)
 
-    def _entries(self) -> list[slice]:
-        """All entries of a vector, or as many at a time as are to be brought from elsewhere."""
-        if not self.elsewhere:
-            return [slice(None)]
-        return [slice(i, i + PIECE) for i in range(0, self.A.num_local, PIECE)]
-
 
 def per_block(n: int) -> int:
     """How many vectors of n numbers a block holds: few of long ones, whose room would lie idle.
+
+    However many processes hold pieces of them: sums over blocks are the same in all.
 
     >>> per_block(1_000), per_block(1_000_000), per_block(10**9)
     (32, 4, 4)

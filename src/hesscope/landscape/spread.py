@@ -66,7 +66,8 @@ def _no_use(plane: Plane) -> str:
         return "the model is not on the CPU"
     if "fork" not in multiprocessing.get_all_start_methods():
         return "this system copies no process"
-    if threading.active_count() > 1:
+    # A thread that Python has not begun is in the list only if it happened to ask for its name.
+    if sum(not thread.name.startswith("Dummy-") for thread in threading.enumerate()) > 1:
         return "there are other threads, which a copy would not have"
     if collectives.num_processes() > 1:
         return "this process is one of several already"

@@ -12,6 +12,7 @@ from hesscope.operator.derived import StandIn as StandIn
 from hesscope.operator.door import OperatorLike as OperatorLike
 from hesscope.operator.door import as_operator as as_operator
 from hesscope.operator.door import symmetric_operator as symmetric_operator
+from hesscope.operator.inner import largest_norm as largest_norm
 from hesscope.operator.inner import norm as norm
 from hesscope.operator.place import Place as Place
 from hesscope.operator.placed import PlaceLike as PlaceLike

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from hesscope import rounding
-from hesscope.operator.inner import norm
+from hesscope.operator.inner import largest_norm
+from hesscope.operator.parts import Parts
 from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
@@ -135,6 +136,11 @@ class Combination(SymmetricOperator):
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.in_pieces(made_of_it or self)
 
+    @property
+    def _parts(self) -> Parts:
+        """As the Aᵢ have it."""
+        return self._space._parts
+
     def collected(self, found: Tensor) -> Tensor:
         """As the Aᵢ have it."""
         return self._space.collected(found)
@@ -163,8 +169,9 @@ class Combination(SymmetricOperator):
         alone = len(self.terms) == 1 and not self.shift
         if alone or self.precision is torch.float64:
             return sum(abs(c) * A.measured_noise(v) for c, A in self.terms)
+        V = v.reshape(self.n, -1)
         return sum(
-            abs(c) * max(A.measured_noise(v), A.product_noise(norm(A, A @ v)))
+            abs(c) * max(A.measured_noise(V), A.product_noise(largest_norm(A, A @ V)))
             for c, A in self.terms
         )
 

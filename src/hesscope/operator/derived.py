@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hesscope.operator.parts import Parts
 from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SymmetricOperator
 
@@ -33,6 +34,11 @@ class Derived(SymmetricOperator):
     def num_local(self) -> int:
         """As A has it."""
         return self.A.num_local
+
+    @property
+    def _parts(self) -> Parts:
+        """As A has it."""
+        return self.A._parts
 
     def collected(self, found: Tensor) -> Tensor:
         """As A has it."""
@@ -72,9 +78,9 @@ class Derived(SymmetricOperator):
         return self.A.free_bytes(place)
 
     @property
-    def place(self) -> Place:
+    def _place(self) -> Place:
         """As A has it."""
-        return self.A.place
+        return self.A._place
 
     def made_of(self) -> dict[str, str]:
         """What A's are made of."""

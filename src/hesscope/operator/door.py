@@ -67,6 +67,12 @@ class Matrix(SymmetricOperator):
             return self.matrix.clone()
         return self.matrix.to_dense()
 
+    def _part(self, where: Tensor) -> SymmetricOperator:
+        """Its entries there, where the matrix is dense."""
+        if self.matrix.layout is not torch.strided:
+            return super()._part(where)
+        return Matrix(self.matrix[where[:, None], where])
+
 
 class Function(SymmetricOperator):
     """A function (n, k) -> (n, k) as an operator."""

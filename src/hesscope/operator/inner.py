@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from hesscope.operator.parts import Parts, inners, parts_of
+
 if TYPE_CHECKING:
     from hesscope.operator.symmetric import SymmetricOperator
 
-CHUNK = 32_768  # rows that are copied to float64 at a time
-CHUNK_ON_DEVICE = 1 << 25  # entries likewise, where each call has to be worth its launch
+CHUNK_ON_DEVICE = 1 << 25  # entries copied to float64 at a time, so that a call is worth its launch
 SAFE = 1e-140, 1e140  # norms between are right; beyond, squares leave the range of float64
 UP, DOWN = 2.0**700, 2.0**-600  # bring any float into that range, exactly
 
@@ -23,12 +24,17 @@ def accumulated_inner(V: Tensor, W: Tensor) -> Tensor:
     A float32 dot product of a million entries is wrong by 1e-5, and where the entries are alike by
     1e-4; this one is exact to 1e-13 at twice the time, without a float64 copy of either argument.
     """
-    if V.dtype == torch.float64 and W.dtype == torch.float64:
-        return V.T @ W
+    return inners_of_parts(V, W, parts_of(len(V), V.device.type == "cpu")).sum(0)
+
+
+def inners_of_parts(V: Tensor, W: Tensor, parts: Parts) -> Tensor:
+    """VᵀW over each of the parts that V and W are, (parts, k, l), likewise."""
     if V.device.type == "cpu":
-        return _by_chunks(V, W, CHUNK, torch.addmm)
+        return inners(V, W, parts)
+    if V.dtype == torch.float64 and W.dtype == torch.float64:
+        return (V.T @ W)[None]
     chunk = max(1, CHUNK_ON_DEVICE // (V.shape[1] + W.shape[1]))
-    return _by_chunks(V, W, chunk, _add_thin if W.shape[1] == 1 else torch.addmm)
+    return _by_chunks(V, W, chunk, _add_thin if W.shape[1] == 1 else torch.addmm)[None]
 
 
 def _by_chunks(
@@ -45,6 +51,11 @@ def _add_thin(total: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """total + left @ right for one column: GPUs are slow at matrix products that are so thin."""
     w = right[:, 0]
     return total + (left @ w if len(left) > 1 else left[0].dot(w)[None])[:, None]
+
+
+def largest_norm(A: SymmetricOperator, V: Tensor) -> float:
+    """The largest norm of a column of V, (n, k)."""
+    return max(norm(A, v) for v in V.unbind(1))
 
 
 def norm(A: SymmetricOperator, v: Tensor) -> float:

@@ -226,6 +226,14 @@ def _begun(folder: Path, made_of: dict[str, str]) -> dict[str, Any]:
     return dict(about)
 
 
+def threads_of(folder: str | Path) -> int | None:
+    """With how many threads its products were made; None where that cannot be told."""
+    try:
+        return int(json.loads(files.read(Path(folder) / ABOUT).decode())["made_of"]["threads"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # whoever takes it up says what is wrong
+
+
 def _difference(name: str, kept: dict[str, str], own: dict[str, str]) -> str:
     """In what two descriptions differ under a name, in words; nothing if it is ""."""
     there, here = kept.get(name, "not known"), own[name]

@@ -20,24 +20,24 @@ class Placed(StandIn):
 
     def __init__(self, A: SymmetricOperator, place: Place) -> None:
         super().__init__(A)
-        self._place = place
+        self._chosen = place
 
     def matmat(self, V: Tensor) -> Tensor:
         """A V."""
         return self.A.matmat(V)
 
     @property
-    def place(self) -> Place:
+    def _place(self) -> Place:
         """The one that was chosen."""
-        return self._place
+        return self._chosen
 
     def free_bytes(self, place: Place | None = None) -> int:
         """What is free in this place."""
-        return self.A.free_bytes(place or self.place)
+        return self.A.free_bytes(place or self._chosen)
 
     def facts(self) -> dict[str, Any]:
         """The facts of A, and where vectors are."""
-        return {**self.A.facts(), "basis": self.place.name}
+        return {**self.A.facts(), "basis": self._chosen.name}
 
 
 def placed(A: SymmetricOperator, basis: PlaceLike, need: float) -> SymmetricOperator:

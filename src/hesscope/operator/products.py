@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from hesscope.operator.symmetric import SymmetricOperator
 
 
+NOT_FINITE = (
+    "a product of the operator with a finite vector is NaN or infinite; hs.check_problem names the "
+    "cause."
+)
+
+
 def finite_product(A: SymmetricOperator, V: Tensor) -> Tensor:
     """A V, (n,) or (n, k), which every algorithm takes instead of A @ V. Costs a sum over it.
 
@@ -25,11 +31,7 @@ def finite_product(A: SymmetricOperator, V: Tensor) -> Tensor:
     W = A @ V
     # A sum of finite numbers may overflow, so that it accuses, but does not convict.
     if not math.isfinite(float(W.sum())) and not bool(torch.isfinite(W).all()):
-        msg = (
-            "a product of the operator with a finite vector is NaN or infinite; "
-            "hs.check_problem names the cause."
-        )
-        raise RuntimeError(msg)
+        raise RuntimeError(NOT_FINITE)
     return W
 
 

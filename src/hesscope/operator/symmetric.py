@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from hesscope import probes, rounding
 from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
+from hesscope.operator.parts import ALIGNED, Parts, parts_of
 from hesscope.operator.place import Place
 from hesscope.operator.products import checked_product
 from hesscope.system import progress
@@ -114,7 +115,10 @@ class SymmetricOperator(ABC):
         return 0.0
 
     def measured_noise(self, v: Tensor) -> float:  # noqa: ARG002  nothing better is known
-        """The norm of the error of A v, against better arithmetic; 0 where there is none."""
+        """The norm of the error of A v, against better arithmetic; 0 where there is none.
+
+        The largest over the columns, if v is of shape (n, k).
+        """
         return 0.0
 
     @abstractmethod
@@ -128,9 +132,23 @@ class SymmetricOperator(ABC):
         """
         return made_of_it or self
 
+    @property
+    def _by_pieces(self) -> bool:
+        """Whether products need no whole vectors where each process has a piece."""
+        return False
+
+    def _piece_of_product(self, V: Tensor) -> Tensor | None:  # noqa: ARG002  whole vectors are known
+        """The piece of A V from pieces of V, for an operator that needs no whole vectors."""
+        return None
+
+    @property
+    def _parts(self) -> Parts:
+        """The parts of vectors that this process holds, over each of which sums are taken."""
+        return parts_of(self.n, self.device.type == "cpu")
+
     def collected(self, found: Tensor) -> Tensor:
-        """The sum over all pieces of vectors of what is found of those here; there is one."""
-        return found
+        """The sum over all parts of vectors of what is found of those here, (parts, ...)."""
+        return found.sum(0)
 
     def own_part(self, X: Tensor) -> Tensor:
         """What this process holds of vectors (n,) or (n, k): everything."""
@@ -173,17 +191,18 @@ class SymmetricOperator(ABC):
         return self.fresh_seed() if given is None else probes.as_seed(given)
 
     @property
-    def place(self) -> Place:
+    def _place(self) -> Place:
         """Where the vectors of algorithms live."""
         return Place()
 
     def free_bytes(self, place: Place | None = None) -> int:
         """Memory that can still be had where its vectors live, or in another place."""
-        return (place or self.place).free_bytes(self.device)
+        return (place or self._place).free_bytes(self.device)
 
     def block(self, num: int) -> Tensor:
-        """Room for so many vectors, (num, num_local), where they live."""
-        return self.place.block(num, self.num_local, self.dtype, self.device)
+        """Room for so many vectors, (num, num_local), where they live; each begins aligned."""
+        width = -(-self.num_local // ALIGNED) * ALIGNED
+        return self._place.block(num, width, self.dtype, self.device)[:, : self.num_local]
 
     def made_of(self) -> dict[str, str]:
         """What its products are made of, in words and checksums: equal for equal operators."""
@@ -275,6 +294,38 @@ class SymmetricOperator(ABC):
     def spectral_form(self) -> SpectralForm:
         """What `spectrum` diagonalises: the dense matrix, unless a subclass knows better."""
         return SpectralForm(self.n, self.to_dense, f"{self.n} matvecs", self.n)
+
+    def submatrix(self, where: Tensor | slice | Sequence[int]) -> SymmetricOperator:
+        """The principal submatrix on some coordinates; a product costs one of this operator.
+
+        For parts of a tensor: `problem.block` has whole ones.
+
+        Args:
+            where: indices of any shape, a slice, or a mask (n,) of booleans. Those of the entries
+                of a parameter are `problem.layout.coordinates(name)`, in its shape.
+
+        Raises:
+            ValueError: if they are no coordinates of this operator, or one is there twice; if its
+                vectors have another inner product than the usual one.
+
+        >>> import torch, hesscope as hs
+        >>> hs.as_operator(torch.tensor([[1.0, 2.0], [2.0, 5.0]])).submatrix([1]).to_dense()
+        tensor([[5.]])
+        """
+        from hesscope.operator.submatrix import as_coordinates  # a Submatrix is an operator itself
+
+        if not self.plain_inner or self.num_local != self.n:
+            msg = (
+                f"{self._expression()} acts on vectors with an inner product of their own, or in "
+                "pieces, of which coordinates are no part."
+            )
+            raise ValueError(msg)
+        return self._part(as_coordinates(where, self.n, self.device))
+
+    def _part(self, where: Tensor) -> SymmetricOperator:
+        from hesscope.operator.submatrix import Submatrix
+
+        return Submatrix(self, where)
 
     def to_scipy(self) -> LinearOperator:
         """This operator as a `scipy.sparse.linalg.LinearOperator` on NumPy arrays."""

@@ -58,6 +58,8 @@ class Batches:
     ) -> None:
         self.whole, self.sharded = whole, shard
         self.source = _as_iterable(data, batch_size, collectives.num_processes() if shard else 1)
+        cut = shard and batch_size is None and isinstance(data, tuple)
+        self._uncut = data if cut and isinstance(self.source, list) else None
         self.device, self.dtype, self.count_of = device, dtype, count_of
         self._fingerprints: list[int] = []
         self._cache: list[Batch] | None = []
@@ -89,8 +91,14 @@ class Batches:
 
     @property
     def checksum(self) -> int:
-        """Of all own batches with their places; those of several processes are to be added."""
-        own = ((i, code) for i, code in enumerate(self._fingerprints) if self._is_own(i))
+        """Of all own batches with their places; those of several processes are to be added.
+
+        Of arrays that were cut into as many parts as there are processes, that of the whole.
+        """
+        own = [(i, code) for i, code in enumerate(self._fingerprints) if self._is_own(i)]
+        if self._uncut is not None:
+            whole = (0, fingerprint(to_device(self._uncut, self.device, self.dtype)))
+            own = [whole] if collectives.is_first_process() else []
         return sum(int.from_bytes(hashlib.sha256(repr(one).encode()).digest()[:7]) for one in own)
 
     def counted(self, count_of: Callable[[Any], float]) -> Batches:

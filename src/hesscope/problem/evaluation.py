@@ -261,6 +261,7 @@ def evaluating(
 
     A model in half precision is run in float32, on data in float32, unless `rounded`.
     """
+    point = point.put_together()
     with (
         LOCK,
         interrupts.deferred(),

@@ -52,6 +52,25 @@ class Layout:
             start += shape.numel()
         return slices
 
+    def coordinates(self, name: str) -> Tensor:
+        """Which entries of the vector are those of a tensor, in the shape of the tensor.
+
+        For parts of it: `H.submatrix(layout.coordinates("qkv.weight")[:d])` is the block of the
+        Hessian that belongs to the first d rows of a weight, the queries of a fused one.
+
+        Raises:
+            ValueError: if no tensor has this name.
+
+        >>> Layout(("w", "b"), (torch.Size([2, 3]), torch.Size([2]))).coordinates("w")[1]
+        tensor([3, 4, 5])
+        """
+        places = self.slices()
+        if name not in places:
+            msg = f"no parameter is called {name!r}; there are {', '.join(self.names[:6])}, ..."
+            raise ValueError(msg)
+        shape = self.shapes[self.names.index(name)]
+        return torch.arange(places[name].start, places[name].stop).reshape(shape)
+
     def split(self, vector: Tensor) -> list[Tensor]:
         """Views of a vector (n,) in the shapes of the tensors.
 

@@ -17,7 +17,7 @@ from hesscope.problem.parameters import (
     select,
     working_dtype,
 )
-from hesscope.problem.shards import is_sharded, whole_copy
+from hesscope.problem.shards import Shards, is_sharded
 from hesscope.system import interrupts
 
 
@@ -28,7 +28,7 @@ class Point:
     The theta of a model in half precision is in float32.
     """
 
-    model: nn.Module
+    structure: nn.Module  # the model, or a copy without weights
     layout: Layout
     dtype: torch.dtype  # of theta
     device: torch.device
@@ -36,6 +36,7 @@ class Point:
     is_block: bool = False  # some of theta was chosen: the loss may use nothing of it
     half: torch.dtype | None = None  # in which the model holds some tensor that the loss sees
     gathered: bool = False  # the model is a copy: the user's weights are cut over processes
+    shards: Shards | None = None  # the weights, until they are put together
 
     @classmethod
     def of(cls, model: nn.Module, selection: Selection) -> Point:
@@ -45,15 +46,38 @@ class Point:
             ValueError: if nothing matches, or what matches is no vector of one dtype and device; if
                 weights are cut by the older FSDP.
         """
-        gathered = is_sharded(model)
-        model = whole_copy(model) if gathered else model
+        shards = Shards(model) if is_sharded(model) else None
+        model = model if shards is None else shards.bare
         chosen = select(dict(model.named_parameters()), selection)
         first = next(iter(chosen.values()))
         own = [*model.parameters(), *model.buffers()]
         half = next((tensor.dtype for tensor in own if tensor.dtype in HALF), None)
         dtype = working_dtype(first.dtype)
         layout = Layout.of(chosen)
-        return cls(model, layout, dtype, first.device, half=half, gathered=gathered)
+        point = cls(model, layout, dtype, first.device, half=half)
+        return replace(point, gathered=shards is not None, shards=shards)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with its weights, which are put together if they are cut over processes."""
+        return self.structure if self.shards is None else self.shards.whole()
+
+    def put_together(self) -> Point:
+        """The same point as it is now, with whole weights."""
+        return self if self.shards is None else self.of_model(self.model)
+
+    def of_model(self, model: nn.Module) -> Point:
+        """The same point of another copy of the model."""
+        return replace(self, structure=model, shards=None)
+
+    def without_weights(self) -> Point:
+        """The same point, its weights absent and its buffers those that the user's model has."""
+        return self if self.shards is None else self.of_model(self.shards.refreshed())
+
+    @property
+    def in_pieces(self) -> Shards | None:
+        """The weights of this point, if they are cut over processes and no others stand in."""
+        return None if self.substitutes or self.half is not None else self.shards
 
     def leaves(self) -> list[Tensor]:
         """The tensors that make up theta: the model's own, or those of `moved_to`."""
@@ -149,6 +173,12 @@ class Point:
                 for name, tensor in seen.items()
             }
         return replace(self, dtype=torch.float64, substitutes=tensors, half=None)
+
+    def facts(self) -> dict[str, str]:
+        """Where the weights are, if the user's are cut over processes."""
+        cut = self.shards is not None and not self.shards.are_whole
+        told = "cut over processes" if cut else "put together from shards"
+        return {"weights": told} if self.gathered else {}
 
     def write(self, theta: Tensor) -> None:
         """Writes theta (n,) into the model's own parameters.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,13 +49,22 @@ class Computed:
 def _weakest(e: Evaluation, batch: Batch, start: torch.dtype) -> torch.dtype:
     """Of a few examples, which take little memory; of all where the model refuses a few."""
     try:
-        few = take(batch.content, slice(0, FEW)) if not batch.whole else batch.content
         with Weakest(start, e.leaves) as seen:
-            e.loss(replace(batch, content=few))
+            e.loss(few_of(batch))
     except ValueError:
         with Weakest(start, e.leaves) as seen:
             e.loss(batch)
     return seen.dtype
+
+
+def few_of(batch: Batch) -> Batch:
+    """Some of its examples; all, where the batch is one item.
+
+    Raises:
+        ValueError: if they cannot be told apart.
+    """
+    few = take(batch.content, slice(0, FEW)) if not batch.whole else batch.content
+    return replace(batch, content=few)
 
 
 def _runs(evaluation: AbstractContextManager[Evaluation]) -> bool:
@@ -88,6 +97,11 @@ class Weakest(TorchDispatchMode):
         self._moved = None
         if tensors is not None:
             self._moved = WeakTensorKeyDictionary(dict.fromkeys(tensors, True))
+
+    def follow(self, tensors: Iterable[Tensor]) -> None:
+        """Counts what depends on these, too."""
+        if self._moved is not None:
+            self._moved.update(dict.fromkeys(tensors, True))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -286,7 +285,9 @@ class Problem:
     def frozen(self) -> tuple[str, ...]:
         """The names of the model's parameters that theta leaves out."""
         inside = set(self.layout.names)
-        return tuple(name for name, _ in self.model.named_parameters() if name not in inside)
+        return tuple(
+            name for name, _ in self.point.structure.named_parameters() if name not in inside
+        )
 
     def at(self, theta: Tensor) -> Problem:
         """The same problem at other parameters theta (n,), which stay fixed; the model is not used.
@@ -396,7 +397,7 @@ class Problem:
         except (RuntimeError, TypeError) as error:
             msg = f"this {type(self.model).__name__} cannot be copied: {error}"
             raise ValueError(msg) from error
-        return self._standing_at(replace(self.point, model=model))
+        return self._standing_at(self.point.of_model(model))
 
     def loss(self) -> float:
         """The mean loss over all data.
@@ -506,7 +507,7 @@ class Problem:
         half = self.point.half
         computed = f"{half} as it is" if self.rounded else f"float32 copies of {half}"
         return {
-            "model": type(self.model).__name__,
+            "model": type(self.point.structure).__name__,
             "n": self.n,
             "items": self.num_items,
             "batches": len(self.batches),
@@ -514,10 +515,10 @@ class Problem:
             **({} if half is None else {"computed in": computed.replace("torch.", "")}),
             "device": str(self.device),
             "mode": "model.train()" if self.training else "model.eval()",
-            "switched": switched(self.model, self.device),
+            "switched": switched(self.point.structure, self.device),
             **rounded_products(self.dtype, self.device),
             "unwrapped": list(self.unwrapped),
-            **({"weights": "put together from shards"} if self.point.gathered else {}),
+            **self.point.facts(),
             "frozen": len(self.frozen),
             **({"inferred": list(self.inferred)} if self.inferred else {}),
         }
@@ -528,6 +529,6 @@ class Problem:
 
     def __repr__(self) -> str:
         return (
-            f"Problem({type(self.model).__name__}, n={self.n}, items={self.num_items:g}, "
+            f"Problem({type(self.point.structure).__name__}, n={self.n}, items={self.num_items:g}, "
             f"batches={len(self.batches)}, {self.dtype}, {self.device})"
         )

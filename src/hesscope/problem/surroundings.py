@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hesscope.problem.absent import Absent
 from hesscope.problem.attributes import Attributes
 from hesscope.problem.data import preserved_rng
 from hesscope.problem.layouts import same
@@ -114,6 +115,7 @@ def untouched(
     parameters = [
         (p, p.detach().clone(), p.grad if alone else None, p.requires_grad)
         for p in model.parameters()
+        if not isinstance(p, Absent)
     ]
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.clone())

@@ -118,31 +118,20 @@ def sum_of_integer(value: int) -> int:
     return sum(said["value"] for said in exchange({"value": value})) if several() else value
 
 
-def plain_sum(value: Tensor) -> Tensor:
-    """The sum over processes of small tensors, again and again, in between of what is agreed on.
-
-    Raises:
-        RuntimeError: if a process does not come; it is named.
-    """
-    total = value.to(meeting_place(), copy=True).contiguous()
-    with named_absence():
-        dist.all_reduce(total)
-    return total.to(value.device)
-
-
-def joined(piece: Tensor, width: int) -> Tensor:
-    """The pieces of all processes one below the other; each is at most `width` long, and filled up.
+def joined(piece: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The pieces of all processes one below the other, of these lengths.
 
     Raises:
         RuntimeError: if a process does not come; it is named.
     """
     place = meeting_place()
-    own = torch.zeros(width, *piece.shape[1:], dtype=piece.dtype, device=place)
+    own = torch.zeros(max(lengths), *piece.shape[1:], dtype=piece.dtype, device=place)
     own[: len(piece)] = piece
-    pieces = [torch.empty_like(own) for _ in range(num_processes())]
+    pieces = [torch.empty_like(own) for _ in lengths]
     with named_absence():
         dist.all_gather(pieces, own)
-    return torch.cat(pieces).to(piece.device)
+    cut = [each[:length] for each, length in zip(pieces, lengths, strict=True)]
+    return torch.cat(cut).to(piece.device)
 
 
 def smallest(value: float) -> float:

@@ -1,0 +1,1 @@
+"""Landscapes: one file a question, and the networks and data that they share."""

@@ -1,0 +1,1 @@
+"""Training at the edge of stability: what papers/edge_of_stability.py measures."""
