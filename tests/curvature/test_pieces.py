@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from hesscope import probes
-from hesscope.krylov.basis import ROWS, Basis
+from hesscope.krylov.basis import Basis
+from hesscope.krylov.rows import ROWS
 from hesscope.operator import norm
 from tests.processes import in_processes
 

@@ -508,15 +508,13 @@ def test_questions_without_an_answer_are_refused(ask, message):
 
 
 def test_too_many_products_for_the_memory_are_refused_with_how_many_would_fit(monkeypatch):
-    monkeypatch.setattr(
-        "hesscope.operator.symmetric.available_bytes", lambda device: 2 * 8 * 600 * 50
-    )
+    monkeypatch.setattr("hesscope.operator.place.available_bytes", lambda device: 2 * 8 * 600 * 50)
     message = (
         "100 products of n=600 keep up to 960 kB of vectors, 480 kB are free; max_matvecs=50 "
         "would fit."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        hs.spectral_density(Known(family("nn", N)), 100)
+        hs.spectral_density(Known(family("nn", N)), 100, basis="memory")
 
 
 def test_the_default_tau_is_a_millionth_of_the_largest_or_three_roundings():

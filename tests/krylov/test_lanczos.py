@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hesscope as hs
-from hesscope.krylov.basis import ROWS, Basis
+from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import (
     Lanczos,
     independent_seed,
     mixed_start,
     random_start,
 )
+from hesscope.krylov.rows import ROWS
 from hesscope.operator import norm
 from tests.spectra import Known, random_eigenvalues
 from tests.tolerances import rounding

@@ -109,7 +109,8 @@ class Hessian(SharedOperator):
         if self.engine.in_pieces:
             return 0.0
         product = self.engine.facts()["product"] if self._any_engine else "auto"
-        return error_of_product(self.problem, partial(Hessian, product=product), v, own=self)
+        once = partial(Hessian, product=product, memory=0)  # no graph is kept for one product
+        return error_of_product(self.problem, once, v, own=self)
 
     @property
     def precision(self) -> torch.dtype:

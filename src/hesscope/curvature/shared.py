@@ -10,7 +10,7 @@ import torch
 
 from hesscope import probes
 from hesscope.curvature.pieces import InPieces
-from hesscope.operator import SymmetricOperator
+from hesscope.operator import Place, SymmetricOperator
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
 from hesscope.system.agreement import refuse_unlike, together
@@ -71,9 +71,9 @@ class SharedOperator(SymmetricOperator):
         A = made_of_it or self
         return InPieces(A) if collectives.num_processes() > 1 else A
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, place: Place | None = None) -> int:
         """What is free where it is least: all processes have to plan alike."""
-        return int(collectives.smallest(super().free_bytes()))
+        return int(collectives.smallest(super().free_bytes(place)))
 
     def drawn_seed(self, given: int | None) -> int:
         """The seed that was given, to all processes, or a fresh one for None."""

@@ -17,9 +17,11 @@ from hesscope.krylov.given import refuse_other_size
 from hesscope.krylov.lanczos import Lanczos
 from hesscope.operator import (
     OperatorLike,
+    PlaceLike,
     SymmetricOperator,
     at_order_one,
     in_units,
+    placed,
     symmetric_operator,
 )
 from hesscope.results.density import SpectralDensity
@@ -38,6 +40,7 @@ def spectral_density(
     verify: bool = True,
     seed: int | None = None,
     delta: float = 1e-3,
+    basis: PlaceLike = "auto",
 ) -> SpectralDensity:
     """The density of all n eigenvalues, with rigorous counts, from `max_matvecs` products.
 
@@ -57,15 +60,18 @@ def spectral_density(
         seed: of the random starts; None draws a fresh one, which the result keeps. With a seed
             of your own, "whatever the operator" leaves out those built from what it draws.
         delta: probability that the verification of outliers, or the printed range, is wrong.
+        basis: where vectors are kept, as of `eigsh`; "auto" takes the first place that holds two
+            for each product.
 
     Returns:
         The density. Counts are off by about √(2 r (n - r)/n) for r eigenvalues out of n, which no
-        number of steps changes, plus what the steps leave open. Memory: a vector per product.
+        number of steps changes, plus what the steps leave open. Memory, of whatever `basis` says: a
+        vector per product.
         Interrupted from the keyboard, it warns and returns what the steps until then give.
 
     Raises:
         ValueError: if max_matvecs is less than 4, delta or the pairs do not fit, the pairs are
-            those of other parameters, or memory is short.
+            those of other parameters, `basis` is no place, or has no room.
         RuntimeError: if a product is not finite, or A is not symmetric.
 
     Source: Golub and Meurant 2010; Chen, Trogdon and Ubaru 2021 for undeflated quadrature.
@@ -83,6 +89,7 @@ def spectral_density(
         notes = ("exact: as many products as eigenvalues were allowed for",)
         return exact_density(spectrum(A, check=False), notes, delta=delta, seed=seed)
     A = A.in_pieces()
+    A = placed(A, basis, _need(A, max_matvecs))
     _refuse_too_large(A, max_matvecs)
 
     def answer(B: SymmetricOperator, unit: float) -> SpectralDensity:
@@ -193,17 +200,21 @@ def _check(A: SymmetricOperator, max_matvecs: int, deflate: str | Eigenpairs, de
         raise ValueError(msg)
 
 
+def _need(A: SymmetricOperator, max_matvecs: int) -> int:
+    """Bytes of a vector per product, and of as many again for outliers that are locked."""
+    return 2 * max_matvecs * A.num_local * A.dtype.itemsize
+
+
 def _refuse_too_large(A: SymmetricOperator, max_matvecs: int) -> None:
-    """A vector per product, and as many again for outliers that are locked.
+    """Is there room for the vectors of so many products?
 
     Raises:
         ValueError: with what is needed, what is free, and how many products would fit.
     """
-    row = A.num_local * A.dtype.itemsize
-    need, free = 2 * max_matvecs * row, A.free_bytes()
+    need, free = _need(A, max_matvecs), A.free_bytes()
     if need > free:
         msg = (
             f"{max_matvecs} products of n={A.n} keep up to {human(need)} of vectors, {human(free)} "
-            f"are free; max_matvecs={max(4, int(free // (2 * row)))} would fit."
+            f"are free; max_matvecs={max(4, int(free // _need(A, 1)))} would fit."
         )
         raise ValueError(msg)

@@ -11,7 +11,7 @@ from hesscope import probes, rounding
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.given import checked
-from hesscope.krylov.lanczos import Lanczos, independent_seed, random_start
+from hesscope.krylov.lanczos import Lanczos, at_a_time, independent_seed, random_start
 from hesscope.krylov.noise import noise_of_run, told
 from hesscope.operator import SymmetricOperator
 from hesscope.results.spectrum import Eigenpairs
@@ -188,7 +188,8 @@ def split_off(asked: Request, run: Lanczos, proof: Verified | None = None) -> Sp
 def verified(asked: Request, run: Lanczos, split: Split, steps: int, before: int) -> Verified:
     """Certifies from a second start that nothing else lies beyond the cuts."""
     found = asked.locked.copy()
-    found.extend(run.vectors(split.S[:, split.indices]))
+    for some in at_a_time(split.indices):
+        found.extend(run.vectors(split.S[:, some]))
     start = random_start(asked.A, found, asked.start_key(1))
     second = Lanczos(asked.A, start, found, known_scale=run.scale)
     spent, interrupted = _grow(asked, second, steps, before)

@@ -14,8 +14,10 @@ from hesscope.krylov.search import search, verified
 from hesscope.krylov.wanted import WORDS, Wanted, Which
 from hesscope.operator import (
     OperatorLike,
+    PlaceLike,
     SymmetricOperator,
     at_order_one,
+    placed,
     symmetric_operator,
 )
 from hesscope.results.spectrum import Eigenpairs
@@ -23,6 +25,7 @@ from hesscope.system.contexts import public
 from hesscope.system.memory import human, is_out_of_memory
 
 USUAL = 6  # pairs
+USUAL_ROWS = 40  # and four for each pair: two runs, what is locked, and residuals
 BASIS_SHARE = 0.4  # of the free memory that the Krylov basis may take
 
 
@@ -39,6 +42,7 @@ def eigsh(
     seed: int | None = None,
     delta: float = 1e-3,
     max_basis: int | None = None,
+    basis: PlaceLike = "auto",
 ) -> Eigenpairs:
     """k extreme eigenpairs of A, with true residuals and a proof that none was skipped.
 
@@ -67,7 +71,12 @@ def eigsh(
             not built from what this seed draws.
         delta: probability that a certificate is wrong.
         max_basis: vectors to keep before a thick restart, at least 2 k + 10; by default what
-            40 % of the free memory holds.
+            40 % of the free memory, or of the place `basis`, holds.
+        basis: where vectors are kept: "memory" of the device of A, "host" memory, "disk" (files
+            that are gone when the search is), or a `Path` to a folder on a disk. "auto" takes
+            memory while it holds about 4 k + 40 vectors or `max_basis`, then host and disk. The
+            numbers are the same: to the bit from disk on a CPU, to rounding from the host on a
+            GPU. Memory then holds some 3 k + 12 vectors.
 
     Returns:
         The pairs. About k + 15 matvecs to converge, 10 to verify and one for the residuals, when
@@ -75,7 +84,7 @@ def eigsh(
         the keyboard, it warns and returns what was found until then.
 
     Raises:
-        ValueError: for arguments out of range.
+        ValueError: for arguments out of range, or a `basis` that is no place.
         RuntimeError: if a product is not finite, A is not symmetric, or memory runs out before
             anything is found.
 
@@ -88,7 +97,7 @@ def eigsh(
     k, seed = min(USUAL, A.n) if k is None else k, A.drawn_seed(seed)
     check_arguments(A, k, which, tol, delta)
     check_limits(A, k, start, max_matvecs, max_basis)
-    budget, A = max_matvecs or 21 * k + 200, A.in_pieces()
+    budget, A = max_matvecs or 21 * k + 200, _placed(A.in_pieces(), basis, max_basis, k)
 
     def answer(B: SymmetricOperator, unit: float) -> Eigenpairs:
         request = Request(
@@ -122,6 +131,14 @@ def eigsh(
             f"smaller batches. The cause: {error}"
         )
         raise RuntimeError(msg) from error
+
+
+def _placed(
+    A: SymmetricOperator, basis: PlaceLike, max_basis: int | None, k: int
+) -> SymmetricOperator:
+    """A with its vectors where so many, or all that there are, take their share of what is free."""
+    rows = min(max_basis or 4 * k + USUAL_ROWS, 2 * A.n)
+    return placed(A, basis, rows * A.num_local * A.dtype.itemsize / BASIS_SHARE)
 
 
 def _rows_that_fit(A: SymmetricOperator, k: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from hesscope.operator import (
 from hesscope.system import interrupts
 from hesscope.system.contents import as_bytes
 
+AT_A_TIME = 8  # vectors that are made of a basis: all of them might not fit beside it
 ASYMMETRIC = 0.05  # of the size of A: above, the products are not those of a symmetric matrix
 
 
@@ -66,6 +68,11 @@ def independent_seed(seed: int, warm: Tensor) -> int:
     """
     content = as_bytes(warm).numpy().tobytes()
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + content).digest()[:7])
+
+
+def at_a_time(which: np.ndarray) -> Iterator[np.ndarray]:
+    """Indices of vectors, as many as may be made at once."""
+    return (which[i : i + AT_A_TIME] for i in range(0, len(which), AT_A_TIME))
 
 
 @dataclass(frozen=True)
@@ -209,13 +216,14 @@ class Lanczos:
     def restart(self, keep: np.ndarray) -> None:
         """Keeps the Ritz vectors with these indices and the residual direction (Wu, Simon 2000)."""
         theta, S, _ = self.ritz()
-        following = self.Q[self.num_steps].clone()
-        kept = self.vectors(S[:, keep])
+        kept = Basis(self.A)
+        for some in at_a_time(keep):
+            for v in self.vectors(S[:, some]).unbind(1):
+                kept.append(v)
+        kept.append(self.Q[self.num_steps])
         with interrupts.deferred():
             self._known_scale = self.scale
-            self.Q = Basis(self.A)
-            for v in [*kept.unbind(1), following]:
-                self.Q.append(v)
+            self.Q = kept
             self._relation.restart(S[:, keep], theta[keep])
             self.T = np.diag(theta[keep])
             self._coupling = self.residual * S[-1, keep]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hesscope.krylov.rows import Rows
 from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator, norm
 from hesscope.operator.parts import columns
@@ -50,12 +51,39 @@ def rayleigh_ritz(A: SymmetricOperator, pairs: Pairs, wanted: Wanted) -> Pairs:
     Small numbers are added to small ones, so that no digit of R is lost to the size of A.
     """
     X, R = pairs.vectors, pairs.residual_vectors
-    coupling = A.inner(X, R)
+    ritz = _ritz(A.inner(X, R), pairs.values, wanted)
+    U, C, parts = ritz.U.to(X.dtype), ritz.coupled.to(X.dtype), A._parts
+    residuals = columns(R, U, parts) - columns(X, C, parts)
+    return Pairs(columns(X, U, parts), ritz.values, residuals, ritz.parts @ pairs.lost)
+
+
+def rayleigh_ritz_of_rows(
+    X: Rows, R: Rows, values: np.ndarray, lost: np.ndarray, wanted: Wanted
+) -> Pairs:
+    """The same of vectors that may be too many to be columns beside each other."""
+    ritz = _ritz(X.products(R), values, wanted)
+    vectors, residuals = X.combine(ritz.U), R.combine(ritz.U)
+    residuals -= X.combine(ritz.coupled)
+    return Pairs(vectors, ritz.values, residuals, ritz.parts @ lost)
+
+
+@dataclass(frozen=True)
+class _Ritz:
+    """Values (k,) and vectors U of Θ + C, the wanted ones in order; and C U."""
+
+    values: np.ndarray
+    U: Tensor
+    coupled: Tensor
+
+    @property
+    def parts(self) -> np.ndarray:
+        """|U|ᵀ, (k, all)."""
+        return np.abs(self.U.cpu().numpy()).T
+
+
+def _ritz(coupling: Tensor, values: np.ndarray, wanted: Wanted) -> _Ritz:
     coupling = (coupling + coupling.T) / 2
-    values, U = torch.linalg.eigh(torch.from_numpy(pairs.values).to(coupling).diag() + coupling)
-    order = torch.from_numpy(wanted.choose(values.cpu().numpy()).copy()).to(U.device)
-    values, U = values[order], U[:, order]
-    turned = columns(R, U.to(R.dtype), A._parts)
-    R = turned - columns(X, (coupling @ U).to(X.dtype), A._parts)
-    lost = np.abs(U.cpu().numpy()).T @ pairs.lost
-    return Pairs(columns(X, U.to(X.dtype), A._parts), values.cpu().numpy(), R, lost)
+    found, U = torch.linalg.eigh(torch.from_numpy(values).to(coupling).diag() + coupling)
+    order = torch.from_numpy(wanted.choose(found.cpu().numpy()).copy()).to(U.device)
+    U = U[:, order]
+    return _Ritz(found[order].cpu().numpy(), U, coupling @ U)

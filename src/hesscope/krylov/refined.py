@@ -13,7 +13,12 @@ from hesscope.krylov import certificate, drift, skew
 from hesscope.krylov.drift import Drift
 from hesscope.krylov.missed import window
 from hesscope.krylov.noise import noise_anywhere, noise_in_span, told
-from hesscope.krylov.pairs import Pairs, from_products, rayleigh_ritz
+from hesscope.krylov.pairs import (
+    Pairs,
+    from_products,
+    rayleigh_ritz,
+    rayleigh_ritz_of_rows,
+)
 from hesscope.krylov.rounds import Found, Request
 from hesscope.krylov.search import Verified
 from hesscope.krylov.skew import Skew, skew_of
@@ -63,9 +68,8 @@ def refined(request: Request, found: Found) -> Refined:
         values, residuals = found.values[chosen], found.estimates[chosen]
         measured = _measured(request, found, X)
         return Refined(X, values, residuals, spent, stopped, unknown, measured)
-    X, R = torch.stack(list(found.locked), 1), torch.stack(found.residuals, 1)
-    everything = Pairs(X, found.values, R, np.array(found.lost))
-    own = rayleigh_ritz(request.A, everything, request.wanted)
+    lost = np.array(found.lost)
+    own = rayleigh_ritz_of_rows(found.locked, found.residuals, found.values, lost, request.wanted)
     measured = _measured(request, found, own.vectors)
     pairs, seen, spent, stopped = _checked(request, found, own, measured)
     apart = skew_of(request, found, pairs, len(chosen), request.budget - spent)

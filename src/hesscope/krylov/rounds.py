@@ -10,6 +10,7 @@ from torch import Tensor
 from hesscope import probes
 from hesscope.krylov.basis import Basis
 from hesscope.krylov.lanczos import Recurrence
+from hesscope.krylov.rows import Rows
 from hesscope.krylov.wanted import Wanted
 from hesscope.operator import SymmetricOperator
 
@@ -59,9 +60,9 @@ class Found:
     """The pairs that are locked, and the rounds that found them."""
 
     locked: Basis
+    residuals: Rows  # A x - θ x of each locked x, to the rounding of products
     values: np.ndarray  # of the locked pairs, in the order in which they were found
     estimates: np.ndarray  # their residuals by the recurrence
-    residuals: tuple[Tensor, ...] = ()  # A x - θ x of each, (n,), to the rounding of products
     lost: tuple[float, ...] = ()  # norms of what restarts have left out of them
     rounds: tuple[Round, ...] = ()
     spare: tuple[int, ...] = ()  # which are locked for the sake of the proof alone

@@ -8,7 +8,7 @@ import numpy as np
 
 from hesscope.krylov import certificate
 from hesscope.krylov.basis import Basis
-from hesscope.krylov.lanczos import Lanczos, Start, mixed_start, random_start
+from hesscope.krylov.lanczos import Lanczos, Start, at_a_time, mixed_start, random_start
 from hesscope.krylov.missed import (
     allowance,
     finished,
@@ -18,6 +18,7 @@ from hesscope.krylov.missed import (
     window,
 )
 from hesscope.krylov.rounds import Found, Request, Round
+from hesscope.krylov.rows import Rows
 from hesscope.krylov.spare import Spare, spare
 from hesscope.krylov.wanted import Wanted, Which
 from hesscope.system import interrupts, progress
@@ -36,7 +37,7 @@ class Verified:
 
 def search(request: Request) -> Found:
     """Rounds of Lanczos, each in the complement of what is locked, until nothing is new."""
-    found = Found(Basis(request.A), np.zeros(0), np.zeros(0))
+    found = Found(Basis(request.A), Rows(request.A), np.zeros(0), np.zeros(0))
     while not _settled(request, found):
         found = _with_another_round(request, found)
     return found
@@ -99,14 +100,19 @@ def _with_locked(found: Found, run: Lanczos, which: np.ndarray, estimates: np.nd
     if len(which) == 0:
         return found
     theta, S, _ = run.ritz()
-    off, lost = run.residual_vectors(theta[which], S[:, which])
-    found.locked.extend(run.vectors(S[:, which]))
+    lost: list[float] = []
+    for some in at_a_time(which):
+        off, more = run.residual_vectors(theta[some], S[:, some])
+        lost += more.tolist()
+        for r in off.unbind(1):
+            found.residuals.append(r)
+        del off
+        found.locked.extend(run.vectors(S[:, some]))
     return replace(
         found,
         values=np.concatenate([found.values, theta[which]]),
         estimates=np.concatenate([found.estimates, estimates[which]]),
-        residuals=(*found.residuals, *off.unbind(1)),
-        lost=(*found.lost, *lost.tolist()),
+        lost=(*found.lost, *lost),
     )
 
 

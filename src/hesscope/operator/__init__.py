@@ -14,6 +14,9 @@ from hesscope.operator.door import as_operator as as_operator
 from hesscope.operator.door import symmetric_operator as symmetric_operator
 from hesscope.operator.inner import largest_norm as largest_norm
 from hesscope.operator.inner import norm as norm
+from hesscope.operator.place import Place as Place
+from hesscope.operator.placed import PlaceLike as PlaceLike
+from hesscope.operator.placed import placed as placed
 from hesscope.operator.products import column_products as column_products
 from hesscope.operator.products import finite_product as finite_product
 from hesscope.operator.products import refuse_size as refuse_size

@@ -14,6 +14,7 @@ from torch import Tensor
 from hesscope import rounding
 from hesscope.operator.inner import largest_norm
 from hesscope.operator.parts import Parts
+from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 
 Term = tuple[float, SymmetricOperator]
@@ -183,9 +184,9 @@ class Combination(SymmetricOperator):
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.of_one(make)
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, place: Place | None = None) -> int:
         """That of an Aᵢ which processes share, if there is one."""
-        return self._sharing.free_bytes()
+        return self._sharing.free_bytes(place)
 
     def drawn_seed(self, given: int | None) -> int:
         """That of an Aᵢ which processes share, if there is one."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hesscope.operator.parts import Parts
+from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SymmetricOperator
 
 
@@ -72,9 +73,14 @@ class Derived(SymmetricOperator):
         """As A has it."""
         return self.A.of_one(make)
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, place: Place | None = None) -> int:
         """As A has it."""
-        return self.A.free_bytes()
+        return self.A.free_bytes(place)
+
+    @property
+    def _place(self) -> Place:
+        """As A has it."""
+        return self.A._place
 
     def made_of(self) -> dict[str, str]:
         """What A's are made of."""

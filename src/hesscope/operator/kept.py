@@ -20,6 +20,7 @@ from torch import Tensor
 
 from hesscope import rounding
 from hesscope.operator.derived import StandIn
+from hesscope.operator.place import Place
 from hesscope.operator.symmetric import SpectralForm, SymmetricOperator
 from hesscope.system import files
 from hesscope.system.contents import as_bytes
@@ -63,9 +64,10 @@ class KeptProducts(StandIn):
         """That of A, of which nothing is kept here."""
         return self.A.spectral_form()
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, place: Place | None = None) -> int:
         """What was free when the folder was begun: the size of a basis depends on it."""
-        return int(self.remembered("free_bytes", self.A.free_bytes()))
+        name = "free_bytes" if place is None else f"free_bytes {place.name}"
+        return int(self.remembered(name, self.A.free_bytes(place)))
 
     def fresh_seed(self) -> int:
         """The seed that the first run drew at this place, or one that nobody has known before."""

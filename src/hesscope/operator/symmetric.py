@@ -15,11 +15,11 @@ from torch import Tensor
 from hesscope import probes, rounding
 from hesscope.operator.factor import as_factor
 from hesscope.operator.inner import accumulated_inner
-from hesscope.operator.parts import Parts, parts_of
+from hesscope.operator.parts import ALIGNED, Parts, parts_of
+from hesscope.operator.place import Place
 from hesscope.operator.products import checked_product
 from hesscope.system import progress
 from hesscope.system.contexts import public_methods, users_methods
-from hesscope.system.memory import available_bytes
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -190,9 +190,19 @@ class SymmetricOperator(ABC):
         """
         return self.fresh_seed() if given is None else probes.as_seed(given)
 
-    def free_bytes(self) -> int:
-        """Memory that can still be had where its vectors live."""
-        return available_bytes(self.device)
+    @property
+    def _place(self) -> Place:
+        """Where the vectors of algorithms live."""
+        return Place()
+
+    def free_bytes(self, place: Place | None = None) -> int:
+        """Memory that can still be had where its vectors live, or in another place."""
+        return (place or self._place).free_bytes(self.device)
+
+    def block(self, num: int) -> Tensor:
+        """Room for so many vectors, (num, num_local), where they live; each begins aligned."""
+        width = -(-self.num_local // ALIGNED) * ALIGNED
+        return self._place.block(num, width, self.dtype, self.device)[:, : self.num_local]
 
     def made_of(self) -> dict[str, str]:
         """What its products are made of, in words and checksums: equal for equal operators."""
