@@ -15,10 +15,10 @@ demo: $(READY)  ## set up and run the main job: a real network on real digits
 	"$(BIN)/hesscope" demo --report report.html
 
 test: $(READY)  ## set up and pass the tests
-	"$(BIN)/python" -m pytest -n 2 -m "not slow and not zoo"
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m "not slow and not zoo"
 
 test-slow: $(READY)  ## the tests that take long, too
-	"$(BIN)/python" -m pytest -n 2 -m slow
+	"$(BIN)/python" -m pytest -n 2 --dist worksteal -m slow
 
 check: $(READY) ## all that has to hold before a change lands
 	$(MAKE) --jobs 2 --output-sync=target lint docs

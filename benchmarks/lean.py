@@ -174,15 +174,18 @@ def show(found: dict[str, Any]) -> None:
         )
 
 
-def peak(work: Callable[[], object]) -> int:
-    """The most bytes that torch had on the CPU at once, over those before."""
+def peak(work: Callable[[], object], other_than: int = 0) -> int:
+    """The most bytes that torch had on the CPU at once, over those before.
+
+    Blocks of one size may be left out: files that are mapped into memory count as well.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work()
     events = profiler.profiler.kineto_results.events()
     changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
     now = most = 0
     for _, change in sorted(changes, key=lambda pair: pair[0]):
-        now += change
+        now += change if abs(change) != other_than else 0
         most = max(most, now)
     return most
 

@@ -31,8 +31,9 @@ from hesscope.operator.kept import KeptProducts
 
 SENDS = ("all_reduce", "all_gather_into_tensor", "all_gather", "broadcast", "reduce_scatter_tensor")
 RESULTS = Path(__file__).parent / "results"
-BATCHES = 4  # that are shared out
-MAPPED = 4  # sequences of the map of layers
+BATCHES = 4  # of a sequence each, that are shared out
+DENSITY = 40  # products
+MAPPED = 32  # bytes of each sequence that the map of layers is taken on, with a thousand products
 
 
 def main() -> None:
@@ -60,14 +61,14 @@ def looked_at(options: argparse.Namespace) -> dict[str, Any]:
     folder = options.folder or Path("build") / ("lean-tiny" if options.tiny else "lean")
     folder.mkdir(parents=True, exist_ok=True)
     model = lean.trained(setting, folder, 0.05)
-    words = lean.sequences(setting, setting.sequences, seed=1)
+    words = lean.sequences(setting, BATCHES, seed=1)
     world = dist.get_world_size() if dist.is_initialized() else 1
     H = hs.Hessian(problem_of(model, words.chunk(BATCHES)), product="lean")
     kept = KeptProducts(H, folder / f"processes-{world}")
     k, probes = (4, 2) if options.tiny else (10, 2)
     pairs = hs.eigsh(kept, k, tol=1e-2, seed=0)
-    density = hs.spectral_density(kept, setting.density, seed=1)
-    layers = hs.layer_map(problem_of(model, words[:MAPPED].chunk(BATCHES)), num_probes=probes)
+    density = hs.spectral_density(kept, min(DENSITY, setting.density), seed=1)
+    layers = hs.layer_map(problem_of(model, words[:, :MAPPED].chunk(BATCHES)), num_probes=probes)
     v = H.probe(0)
     with Operations() as operations, sent() as bytes_sent:
         H @ v

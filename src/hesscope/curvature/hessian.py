@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hesscope.autodiff.differences import CentralDifference
+from hesscope.autodiff.lean import Lean
 from hesscope.autodiff.products import make_engine
 from hesscope.curvature.double import error_of_product
 from hesscope.curvature.shared import SharedOperator
@@ -108,8 +109,9 @@ class Hessian(SharedOperator):
         """
         if self.engine.in_pieces:
             return 0.0
-        product = self.engine.facts()["product"] if self._any_engine else "auto"
-        once = partial(Hessian, product=product, memory=0)  # no graph is kept for one product
+        lean = self.engine.facts()["product"] == Lean.name
+        # In as little memory as its own products: no graph is kept once these are made.
+        once = partial(Hessian, product=Lean.name if lean else "auto", memory=0)
         return error_of_product(self.problem, once, v, own=self)
 
     @property

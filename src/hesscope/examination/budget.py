@@ -137,11 +137,14 @@ def _taken(
 
 
 def _compared(print_: Footprint, size: Size, kind: Kind) -> float:
-    """A product in float64 on a few examples, with parameters of its own, if others are not."""
+    """Products in float64 on a few examples, with parameters of its own, if others are not.
+
+    Of several vectors at once, so that a graph stays until the last.
+    """
     if size.element >= DOUBLE:
         return 0.0
     few = size.batch * min(1.0, EXAMPLES / size.examples)
-    once = print_.most("lean" if kind == "lean" else "graph rebuilt", few)
+    once = print_.most("lean" if kind == "lean" else "graph kept", few)
     return DOUBLE / size.element * (once + 2 * size.n * size.element)
 
 

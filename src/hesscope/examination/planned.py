@@ -25,12 +25,12 @@ from hesscope.examination.budget import (
     ways,
 )
 from hesscope.examination.timing import orthogonalising, seconds
+from hesscope.krylov.noise import PROBES
 from hesscope.problem.problem import Problem
 from hesscope.system import collectives
 from hesscope.system.mapped import folder_on_disk, free_on_disk
 from hesscope.system.memory import available_bytes
 
-COMPARED = 4  # products, where digits cancel; else one
 USUAL = {"product": 1, "density": 100}  # products of a task
 KINDS: dict[str, tuple[Kind, ...]] = {
     "auto": tuple(GRADIENTS),
@@ -163,11 +163,12 @@ def timed(problem: Problem, plan: Planned, way: Way) -> Planned:
 
 
 def _against_float64(H: Hessian, task: Task) -> float:
-    """Products that are compared with float64, on a few examples."""
+    """Products that are compared with float64: one, and some at once where digits cancel."""
     if task == "diagnose" or H.precision is torch.float64:
         return 0.0
-    v = H.probe(probes.key(0, "forecast"))
-    return COMPARED * min(seconds(lambda: H.measured_noise(v)) for _ in range(2))
+    V = torch.stack([H.probe(probes.key(0, "forecast", i)) for i in range(PROBES)], 1)
+    one = min(seconds(lambda: H.measured_noise(V[:, 0])) for _ in range(2))
+    return one + seconds(lambda: H.measured_noise(V))
 
 
 def _allowed(found: Iterator[Way], task: Task, product: str) -> list[Way]:
