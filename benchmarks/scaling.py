@@ -55,8 +55,13 @@ class Model:
         return 12 * self.width**2
 
     @property
+    def table(self) -> int:
+        """Parameters of the words, which are in no layer."""
+        return WORDS * self.width
+
+    @property
     def n(self) -> int:
-        return self.layers * self.block + WORDS * self.width
+        return self.layers * self.block + self.table
 
 
 MODELS = (
@@ -127,12 +132,18 @@ class Paper:
 
 
 def planned(model: Model, cards: int, laws: dict[str, dict[str, float]], *, cut: bool) -> Paper:
-    """By the laws of `hs.plan`; with weights cut over the cards, and a block gathered at a time."""
+    """By the laws of `hs.plan`; with weights cut over the cards, and a block gathered at a time.
+
+    What is in no block is whole then: weights, vector and product.
+    """
     share = 1 / cards if cut else 1.0
-    weights = 4.0 * model.n * share
-    size = Size(model.n, 4, 1, SEQUENCES / cards, cards, model.block if cut and cards > 1 else 0.0)
+    weights = 4.0 * (model.n * share + 3 * model.table * cut)
+    here = SEQUENCES / cards
+    size = Size(model.n, 4, 1, here, cards, examples=here, block=float(model.block * cut))
     phases = phases_of("eigsh", PRODUCTS, PAIRS, size.n)
     found = list(ways(of(model, laws, share), size, phases))
+    if cut:  # other products want whole weights
+        found = [way for way in found if way.kind == "lean"]
     way = chosen(found, USABLE * CARD - weights, DISK)
     least = min(found, key=lambda each: each.memory)
     used = way or least

@@ -16,6 +16,7 @@ from hesscope.problem.examples import num_examples
 from hesscope.problem.precision import Lifted
 from hesscope.problem.problem import Problem
 
+AT_ONCE = 1 << 24  # numbers of vectors that are compared together
 EXAMPLES = 128  # drawn from all batches; all of them where there are no more
 
 
@@ -43,29 +44,44 @@ def error_of_product(
     try:
         few = _few(problem)
         double = few.in_double([batch.content for batch in few.batches])
-        with _lifted(double):
+        lifted = _lifted(double)
+        with lifted():
             exact = make(double)
-            product = exact @ V.double()
         A = own if own is not None and few is problem else make(few)
-        difference = (A @ V).double() - product
+        errors = []
+        for some in V.split(at_once(len(V)), 1):
+            with lifted():
+                product = exact @ some.double()
+            difference = (A @ some).double() - product
+            seen = difference if around is None else _each(around, difference)
+            errors.append(largest_norm(exact, seen))
     except (ValueError, RuntimeError):  # the model, its loss or the device has no float64
         return 0.0
-    error = largest_norm(exact, difference if around is None else _each(around, difference))
+    error = max(errors)
     return error if error < float("inf") else 0.0
+
+
+def at_once(n: int) -> int:
+    """How many vectors of n numbers are compared together, by one graph: one, if they are long.
+
+    >>> at_once(10**6), at_once(10**9)
+    (16, 1)
+    """
+    return max(1, AT_ONCE // n)
 
 
 def _each(around: Callable[[Tensor], Tensor], V: Tensor) -> Tensor:
     return torch.stack([around(v) for v in V.unbind(1)], 1)
 
 
-def _lifted(problem: Problem) -> AbstractContextManager[Any]:
+def _lifted(problem: Problem) -> Callable[[], AbstractContextManager[Any]]:
     """Where casts are to float64; of a problem whose meaning they are, they stay."""
     if problem.weakest == torch.float64:
-        return nullcontext()
+        return nullcontext
     plain, allowed = problem.loss(), rounding.loss_tolerance(problem.weakest)
     with Lifted():
         lifted = problem.loss()
-    return Lifted() if math.isclose(plain, lifted, rel_tol=allowed) else nullcontext()
+    return Lifted if math.isclose(plain, lifted, rel_tol=allowed) else nullcontext
 
 
 def _few(problem: Problem) -> Problem:

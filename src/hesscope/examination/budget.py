@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hesscope.autodiff.footprint import Footprint, Kind
-from hesscope.curvature.double import EXAMPLES
+from hesscope.curvature.double import EXAMPLES, at_once
+from hesscope.krylov.noise import PROBES
 from hesscope.krylov.rows import per_block
 from hesscope.system.memory import human
 
@@ -20,6 +21,7 @@ Task = Literal["diagnose", "product", "eigsh", "density"]
 GRADIENTS: dict[Kind, float] = {"graph kept": 2.0, "graph rebuilt": 3.0, "lean": 4.0}
 BUILDING = 1.0  # gradients that the first product costs besides, where its graph is kept
 DOUBLE = 8  # bytes of a number in float64
+COMPARED = 2.5  # such vectors for each that is compared: itself, in both dtypes, and its product
 STEP = 6  # vectors of a Lanczos step besides its basis
 IN_PIECES = 3  # whole vectors besides: the one that is multiplied, the product, and its sum
 GATHERED = 4  # blocks: of weights and of the vector, for one block and the next
@@ -137,15 +139,16 @@ def _taken(
 
 
 def _compared(print_: Footprint, size: Size, kind: Kind) -> float:
-    """Products in float64 on a few examples, with parameters of its own, if others are not.
+    """Products in float64 on a few examples, if others are not.
 
-    Of several vectors at once, so that a graph stays until the last.
+    Of some vectors at once, which are there as well as their products while the graph stays.
     """
-    if size.element >= DOUBLE:
+    if size.element >= DOUBLE or size.block:  # no process has all that it takes
         return 0.0
-    few = size.batch * min(1.0, EXAMPLES / size.examples)
-    once = print_.most("lean" if kind == "lean" else "graph kept", few)
-    return DOUBLE / size.element * (once + 2 * size.n * size.element)
+    few, vectors = size.batch * min(1.0, EXAMPLES / size.examples), min(PROBES, at_once(size.n))
+    whole: Kind = "graph kept" if vectors > 1 else "graph rebuilt"
+    once = print_.most("lean" if kind == "lean" else whole, few)
+    return DOUBLE / size.element * (once + COMPARED * vectors * size.n * size.element)
 
 
 def chosen(found: list[Way], free: float, on_disk: float) -> Way | None:
