@@ -24,6 +24,7 @@ from hesscope.monitor.series_folder import NEIGHBOUR
 from hesscope.problem.checkpoint_names import natural, steps_of
 from hesscope.results import record
 from hesscope.results.checkpoint_spectrum import listed, spectra_of
+from hesscope.system.absence import ABSENCE
 
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1)).double()
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
@@ -274,6 +275,20 @@ def test_checkpoints_that_cannot_be_measured_are_events(tmp_path: Path, weights:
     mended = hs.spectra(_problem(), files, 2, to=tmp_path / "run")
     assert [event.step for event in mended.events] == [20]
     assert spectra_of(mended)[60].before.endswith("step-40.pt")
+
+
+def test_a_process_that_is_gone_is_no_fault_of_a_checkpoint(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        msg = "process 1 did not come"
+        error = RuntimeError(msg)
+        setattr(error, ABSENCE, True)
+        raise error
+
+    monkeypatch.setattr(module, "eigsh", absent)
+    with pytest.raises(RuntimeError, match="process 1"):
+        hs.spectra(_problem(), weights, 2)
 
 
 def test_what_is_refused(tmp_path: Path, weights: Weights) -> None:

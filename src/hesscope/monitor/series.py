@@ -23,6 +23,7 @@ from hesscope.results.history import Event
 from hesscope.results.result import Result
 from hesscope.results.spectrum import Eigenpairs
 from hesscope.system import interrupts
+from hesscope.system.absence import is_absence
 from hesscope.system.progress import report
 
 NEGATIVE = 1e-3  # of λmax: eigenvalues below minus this are counted as negative curvature
@@ -87,10 +88,20 @@ class Series:
             except KeyboardInterrupt:
                 interrupts.note()
             except (ValueError, RuntimeError) as error:
-                self.causes.append(f"{name}: {error}")
-                self._event(step, "not measured", f"not measured: {self.causes[-1]}")
+                self._fail(step, name, error)
             if interrupts.so_far() > before:
                 return
+
+    def _fail(self, step: int, name: str, error: Exception) -> None:
+        """Notes why a checkpoint could not be measured, unless it is no fault of the checkpoint.
+
+        Raises:
+            RuntimeError: if another process did not come, for then the next would fail, too.
+        """
+        if is_absence(error):
+            raise error
+        self.causes.append(f"{name}: {error}")
+        self._event(step, "not measured", f"not measured: {self.causes[-1]}")
 
     def _one(self, step: int, name: str) -> None:
         """Measures a checkpoint, unless it is known; one that diverged is an event."""

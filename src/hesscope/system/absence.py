@@ -18,8 +18,14 @@ from torch.distributed.constants import default_pg_timeout
 
 LEAVE = 3.0  # seconds in which those that live note that the meeting has failed
 LOOK = 0.1
+ABSENCE = "_of_a_process"
 
 _meetings: dict[int, int] = {}  # of each group
+
+
+def is_absence(error: BaseException) -> bool:
+    """Whether it says that a process did not come: nothing can be done together any more."""
+    return getattr(error, ABSENCE, False)
 
 
 @contextmanager
@@ -38,7 +44,9 @@ def named_absence() -> Iterator[None]:
         note(str(dist.get_rank()), f"left {number}")
         said = str(error).strip().splitlines() or [""]
         msg = f"{_absent(number)}. torch says: {said[0][:200]}"
-        raise RuntimeError(msg) from error
+        absence = RuntimeError(msg)
+        setattr(absence, ABSENCE, True)
+        raise absence from error
 
 
 def _absent(number: int) -> str:
