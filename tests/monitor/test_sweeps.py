@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
@@ -159,6 +160,8 @@ def test_several_processes_give_the_bits_of_one(num: int, tmp_path: Path) -> Non
 def _one_dies(rank: int, folder: str) -> Any:
     """What two find; then, with a folder, the second dies at its second checkpoint."""
     found, eigsh, looked = told(measured()), series.eigsh, []
+    with problem().alone():  # for longer than the time limit, and nothing to be heard of
+        time.sleep(6.0 * rank)
 
     def dying(*arguments: Any, **options: Any) -> Any:
         looked.append(1)

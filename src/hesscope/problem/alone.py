@@ -30,5 +30,5 @@ def by_itself(problem: Problem) -> Iterator[Problem]:
         )
         raise ValueError(msg)
     whole = problem.frozen_copy() if problem.point.gathered else problem
-    with sweeping():
+    with sweeping(pulse=True):
         yield whole.reading(problem.batches.unshared())

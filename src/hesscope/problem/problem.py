@@ -361,7 +361,7 @@ class Problem:
 
         Raises:
             ValueError: if each process has a share of its own (shard=False).
-            RuntimeError: if a process is not heard for the time limit of the group; it is named.
+            RuntimeError: if a process is dead, after the time limit of the group; it is named.
 
         >>> import torch, hesscope as hs
         >>> bowl = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(2))

@@ -8,6 +8,7 @@ as long as the others are heard; what one raises all raise, before their next it
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,18 @@ from hesscope.system.alone import alone
 from hesscope.system.progress import overhearing
 
 BEAT = 0.5  # seconds between two beats, at least
+PULSE = 1.0  # seconds between two beats of a process that lives, whatever it does
 
 _sweeps: dict[int, int] = {}  # of each group
 
 
 @contextmanager
-def sweeping() -> Iterator[Callable[[str], None]]:
+def sweeping(*, pulse: bool = False) -> Iterator[Callable[[str], None]]:
     """Inside, this process is the only one; at the end it waits for the others. All enter it.
+
+    Args:
+        pulse: whether a process is heard as long as it lives, for work that hesscope does not see;
+            else where it multiplies, so that one that is stuck is missed, too.
 
     Yields:
         What is to be called with the name of each item before it is begun.
@@ -44,12 +50,30 @@ def sweeping() -> Iterator[Callable[[str], None]]:
         return
     notes = _Notes()
     try:
-        with alone(), overhearing(notes.beat):
+        with alone(), _pulsing(notes.beat) if pulse else overhearing(notes.beat):
             yield notes.begin
     except BaseException as error:
         notes.fail(error)
         raise
     notes.wait()
+
+
+@contextmanager
+def _pulsing(beat: Callable[[], None]) -> Iterator[None]:
+    """Inside, a thread calls `beat` now and then."""
+    over = threading.Event()
+
+    def run() -> None:
+        while not over.wait(PULSE):
+            beat()
+
+    thread = threading.Thread(target=run, daemon=True, name="hesscope pulse")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def shares(work: list[bool], num: int) -> list[range]:
