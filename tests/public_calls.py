@@ -148,6 +148,7 @@ PROBLEM: dict[str, Callable[[Stage], Any]] = {
     "Problem.with_batches": lambda s: s.problem.with_batches([s.data]).loss(),
     "Problem.in_double": lambda s: s.problem.in_double([s.data]).gradient(),
     "Problem.frozen_copy": lambda s: s.problem.frozen_copy().gradient(),
+    "Problem.alone": lambda s: _alone(s.problem),
     "Problem.write": lambda s: _written(s.problem.frozen_copy(), s.v),
     "Problem.evaluation": lambda s: _evaluated(s.problem),
     "check_problem": lambda s: hs.check_problem(s.problem),
@@ -295,6 +296,11 @@ def _written(problem: hs.Problem, theta: Tensor) -> list[Tensor]:
 def _evaluated(problem: hs.Problem) -> list[Any]:
     with problem.evaluation() as e:
         return [e.mean(e.gradient), *[e.outputs(batch)[0].detach() for batch in e.batches]]
+
+
+def _alone(problem: hs.Problem) -> list[Tensor]:
+    with problem.alone() as own:
+        return [own.gradient(), hs.Hessian(own) @ own.theta]
 
 
 def _moved(model: nn.Module, step: int) -> dict[str, Tensor]:

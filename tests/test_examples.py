@@ -12,7 +12,15 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
 LONGEST = 39  # lines, blank ones and the docstring too
-NEEDS = {"hf_trainer": "accelerate", "lightning_module": "pytorch_lightning"}
+NEEDS = {
+    "hf_trainer": "accelerate",
+    "lightning_module": "pytorch_lightning",
+    "slurm_sweep": "submitit",
+}
+GIVEN = {
+    "large_model": "60",  # the width of its layers: 25 million take minutes
+    "slurm_sweep": "debug",  # in this process
+}
 
 # What each has to say, as regular expressions: its diagnosis, and that the cure helped.
 SAID = {
@@ -47,6 +55,7 @@ SAID = {
         r"1 eigenpairs \(LA\), 8 matvecs\n +1 +0\.\S+ ± \S+ +not converged",
         r"1 eigenpairs \(LA\), \d\d matvecs\n +1 +0\.\S+ ± \S+\n",
     ),
+    "slurm_sweep": (r"λmax of 4 seeds:( \d\.\d{3}){4}\n",),
     "digits": (r"minimum\?",),
 }
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
@@ -68,10 +77,11 @@ def test_a_script_is_read_at_a_glance(name):
 def test_a_script_shows_what_it_says(name, tmp_path, monkeypatch, capsys):
     needed = NEEDS.get(name)
     if needed and importlib.util.find_spec(needed) is None:
-        pytest.skip(f"{needed} is not installed; `make test-trainers` runs it")
+        where = "pip install 'hesscope[slurm]'" if needed == "submitit" else "`make test-trainers`"
+        pytest.skip(f"{needed} is not installed: {where}")
     monkeypatch.chdir(tmp_path)
-    width = ["60"] if name == "large_model" else []  # of its layers: 25 million take minutes
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *width])
+    given = [GIVEN[name]] if name in GIVEN else []
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *given])
     runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
     out = capsys.readouterr().out
     for pattern in SAID[name]:

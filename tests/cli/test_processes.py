@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from hesscope.cli.commands import main
 
@@ -93,6 +95,28 @@ def test_data_that_differs_ends_both_with_a_sentence(tmp_path):
     assert done.returncode != 0
     assert done.stdout == ""
     assert "process 1 has another batch 0 than the others" in done.stderr
+
+
+@pytest.mark.slow
+def test_checkpoints_are_shared_out_and_told_once(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ck").mkdir()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    for step in range(1, 5):
+        torch.save(
+            {name: step * t for name, t in net.state_dict().items()}, tmp_path / f"ck/{step}.pt"
+        )
+    command = ("spectrum", "job.py:make", "--k", "2", "--checkpoints", "ck", "--json", "--save")
+    done = run(tmp_path, *command, "two")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    assert main([*command, "one"]) == 0
+    two, one = (json.loads(text)["series"] for text in (done.stdout, capsys.readouterr().out))
+    assert two == one
+    assert one["overlap"]["steps"] == [2, 3, 4]
+    kept = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("one", "two")]
+    assert kept[0] == kept[1]
 
 
 def begun(folder: Path) -> list[subprocess.Popen[str]]:

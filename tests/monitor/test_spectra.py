@@ -19,10 +19,12 @@ from torch.nn.functional import cross_entropy
 import hesscope as hs
 from hesscope import store
 from hesscope.krylov.overlap import outermost, overlap, space_error
-from hesscope.monitor import spectra as module
+from hesscope.monitor import series as module
+from hesscope.monitor.series_folder import NEIGHBOUR
 from hesscope.problem.checkpoint_names import natural, steps_of
 from hesscope.results import record
 from hesscope.results.checkpoint_spectrum import listed, spectra_of
+from hesscope.system.absence import ABSENCE
 
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1)).double()
 Y = (X[:, 0] > 0).long() + (X[:, 1] > 0).long()
@@ -136,13 +138,13 @@ def _files(folder: Path, weights: Weights) -> list[Path]:
 
 
 class _Counted:
-    """Notes at which checkpoints pairs are looked for."""
+    """Notes for how many checkpoints pairs are looked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[Any] = []
 
         def counted(*arguments: Any, **options: Any) -> Any:
-            self.calls.append(options["start"] is not None)
+            self.calls.append(1)
             return eigsh(*arguments, **options)
 
         eigsh = module.eigsh
@@ -155,16 +157,26 @@ def test_what_is_done_is_not_done_again(
     files = _files(tmp_path / "ck", weights)
     counted = _Counted(monkeypatch)
     whole = hs.spectra(_problem(), files, 2, to=tmp_path / "whole")
-    assert counted.calls == [False, True, True, True]
+    assert len(counted.calls) == 4
     hs.spectra(_problem(), files[:2], 2, to=tmp_path / "run")
     counted.calls.clear()
     resumed = hs.spectra(_problem(), files, 2, to=tmp_path / "run")
-    assert counted.calls == [True, True]
+    assert len(counted.calls) == 2
     assert hs.spectra(_problem(), files, 2, to=tmp_path / "run").steps.tolist() == list(weights)
     assert len(counted.calls) == 2
     for key in whole:
         assert torch.equal(whole[key].values, resumed[key].values), key
     assert set(resumed.results["density"]) == set(weights)
+
+
+def test_what_is_found_at_a_checkpoint_does_not_rest_on_those_before(weights: Weights) -> None:
+    whole = hs.spectra(_problem(), weights, 2)
+    apart = hs.spectra(_problem(), {step: weights[step] for step in (40, 60)}, 2)
+    for step in (40, 60):
+        one, other = spectra_of(whole)[step], spectra_of(apart)[step]
+        assert torch.equal(one.eigenvalues, other.eigenvalues)
+        assert (one.trace, one.negative) == (other.trace, other.negative)
+    assert whole["overlap"].last == apart["overlap"].last
 
 
 def test_a_file_that_changes_and_one_that_comes_between_are_measured(
@@ -189,7 +201,7 @@ def test_without_the_vectors_of_the_neighbour_they_are_found_again(
 ) -> None:
     files = _files(tmp_path / "ck", weights)
     hs.spectra(_problem(), files[:2], 2, to=tmp_path / "run")
-    kept = tmp_path / "run" / module.NEIGHBOUR
+    kept = tmp_path / "run" / NEIGHBOUR
     if damage == "gone":
         (kept / "record.json").unlink()
     else:
@@ -263,6 +275,20 @@ def test_checkpoints_that_cannot_be_measured_are_events(tmp_path: Path, weights:
     mended = hs.spectra(_problem(), files, 2, to=tmp_path / "run")
     assert [event.step for event in mended.events] == [20]
     assert spectra_of(mended)[60].before.endswith("step-40.pt")
+
+
+def test_a_process_that_is_gone_is_no_fault_of_a_checkpoint(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(*_: Any, **__: Any) -> Any:
+        msg = "process 1 did not come"
+        error = RuntimeError(msg)
+        setattr(error, ABSENCE, True)
+        raise error
+
+    monkeypatch.setattr(module, "eigsh", absent)
+    with pytest.raises(RuntimeError, match="process 1"):
+        hs.spectra(_problem(), weights, 2)
 
 
 def test_what_is_refused(tmp_path: Path, weights: Weights) -> None:

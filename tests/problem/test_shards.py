@@ -110,7 +110,10 @@ def _items(targets: torch.Tensor) -> float:
 
 
 def numbers(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    p = problem(model, x, y)
+    return numbers_of(problem(model, x, y))
+
+
+def numbers_of(p: hs.Problem) -> torch.Tensor:
     v = torch.linspace(-1, 1, p.n, dtype=torch.float64).sin()
     return torch.cat([torch.tensor([p.loss()], dtype=v.dtype), p.gradient(), hs.Hessian(p) @ v])
 
@@ -128,6 +131,9 @@ def _sharded(_: int) -> tuple[Any, ...]:
         assert type(model) is before
         logits(model, x).sum().backward()  # it trains on
         found[f"{name}, gathered"] = numbers(model, x, y)
+        if name == "residual":
+            with problem(model, x, y).alone() as own:
+                found["alone"] = numbers_of(own)
     model, x, y = made("perceptron")
     model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     alone = numbers(model, x, y)
@@ -150,6 +156,12 @@ def test_a_sharded_model_gives_the_numbers_of_the_whole_one(name, lives):
     for found, *_ in lives:
         for state in (name, f"{name}, gathered"):
             assert float((found[state] - expected).norm() / expected.norm()) < EXACT
+
+
+def test_alone_each_process_has_the_whole_one(lives):
+    expected = numbers(*made("residual"))
+    for found, *_ in lives:
+        assert float((found["alone"] - expected).norm() / expected.norm()) < EXACT
 
 
 def test_so_does_a_tensor_parallel_one_and_it_is_told(lives):

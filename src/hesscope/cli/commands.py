@@ -24,7 +24,13 @@ from hesscope.cli.outputs import check_outputs, held
 from hesscope.cli.postmortem import add_postmortem_arguments, postmortem
 from hesscope.cli.processes import add_process_arguments, is_first, joined
 from hesscope.cli.slice_arguments import add_slice_arguments
-from hesscope.cli.spectra import add_spectrum_arguments, is_series, is_whole, series
+from hesscope.cli.spectra import (
+    add_spectrum_arguments,
+    is_series,
+    is_whole,
+    series,
+    told_if_it_ends,
+)
 from hesscope.cli.starting import add_init_arguments, write_target
 from hesscope.cli.stopping import stoppable
 from hesscope.cli.streams import Output
@@ -263,7 +269,7 @@ def _series(problem: Problem, options: argparse.Namespace) -> int:
 
     kept, options.save = options.save, None
     options.folder = kept or Path(options.checkpoints[0]).parent
-    with progress():
+    with told_if_it_ends(kept), progress():
         found = series(problem, options, kept)
     options.saved = kept
     give(found, options)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from hesscope.cli import words
+from hesscope.cli.spectra import is_series
 
 TOGETHER = ("check", "diagnose", "spectrum", "slice")  # measure what processes may share
 OUTPUTS = ("save", "report", "figure")
@@ -68,9 +69,9 @@ def joined(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _be_silent(options: argparse.Namespace) -> None:
-    """Neither writes nor prints, but errors of its own."""
+    """Neither writes nor prints, but errors of its own, and checkpoints that it measures alone."""
     words.process = int(os.environ["RANK"])
     options.output.muted = True
     for name in OUTPUTS:
-        if hasattr(options, name):
+        if hasattr(options, name) and not (name == "save" and is_series(options)):
             setattr(options, name, None)

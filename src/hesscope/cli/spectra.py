@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hesscope.cli.checkpoint_files import checkpoint_files
+from hesscope.cli.words import remark
 
 if TYPE_CHECKING:
     from hesscope.problem.problem import Problem
@@ -31,6 +34,12 @@ def add_spectrum_arguments(parser: argparse.ArgumentParser) -> None:
         help="the same over a series: files, a pattern or a folder; eigenvalues, trace, share of "
         "negative ones and how far the eigenspace turns from one to the next; --save keeps each "
         "as it ends, and goes on from there",
+    )
+    parser.add_argument(
+        "--share",
+        choices=("checkpoints", "data"),
+        help="under torchrun, of --checkpoints: each process measures some alone, or all measure "
+        "each together (checkpoints where the target returns model and data)",
     )
     parser.add_argument(
         "--k", type=int, help="how many eigenvalues (default 10; twice the classes for --outliers)"
@@ -83,7 +92,21 @@ def series(problem: Problem, options: argparse.Namespace, to: Path | None) -> Hi
         max_matvecs=options.max_matvecs,
         to=to,
         seed=options.seed or 0,
+        share=options.share,
     )
+
+
+@contextmanager
+def told_if_it_ends(to: Path | None) -> Iterator[None]:
+    """Says what is kept of a series that something ends before it is whole."""
+    from hesscope.store import holds_run
+
+    try:
+        yield
+    except BaseException:
+        if to is not None and holds_run(to):
+            remark(f"kept to go on from: {to}")
+        raise
 
 
 def is_whole(history: History) -> bool:

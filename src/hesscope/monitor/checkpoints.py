@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,20 @@ def move_to(model: nn.Module, saved: Saved) -> None:
 
 def digest(model: nn.Module) -> str:
     """Of all weights and buffers, to tell whether a checkpoint is the one that was measured."""
+    return _digest(model.state_dict())
+
+
+def checksum(saved: Saved) -> int:
+    """Of weights that are given, or of the name and size of a file, below 2^60."""
+    if isinstance(saved, Mapping):
+        return int(_digest(saved)[:15], 16)
+    size = Path(saved).stat().st_size if Path(saved).is_file() else None
+    return zlib.crc32(f"{saved} {size}".encode())
+
+
+def _digest(weights: Mapping[str, Any]) -> str:
     content = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in weights.items():
         if isinstance(tensor, torch.Tensor):
             content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
             content.update(as_bytes(tensor).numpy().data)

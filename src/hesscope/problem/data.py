@@ -61,12 +61,13 @@ class Batches:
         cut = shard and batch_size is None and isinstance(data, tuple)
         self._uncut = data if cut and isinstance(self.source, list) else None
         self.device, self.dtype, self.count_of = device, dtype, count_of
+        self.cache_bytes, self._num_processes = cache_bytes, collectives.num_processes()
         self._fingerprints: list[int] = []
         self._cache: list[Batch] | None = []
         self._borrowed: Batch
         self.total: float = 0.0
         self.skipped: list[int] = []
-        self._read_first(cache_bytes)
+        self._read_first()
 
     def __iter__(self) -> Iterator[Batch]:
         yield from self._cache if self._cache is not None else self._stream()
@@ -115,6 +116,43 @@ class Batches:
         other._agree()
         return other
 
+    def made_of(self, data: Any, device: torch.device, dtype: torch.dtype) -> Batches:
+        """Other data under the same rule of counting."""
+        return Batches(data, device=device, dtype=dtype, count_of=self.count_of, whole=self.whole)
+
+    def unshared(self) -> Batches:
+        """Those of all processes, read anew by one that is alone.
+
+        Raises:
+            RuntimeError: if the data is not what it was.
+        """
+        found = Batches(
+            self._uncut or self.source,
+            device=self.device,
+            dtype=self.dtype,
+            count_of=self.count_of,
+            whole=self.whole,
+            cache_bytes=self.cache_bytes,
+        )
+        if self._uncut is None and found._fingerprints != self._fingerprints:
+            raise RuntimeError(_drift("another pass found others"))
+        return found
+
+    def refuse_other_number(self) -> None:
+        """Sees to it that sums are over the processes that the data was shared out over.
+
+        Raises:
+            RuntimeError: if they are not.
+        """
+        num = collectives.num_processes()
+        if num != self._num_processes:
+            msg = (
+                f"this problem shares its data with {self._num_processes} processes, and is looked "
+                f"at in {num}. Make it after init_process_group; inside of `with problem.alone() "
+                "as own` use own, and what is made of it, and outside problem."
+            )
+            raise RuntimeError(msg)
+
     def reread(self, seed: int) -> Iterator[Any]:
         """The contents of a fresh pass over the source under this random seed.
 
@@ -130,21 +168,21 @@ class Batches:
         for content in _under_own_rng(self.source, seed):
             yield to_device(content, self.device, self.dtype)
 
-    def _read_first(self, cache_bytes: int) -> None:
+    def _read_first(self) -> None:
         with together():
-            self._read_all(cache_bytes)
+            self._read_all()
         if self.sharded:
             self._refuse_other_data()
         self._agree()
 
-    def _read_all(self, cache_bytes: int) -> None:
+    def _read_all(self) -> None:
         size = 0
         for index, content in enumerate(self._contents(seed=0)):
             self._fingerprints.append(fingerprint(content))
             if not self._is_own(index):
                 continue
             size += sum(t.element_size() * t.numel() for t in tensors_in(content))
-            if size > cache_bytes:
+            if size > self.cache_bytes:
                 self._cache = None
             self._add(index, content)
 

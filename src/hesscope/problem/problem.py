@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hesscope.problem import adapters
+from hesscope.problem.alone import by_itself
 from hesscope.problem.attributes import can_change
 from hesscope.problem.behind import modules_in, reached_by
 from hesscope.problem.contents import map_tensors, wanted_as
@@ -248,7 +249,12 @@ class Problem:
 
     @property
     def num_items(self) -> float:
-        """How many items the mean loss averages over, in all processes together."""
+        """How many items the mean loss averages over, in all processes together.
+
+        Raises:
+            RuntimeError: if the data was shared out over another number of processes.
+        """
+        self.batches.refuse_other_number()
         return self._num_items
 
     @property
@@ -336,17 +342,34 @@ class Problem:
 
     def with_batches(self, contents: Any) -> Problem:
         """The same problem on other batches: the contents of a list, or any data of a `Problem`."""
+        return self.reading(self.batches.made_of(contents, self.device, self.dtype))
+
+    def reading(self, batches: Batches) -> Problem:
+        """The same problem on batches that are read already."""
         other = copy.copy(self)
-        other._read(
-            Batches(
-                contents,
-                device=self.device,
-                dtype=self.dtype,
-                count_of=self.batches.count_of,
-                whole=self.batches.whole,
-            )
-        )
+        other._read(batches)
         return other
+
+    def alone(self) -> AbstractContextManager[Problem]:
+        """Inside, this process works by itself, with all of the data: for sweeps over many items.
+
+        Of several processes that have a problem with shard=True, each measures other items, seeds
+        or layers or weights say, and need not wait for the others. All have to enter it. At its end
+        each waits until all have ended; what one raises all raise. A model that is cut over
+        processes is looked at in a copy with whole weights. What was made of the problem outside
+        is refused inside, and the other way round. In one process nothing changes.
+
+        Raises:
+            ValueError: if each process has a share of its own (shard=False).
+            RuntimeError: if a process is dead, after the time limit of the group; it is named.
+
+        >>> import torch, hesscope as hs
+        >>> bowl = hs.Problem.from_function(lambda t: (t**2).sum(), torch.ones(2))
+        >>> with bowl.alone() as own:
+        ...     own.loss()
+        2.0
+        """
+        return by_itself(self)
 
     def on(self, other: Problem) -> Problem:
         """The same problem on the data of another one, held-out data for example."""
@@ -494,7 +517,7 @@ class Problem:
             self._computed.as_it_is if rounded else self._closure,
             self.predict,
             self.batches,
-            self._num_items,
+            self.num_items,
             self._handing,
             self.others,
             self._held,
@@ -529,6 +552,6 @@ class Problem:
 
     def __repr__(self) -> str:
         return (
-            f"Problem({type(self.point.structure).__name__}, n={self.n}, items={self.num_items:g}, "
-            f"batches={len(self.batches)}, {self.dtype}, {self.device})"
+            f"Problem({type(self.point.structure).__name__}, n={self.n}, "
+            f"items={self._num_items:g}, batches={len(self.batches)}, {self.dtype}, {self.device})"
         )

@@ -9,15 +9,23 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
+from torch.distributed.constants import default_pg_timeout
 
 LEAVE = 3.0  # seconds in which those that live note that the meeting has failed
 LOOK = 0.1
+ABSENCE = "_of_a_process"
 
 _meetings: dict[int, int] = {}  # of each group
+
+
+def is_absence(error: BaseException) -> bool:
+    """Whether it says that a process did not come: nothing can be done together any more."""
+    return getattr(error, ABSENCE, False)
 
 
 @contextmanager
@@ -29,25 +37,27 @@ def named_absence() -> Iterator[None]:
             (`init_process_group(timeout=...)`) if one is stuck.
     """
     number = _meetings[id(dist.group.WORLD)] = _meetings.get(id(dist.group.WORLD), 0) + 1
-    _note(f"came to {number}")
+    note(str(dist.get_rank()), f"came to {number}")
     try:
         yield
     except RuntimeError as error:
-        _note(f"left {number}")
+        note(str(dist.get_rank()), f"left {number}")
         said = str(error).strip().splitlines() or [""]
         msg = f"{_absent(number)}. torch says: {said[0][:200]}"
-        raise RuntimeError(msg) from error
+        absence = RuntimeError(msg)
+        setattr(absence, ABSENCE, True)
+        raise absence from error
 
 
 def _absent(number: int) -> str:
     """Who is missing at a meeting that failed, in words."""
     ranks = [rank for rank in range(dist.get_world_size()) if rank != dist.get_rank()]
-    late = [rank for rank in ranks if _number(_of(rank)) < number]
+    late = [rank for rank in ranks if _number(noted(str(rank))) < number]
     if late:
         return f"{_listed(late)} did not come to where the others wait: dead, or stuck elsewhere"
     end = time.monotonic() + LEAVE
     while time.monotonic() < end:
-        gone = [rank for rank in ranks if _of(rank) == f"came to {number}"]
+        gone = [rank for rank in ranks if noted(str(rank)) == f"came to {number}"]
         if not gone:
             break
         time.sleep(LOOK)
@@ -61,28 +71,35 @@ def _listed(ranks: list[int]) -> str:
     return f"{word} {', '.join(map(str, ranks))}"
 
 
-def _number(note: str) -> int:
-    return int(note.rpartition(" ")[2] or 0)
+def _number(text: str) -> int:
+    return int(text.rpartition(" ")[2] or 0)
 
 
-def _note(text: str) -> None:
+def note(name: str, text: str) -> None:
+    """Leaves a note for the other processes, in place of the one of this name."""
     store = _store()
     if store is not None:
         try:
-            store.set(str(dist.get_rank()), text)
+            store.set(name, text)
         except RuntimeError:  # its host is gone; the meeting fails by itself, and says so
             return
 
 
-def _of(rank: int) -> str:
-    """What a process noted last; "" if nothing, or if nobody can tell."""
+def noted(name: str) -> str:
+    """The note of this name; "" if there is none, or if nobody can tell."""
     store = _store()
     try:
-        if store is None or not store.check([str(rank)]):
+        if store is None or not store.check([name]):
             return ""
-        return str(store.get(str(rank)).decode())
+        return str(store.get(name).decode())
     except RuntimeError:
         return ""
+
+
+def time_limit() -> timedelta | None:
+    """How long processes of the group wait for one another; None where nobody can tell."""
+    store = _store()
+    return None if store is None else getattr(store, "timeout", default_pg_timeout)
 
 
 def _store() -> Any:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hesscope.system.absence import named_absence
+from hesscope.system.alone import is_alone
 from hesscope.system.memory import is_out_of_memory
 
 ROOM, SAID = 8_192, 600  # bytes of a record; characters of each of three sentences in it
@@ -86,10 +87,8 @@ def together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if several() and not getattr(error, TOLD, False):
-            _mark(error)
-            why = f"{type(error).__name__}: {error}"[:SAID]
-            _records({"failed": _kind_of(error), "why": why})
+        if several() and not is_known(error):
+            _records(failure(error))
         raise
 
 
@@ -103,8 +102,9 @@ def in_step() -> Iterator[None]:
 
 
 def several() -> bool:
-    """Whether there are other processes."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    """Whether there are other processes, and this one is not by itself just now."""
+    there = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return there and not is_alone()
 
 
 def exchange(own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -118,15 +118,34 @@ def exchange(own: dict[str, Any]) -> list[dict[str, Any]]:
     asked = {tuple(sorted(record.keys() - {"shape", "dtype"})) for record in records}
     for rank, record in enumerate(records):
         if "failed" in record:
-            kind = _kinds[record["failed"]]
-            _raise(kind(f"process {rank} {ELSEWHERE}. {record['why']}"))
+            raise_for(rank, record)
     if len(asked) > 1:
         msg = (
             "processes that share the data do different things: all have to make the same calls in "
             "the same order, with the same arguments."
         )
-        _raise(DisagreementError(msg))
+        raise_known(DisagreementError(msg))
     return records
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """What the others are told of an error, of which all know from then on."""
+    _mark(error)
+    return {"failed": _kind_of(error), "why": f"{type(error).__name__}: {error}"[:SAID]}
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether the others know of an error already."""
+    return getattr(error, TOLD, False)
+
+
+def raise_for(rank: int, record: dict[str, Any]) -> NoReturn:
+    """Raises what a process has said of its failure.
+
+    Raises:
+        Exception: of the same kind.
+    """
+    raise_known(_kinds[record["failed"]](f"process {rank} {ELSEWHERE}. {record['why']}"))
 
 
 def _records(own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -161,7 +180,7 @@ def agreed(value: Tensor | None, same: Sequence[Same]) -> tuple[torch.Size, torc
     shape, dtype = _common(records)
     for one in same:
         if len({record["same"].get(one.what) for record in records}) > 1:
-            _raise(DisagreementError(_first_difference(one)))
+            raise_known(DisagreementError(_first_difference(one)))
     return torch.Size(shape), getattr(torch, dtype)
 
 
@@ -211,7 +230,7 @@ def refuse_unlike(what: str, value: Any) -> None:
         msg = (
             f"process {rank} has another {what} than the others: {given[rank]}, {given[rank - 1]}."
         )
-        _raise(DisagreementError(msg))
+        raise_known(DisagreementError(msg))
 
 
 def _combined(one: Same) -> int:
@@ -223,7 +242,7 @@ def _common(records: Sequence[dict[str, Any]]) -> tuple[list[int], str]:
     known = [one for one in said if one is not None]
     if not known:
         msg = "no process has anything to add: the data of all of them is empty."
-        _raise(ValueError(msg))
+        raise_known(ValueError(msg))
     texts = [f"{dtype} of shape {tuple(shape)}" for shape, dtype in known]
     if len(set(texts)) > 1:
         ranks = [rank for rank, one in enumerate(said) if one is not None]
@@ -232,7 +251,7 @@ def _common(records: Sequence[dict[str, Any]]) -> tuple[list[int], str]:
             f"process {ranks[i]} has {texts[i]} where others have {texts[i - 1]}: "
             "all have to look at the same network, in the same dtype, and ask for the same."
         )
-        _raise(DisagreementError(msg))
+        raise_known(DisagreementError(msg))
     return known[0]
 
 
@@ -254,7 +273,7 @@ def _mark(error: BaseException) -> None:
     setattr(error, TOLD, True)
 
 
-def _raise(error: Exception) -> NoReturn:
+def raise_known(error: Exception) -> NoReturn:
     """Raises an error of which all processes know already."""
     _mark(error)
     raise error

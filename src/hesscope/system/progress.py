@@ -27,6 +27,20 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
+@contextmanager
+def overhearing(listener: Listener) -> Iterator[None]:
+    """Calls `listener` for every unit of work inside, beside whoever listens already."""
+    usual = _listener.get()
+
+    def both(label: str, done: int, total: int | None) -> None:
+        listener(label, done, total)
+        if usual is not None:
+            usual(label, done, total)
+
+    with listening(both):
+        yield
+
+
 def report(label: str, done: int, total: int | None = None) -> None:
     """Tells the listener, if there is one, that `done` of `total` units of `label` are finished.
 
