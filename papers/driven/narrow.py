@@ -191,10 +191,10 @@ def _text(found: dict[str, Arrays], s: Sizes) -> str:
         + "\n\nNewton's stages. With kinks rounded the norm is one of the derivatives between 0 "
         "and 1 that a kink allows:\n\n"
         + table(["β", "gradient norm, rounded", "of ReLU", "loss", "norm of θ"], stages)
-        + "\n\nEach trainer was stopped with its loss still falling. Rounding the kinks leaves the "
-        "norm about as large, so that kinks alone are not what is in the way: the loss goes down "
-        "as the weights grow. Two units carry ten classes, whose boundaries are angles in a "
-        "plane, and long weights draw these sharper."
+        + "\n\nRounding the kinks leaves the norm about as large, so that kinks alone are not what "
+        "is in the way. The loss goes down as the weights grow: two units carry ten classes, "
+        "whose boundaries are angles in a plane, and long weights draw these sharper. More steps "
+        "may go further; these did not come to an end."
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ NAMED = 1e-4  # the gradient norm that the paper names
 class Sizes:
     """Numbers of seeds, examples and steps."""
 
-    widths: tuple[int, ...] = (10, 70)
+    widths: tuple[int, ...] = (10, 30, 70)
     examples: int = 1000
     pool: int = 1  # side of the squares of pixels that are averaged; 1 leaves images alone
     steps: int = 60_000  # of gradient descent on digits

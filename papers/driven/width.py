@@ -116,7 +116,7 @@ def _text(found: dict[int, Arrays]) -> str:
         "directions in which softmax curves) plus twice the number of later parameters; "
         "`papers/driven/rank.py` writes the same eigenvalues, but for zeros, as those of a matrix "
         "of so many rows (from 15,000 filled with zeros up to 20,000, where `hs.spectrum` works in "
-        "place), and `hs.spectrum` finds all of them. Exact spectra of k = 30 and 50 are on that "
+        "place), and `hs.spectrum` finds all of them. The exact spectrum of k = 50 is on that "
         "page. Errors are relative: the first two "
         "compare sums with the trace and the squares of H, the others both ends with `hs.eigsh` "
         "on H itself.\n\n" + table(head, [_row(k, f) for k, f in found.items()])
