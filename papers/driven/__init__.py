@@ -1,0 +1,1 @@
+"""Sagun, Bottou and LeCun's networks, wider and further: what papers/critical.py is made of."""
