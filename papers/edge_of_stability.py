@@ -1,4 +1,4 @@
-"""Learning rate and curvature: the edge of stability, batches, warm-up and catapult.
+"""Learning rate and curvature: the edge of stability, batches, warm-up, and going faster.
 
 python papers/edge_of_stability.py                  all parts, figures and page; resumes
 python papers/edge_of_stability.py --tiny           the same in seconds, for tests
@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, field
 
 from common.study import Part, Study, run
-from stability import batches, course, edge, start
+from stability import batches, course, edge, faster, start
 from stability.training import ENTROPY, SQUARED, Course
 
 HEAD = """
@@ -44,11 +44,14 @@ class Sizes:
     warm: tuple[int, int] = (100, 200)  # steps of the warm-up, and all
     catapult: tuple[int, int] = (20, 1_000)  # starts, steps
     courses: dict[str, Course] = field(default_factory=lambda: courses(800, 80))
+    races: int = 8  # trainings
+    faster: int = 4_000  # steps at most
 
 
 TINY = Sizes(
     seeds=1, settings=1, edge=(8, 4), batches=(0.4, 12, (5, 100)), warm=(3, 6), catapult=(2, 200),
     courses=dict(list(courses(6, 3).items())[:2]),
+    races=1, faster=4,
 )  # fmt: skip
 
 PARTS = {
@@ -58,6 +61,7 @@ PARTS = {
     "warmup": Part("Warm-up", start.warm_up),
     "catapult": Part("The catapult", start.catapult),
     "course": Part("λmax and trace along training", course.flattening),
+    "faster": Part("Curvature to go faster", faster.faster),
 }
 STUDY = Study("edge_of_stability", "Learning rate and curvature", HEAD, PARTS, Sizes(), TINY)
 

@@ -50,7 +50,11 @@ def hessian_free_is_ahead(gradients: dict[str, Tensor], seconds: dict[str, Tenso
     )
     claim = "Hessian-free Newton trains a deep autoencoder faster than first-order methods"
     return Claim(
-        claim, ". ".join(texts), holds, "landscapes/hessian-free", tried if holds == NO else ()
+        claim,
+        ". ".join(texts),
+        holds,
+        "landscapes/hessian-free,sagun/faster",
+        tried if holds == NO else (),
     )
 
 

@@ -27,10 +27,10 @@ class Claim:
 
 
 def spread(values: Tensor) -> str:
-    """Median and range, "0.31 [0.2, 0.4]"; a single value alone."""
-    values = torch.as_tensor(values).double().flatten()
-    low, high = float(values.min()), float(values.max())
-    middle = float(values.quantile(0.5))
+    """Median and range, "0.31 [0.2, 0.4]"; a single value alone. Infinite ones are values too."""
+    values = torch.as_tensor(values).double().flatten().sort().values
+    low, high = float(values[0]), float(values[-1])
+    middle = float(values[(len(values) - 1) // 2] / 2 + values[len(values) // 2] / 2)
     if low == high:
         return number(middle)
     return f"{number(middle)} [{number(low)}, {number(high)}]"
@@ -46,10 +46,10 @@ def verdict(always: bool, typically: bool) -> str:
     return YES if always else PARTLY if typically else NO
 
 
-def interval(values: Tensor) -> tuple[float, float]:
-    """The mean over seeds and the half-width of its 95 % interval (Student's t)."""
+def interval(values: Tensor, level: float = 0.05) -> tuple[float, float]:
+    """The mean over seeds and the half-width of its interval (Student's t), 95 % by default."""
     values = values[values.isfinite()]
     if len(values) < 2:
         return (float(values.mean()) if len(values) else math.nan), math.nan
-    half = float(stdtrit(len(values) - 1, 0.975)) * float(values.std()) / len(values) ** 0.5
+    half = float(stdtrit(len(values) - 1, 1 - level / 2)) * float(values.std()) / len(values) ** 0.5
     return float(values.mean()), half

@@ -36,7 +36,7 @@ def _table(table: Table, j: int, target: float, plain: str) -> str:
         cells = [name, f"{int(here['loss'].isfinite().sum())} of {len(here['loss'])}"]
         cells += [f"{interval(here['loss'])[0]:.3g}", f"{interval(here['gradients'])[0]:,.0f}"]
         for column in ("lambda_max", "trace"):
-            own = "" if name == plain else _ratio(beside[column][name][:, j])
+            own = "" if name == plain else ratio(beside[column][name][:, j])
             cells += [f"{interval(here[column])[0]:.3g}", own]
         for column in others:
             gain = "" if name == plain else points(beside[column][name][:, j])
@@ -45,7 +45,8 @@ def _table(table: Table, j: int, target: float, plain: str) -> str:
     return f"\nAt a training loss of {target:g}:\n\n{markdown(head, rows)}"
 
 
-def _ratio(logarithms: Tensor) -> str:
+def ratio(logarithms: Tensor) -> str:
+    """Mean and 95 % interval of logarithms, as ratios."""
     mean, half = interval(logarithms)
     return f"{math.exp(mean):.2f} [{math.exp(mean - half):.2f}, {math.exp(mean + half):.2f}]"
 

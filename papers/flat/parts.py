@@ -11,7 +11,7 @@ from common.keeping import Run as Kept
 from common.study import Section
 from torch import Tensor
 
-from flat import claims, edge, figures, networks, page, scaling
+from flat import chances, claims, edge, figures, networks, page, scaling
 from flat.measure import COLUMNS, MEASURES, measured
 from flat.settings import Sizes
 from flat.train import Method, Setting
@@ -84,6 +84,17 @@ def digits(run: Kept, sizes: Sizes) -> Section:
     text = page.comparison(what, table, sizes.targets, PLAIN)
     found = claims.of_comparison(table, sizes.targets, PLAIN, "digits")
     found += claims.elsewhere(table, sizes.targets, PLAIN)
+    best = {
+        "Small batches test better": (chances.small_batches(run, sizes), True),
+        "Entropy-SGD ends in flatter minima": (chances.entropy(run, sizes), False),
+        "Flatter minima do better on": (chances.elsewhere(run, sizes), True),
+    }
+    for start, (settings, points_of) in best.items():
+        found = [
+            chances.tried(c, settings, points_of=points_of) if c.claim.startswith(start) else c
+            for c in found
+        ]
+    text += chances.text(best, sizes.digits)
     return Section(
         text, found, figures.at_equal_loss(table, sizes.targets, PLAIN), {"table": table}
     )

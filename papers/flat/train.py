@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import hesscope as hs
 
 State = dict[str, Tensor]
+ROUND = 10  # steps of a round of Entropy-SGD
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,24 @@ class Method:
     strength: float = 0.0  # of the trace penalty
     gamma: float = 0.0  # of Entropy-SGD
     noise: float = 0.0  # of its inner steps
+
+    @property
+    def steps(self) -> int:
+        """Steps after which the model holds θ."""
+        return ROUND if self.gamma else 1
+
+
+@dataclass(frozen=True)
+class Entropy(Method):
+    """Entropy-SGD with rounds and a mean of one's own."""
+
+    inner: int = 20  # steps of a round
+    alpha: float = 0.75  # weight of the newest point in the mean
+
+    @property
+    def steps(self) -> int:
+        """Those of a round."""
+        return self.inner
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,7 @@ def _steps(
     """Steps made and what they cost in gradients of a batch, every so often, at θ."""
     optimizer = _optimizer(setting, method, model, seed)
     generator, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
-    cost, at_theta = 0.0, 1 if not method.gamma else ROUND
+    cost, at_theta = 0.0, method.steps
     every = -(-setting.every // at_theta) * at_theta
     for step in range(1, setting.most + 1):
         if len(order) < method.batch:
@@ -92,16 +111,14 @@ def _steps(
             yield step, cost
 
 
-ROUND = 10  # steps of a round of Entropy-SGD
-
-
 def _optimizer(
     setting: Setting, method: Method, model: nn.Module, seed: int
 ) -> torch.optim.Optimizer:
     if method.gamma:
+        alpha = method.alpha if isinstance(method, Entropy) else 0.75
         return hs.optim.EntropySGD(
-            model.parameters(), inner_lr=setting.lr, num_inner=ROUND, gamma=method.gamma,
-            noise=method.noise, seed=seed,
+            model.parameters(), inner_lr=setting.lr, num_inner=method.steps, gamma=method.gamma,
+            alpha=alpha, noise=method.noise, seed=seed,
         )  # fmt: skip
     sgd = torch.optim.SGD(model.parameters(), lr=setting.lr, momentum=setting.momentum)
     return hs.optim.SAM(sgd, method.rho, model=model) if method.rho else sgd

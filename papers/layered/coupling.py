@@ -13,7 +13,7 @@ from common.study import Section, table
 from torch import Tensor, nn
 
 import hesscope as hs
-from layered import figures
+from layered import chances, figures
 from layered.whole import STATES, Found, looked
 
 SMALL = 0.1  # a share that may be neglected
@@ -65,7 +65,7 @@ def with_classes(classes: int, seed: int) -> dict[str, Tensor]:
 
 def measure(run: Run, sizes: Any) -> Section:
     """The share in three networks, with an estimate and its error, and over classes."""
-    _, found = looked(run, sizes)
+    kinds, found = looked(run, sizes)
     shares = {
         name: {
             s: torch.tensor([outside(one["norms"]) for one in states[s]]).double() for s in STATES
@@ -81,7 +81,12 @@ def measure(run: Run, sizes: Any) -> Section:
         for name, column in over.items():
             column.append(torch.stack([row[name] for row in rows]))
     falling = {name: torch.stack(column) for name, column in over.items()}  # (classes, seeds)
-    claims = [diagonal(shares), honest(found, shares), fewer(sizes.classes, falling)]
+    best = chances.below(chances.outside(run, kinds, sizes), SMALL)
+    claims = [
+        chances.tried(diagonal(shares), best),
+        honest(found, shares),
+        fewer(sizes.classes, falling),
+    ]
     figure = figures.coupling(shares, sizes.classes, falling)
     numbers = {"outside": shares, "classes": list(sizes.classes), "over classes": falling}
     return Section(_text(found, shares, sizes), claims, figure, numbers)
@@ -174,4 +179,7 @@ of each `H.submatrix(...)` give the share with a standard error.
 The right panel is of an {INPUTS}-{UNITS}-C network at its start on Gaussian inputs with random
 labels; a unit's block has the weights into it and its bias. *Between two units* is the size of one
 block off the diagonal over that of one on it, which is what Dong et al. speak of; *outside* counts
-all of them, and there are more of them with more classes."""
+all of them, and there are more of them with more classes.
+
+Blocks should hold most in what K-FAC approximates, the Gauss-Newton matrix G (for softmax the
+Fisher matrix), and where a network has two layers only: the claim says what these gave."""

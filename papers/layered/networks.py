@@ -49,12 +49,13 @@ def kinds(sizes: Any) -> dict[str, Kind]:
 
 
 def perceptron(
-    hidden: int, seed: int, *, depth: int = 4, activation: type[nn.Module] = nn.Tanh
-) -> nn.Sequential:
-    """49 inputs, hidden layers, ten classes."""
+    hidden: int, seed: int, *, depth: int = 4, activation: type[nn.Module] = nn.Tanh,
+    inputs: int = 49,
+) -> nn.Sequential:  # fmt: skip
+    """Inputs, hidden layers, ten classes."""
     torch.manual_seed(seed)
     layers: list[nn.Module] = []
-    for columns, rows in pairwise((49, *[hidden] * depth, 10)):
+    for columns, rows in pairwise((inputs, *[hidden] * depth, 10)):
         layers += [nn.Linear(columns, rows), activation()]
     return _started(nn.Sequential(*layers[:-1]))
 

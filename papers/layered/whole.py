@@ -14,7 +14,7 @@ from common.study import Section, table
 from torch import Tensor, nn
 
 import hesscope as hs
-from layered import figures, spectra
+from layered import chances, figures, spectra
 from layered.networks import Kind, kinds, perceptron, trained
 
 STATES = ("start", "trained")
@@ -56,8 +56,10 @@ def _look(kind: Kind, seed: int, state: str, sizes: Any) -> dict[str, Tensor]:
 def measure(run: Run, sizes: Any) -> Section:
     """Shapes, the nearest layer, and the layer with the most curvature."""
     all_kinds, found = looked(run, sizes)
-    further = chances(run, all_kinds["MLP"], sizes)
-    claims = [alike(found), bulks(found, all_kinds), nearest(found), dominating(found, further)]
+    further = inner(run, all_kinds["MLP"], sizes)
+    shapes = chances.shapes(run, all_kinds["MLP"], sizes)
+    like = chances.tried(alike(found), chances.below(shapes, LIKE))
+    claims = [like, bulks(found, all_kinds), nearest(found), dominating(found, further)]
     numbers = {
         name: {state: [_numbers(one) for one in seeds] for state, seeds in states.items()}
         for name, states in found.items()
@@ -176,7 +178,7 @@ def nearest(found: Found) -> Claim:
     )
 
 
-def chances(run: Run, kind: Kind, sizes: Any) -> dict[str, int]:
+def inner(run: Run, kind: Kind, sizes: Any) -> dict[str, int]:
     """Further perceptrons where a middle layer might dominate: in how many seeds it has λmax."""
     hidden = sizes.widths[0]
     relu = partial(perceptron, hidden, activation=nn.ReLU)
@@ -261,4 +263,7 @@ to the whole is the distance of Jensen and Shannon between their shapes, over th
 whole's and Wigner's semicircle: 0 is the same shape, 1 no more alike than a random matrix. Layers
 of the transformer are embeddings, attention and perceptron of each block, and the head.
 
-{table(head, rows)}"""
+{table(head, rows)}
+
+Layers should be most like the whole where there are two of them, where they are of one size (digits
+of 4 x 4 pixels, 16 hidden units), and early: the claims say what these gave."""

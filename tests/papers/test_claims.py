@@ -86,6 +86,8 @@ def test_each_rule_decides_as_its_docstring_says(found, holds):
 def test_ranges_are_median_least_and_most():
     assert claims.spread(rows(3, 1, 2)) == "2 [1, 3]"
     assert claims.spread(torch.tensor(0.25)) == "0.25"
+    assert claims.spread(rows(math.inf, 1, math.inf)) == "inf [1, inf]"
+    assert claims.spread(rows(math.inf, math.inf)) == "inf"
     assert claims.spread(rows(7_366, 0.0012345)) == "3,683 [0.00123, 7,366]"
     assert "nan" in claims.spread(torch.tensor([math.nan, 1.0]))
 

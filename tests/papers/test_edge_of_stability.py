@@ -1,8 +1,10 @@
 """The rules and formulas of papers/edge_of_stability.py on numbers that are known."""
 
+import math
+
 import pytest
 import torch
-from stability import batches, course, edge, start, training
+from stability import batches, course, edge, faster, racing, start, training
 
 
 def rows(*values):
@@ -71,6 +73,53 @@ def test_flattening_is_asked_of_both_numbers_and_all_seeds():
     assert course.flattens({"a": part}).holds == "yes"
     assert course.flattens({"a": part, "b": {**part, "trace": up}}).holds == "only when: a"
     assert course.flattens({"b": {**part, "trace": up}}).holds == "no"
+
+
+def race(once, often, newton=9.0):
+    """Three seeds: the best of the grid needs 10 steps, the others 100 or never."""
+    grid = torch.full((len(racing.GRID), 3), math.inf, dtype=torch.float64)
+    grid[3], grid[5] = 100.0, 10.0
+    part = {"grid": grid, "usual": rows([math.inf] * 3, [40, 50, 60])}
+    part |= {"once": rows(once).expand(3), "often": rows(often).expand(3)}
+    return part | {"once_price": rows(30).expand(3), "newton": rows(newton).expand(3)}
+
+
+@pytest.mark.parametrize(("often", "holds"), [(12, "yes"), (16, "no"), (math.inf, "no")])
+def test_advice_is_quick_beside_the_best_of_the_grid(often, holds):
+    name, other = list(racing.RACES)[:2]
+    assert faster.near_the_best({name: race(20, often)}).holds == holds
+    both = faster.near_the_best({name: race(20, 12), other: race(20, 20)})
+    assert both.holds == f"only when: {name}"
+
+
+@pytest.mark.parametrize(
+    ("once", "usual", "cheaper"), [(20, "yes", "yes"), (45, "no", "yes"), (90, "no", "no")]
+)
+def test_advice_is_beside_the_usual_lr_and_the_search(once, usual, cheaper):
+    found = {f"tanh, {training.SQUARED}": race(once, once)}
+    part = next(iter(found.values()))
+    assert faster.searched(part).tolist() == [10.0 * len(racing.GRID)] * 3
+    assert faster.beats_the_usual(found).holds == usual
+    assert faster.cheaper(found).holds == cheaper
+
+
+def test_newton_is_beside_the_faster_of_descent_and_momentum():
+    name = f"tanh, {training.SQUARED}"
+    found = {name: race(20, 20)}
+    assert faster.by_newton(found).holds == "yes"
+    quick = {**race(20, 20), "grid": race(20, 20)["grid"] / 2}
+    del quick["newton"]
+    assert faster.by_newton({**found, f"{name}, momentum 0.9": quick}).holds == "no"
+
+
+def test_advice_trains_to_the_goal_and_counts_what_it_asked():
+    one = racing.Race("tanh", training.ENTROPY, 2.0, steps=30)
+    steps, price, lr = racing.descend(one, 0, None, again=5)
+    slower, free, _ = racing.descend(one, 0, lr / 4)
+    assert steps < slower < 30
+    assert price > free == 0
+    assert racing.descend(one, 0, 1e-6)[0] == math.inf
+    assert racing.by_newton(one, 0) > 2
 
 
 def test_a_watched_training_is_the_one_that_is_not_watched():

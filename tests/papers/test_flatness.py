@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from common import study
-from common.claims import interval
-from flat import claims, edge, measure, networks, scaling
+from common.claims import NO, Claim, interval
+from flat import chances, claims, edge, measure, networks, scaling
 from flat.settings import Sizes
-from flat.train import Method, Setting, mean_loss, train
+from flat.train import Entropy, Method, Setting, mean_loss, train
 
 
 def images(file):
@@ -61,6 +61,30 @@ def test_a_method_is_flatter_where_its_interval_is_below_one():
     assert claims.flatter("", logs[:, 1:], gains[:, 1:], (0.01,), "").holds == "undecided"
     three = logs[:, 1:].expand(-1, 3), gains[:, 1:].expand(-1, 3)
     assert claims.flatter("", *three, (0.1, 0.03, 0.01), "").holds == "no"
+
+
+@pytest.mark.parametrize(("points_of", "good"), [(True, "up"), (False, "down")])
+def test_a_no_becomes_only_when_where_a_best_chance_surely_bears_it_out(points_of, good):
+    found = {"up": torch.tensor([1.0, 1.1, 0.9]), "down": -torch.tensor([1.0, 1.1, 0.9])}
+    found["neither"] = torch.tensor([1.0, -1.0, 0.5])
+    no = Claim("a", "b", NO, "c", ("d",))
+    claim = chances.tried(no, found, points_of=points_of)
+    assert claim.holds == f"only when: {good}"
+    assert "neither: " in claim.measured
+    rest = {name: values for name, values in found.items() if name != good}
+    claim = chances.tried(no, rest, points_of=points_of)
+    assert claim.holds == NO
+    assert len(claim.tried) == 3
+    yes = Claim("a", "b", "yes")
+    assert chances.tried(yes, found, points_of=points_of) is yes
+
+
+def test_a_round_of_entropy_sgd_is_as_long_as_asked():
+    X, y, _, _ = networks.digits(100)
+    setting = Setting(networks.perceptron, X, y, 0.5, 0.0, (2.2,), 10, 400, 100)
+    found = train(setting, Entropy(50, gamma=0.1, inner=15, alpha=0.5), 0)
+    assert found[0].steps % 15 == 0
+    assert found[0].loss <= 2.2
 
 
 def test_scaling_two_layers_against_each_other_leaves_the_function():

@@ -5,7 +5,8 @@ import math
 import layers as study
 import pytest
 import torch
-from layered import adam, coupling, spectra, targeted, whole
+from common.claims import NO, Claim
+from layered import adam, chances, coupling, spectra, targeted, whole
 from layered.networks import kinds, layers, matrices
 
 import hesscope as hs
@@ -97,3 +98,28 @@ def test_the_layer_that_lost_most_is_the_one_that_was_aimed_at():
     assert targeted.aimed(ratios).holds == "yes"
     ratios["last"] = plain.clone()
     assert targeted.aimed(ratios).holds == "in part"
+
+
+def test_the_halves_are_the_same_function_with_any_factor():
+    x = torch.randn(5, 49, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(chances.halves(16.0, 3)(x), chances.halves(1.0, 3)(x))
+    scaled = chances.halves(4.0, 3)
+    torch.testing.assert_close(scaled.first.weight, chances.halves(1.0, 3).first.weight / 4)
+
+
+def test_a_no_is_kept_with_what_was_tried_or_holds_where_a_setting_bears_it_out():
+    no = Claim("a", "b", NO, "c", ("d",))
+    values = {"low": torch.tensor([0.1, 0.2]), "high": torch.tensor([0.1, 0.9])}
+    assert chances.tried(no, chances.below(values, 0.5)).holds == "only when: low"
+    kept = chances.tried(no, chances.below({"high": values["high"]}, 0.5))
+    assert (kept.holds, kept.tried) == (NO, ("d", "high 0.5 [0.1, 0.9]"))
+
+
+def test_gaps_rise_and_rank_with_distance():
+    gap = torch.tensor([[0.0, 0.0], [1.0, 2.0], [2.0, 3.0]]).double()
+    family = {"apart": gap.sqrt(), "gap": gap}
+    assert chances.rising({"a": family})["a"][1]
+    assert chances.ranked({"a": family})["a"] == ("rank correlation 1", True)
+    down = {"apart": -gap, "gap": gap[[1, 0, 2]]}
+    assert not chances.rising({"a": down})["a"][1]
+    assert not chances.ranked({"a": down})["a"][1]
