@@ -45,8 +45,8 @@ gpu-check: ## on a machine with a GPU, PyTorch and transformers: all that runs t
 	"$(PYTHON)" benchmarks/gpu --device cuda --json benchmarks/results/gpu.json
 
 STUDIES := landscapes saddles decomposition layers outliers transformer singular edge_of_stability \
-	debugging newton flatness
-papers: $(READY) ## every statement of three texts measured, figure by figure; resumes (two hours)
+	debugging newton flatness critical
+papers: $(READY) ## every statement of three texts measured, figure by figure; resumes (four hours of a core)
 	"$(BIN)/python" papers/sagun2016.py
 	set -e; for study in $(STUDIES); do "$(BIN)/python" papers/$$study.py; done
 	"$(BIN)/python" papers/statements.py

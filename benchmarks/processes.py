@@ -33,7 +33,7 @@ SENDS = ("all_reduce", "all_gather_into_tensor", "all_gather", "broadcast", "red
 RESULTS = Path(__file__).parent / "results"
 BATCHES = 4  # of a sequence each, that are shared out
 DENSITY = 40  # products
-MAPPED = 32  # bytes of each sequence that the map of layers is taken on, with a thousand products
+MAPPED = 2  # of them, for the map of layers: a thousand products
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def looked_at(options: argparse.Namespace) -> dict[str, Any]:
     k, probes = (4, 2) if options.tiny else (10, 2)
     pairs = hs.eigsh(kept, k, tol=1e-2, seed=0)
     density = hs.spectral_density(kept, min(DENSITY, setting.density), seed=1)
-    layers = hs.layer_map(problem_of(model, words[:, :MAPPED].chunk(BATCHES)), num_probes=probes)
+    layers = hs.layer_map(problem_of(model, words[:MAPPED].chunk(MAPPED)), num_probes=probes)
     v = H.probe(0)
     with Operations() as operations, sent() as bytes_sent:
         H @ v
