@@ -49,7 +49,7 @@ class Sizes:
 
 
 TINY = Sizes(
-    seeds=1, settings=1, edge=(8, 4), batches=(0.4, 12, (5, 100)), warm=(3, 6), catapult=(2, 200),
+    seeds=1, settings=1, edge=(8, 4), batches=(0.4, 4, (5, 100)), warm=(3, 6), catapult=(2, 200),
     courses=dict(list(courses(6, 3).items())[:2]),
     races=1, faster=4,
 )  # fmt: skip

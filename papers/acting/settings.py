@@ -27,10 +27,10 @@ def tiny() -> Settings:
     """Numbers that mean nothing."""
     return Settings(
         seeds=2,
-        escapes=3,
+        escapes=2,
         radii=(1e-2, 1e-4),
-        plane_steps=100,
-        linear_steps=60,
+        plane_steps=20,
+        linear_steps=8,
         widths=(196, 16, 4, 16, 196),
         examples=100,
         gradients=6.0,

@@ -29,7 +29,7 @@ class Sizes:
 
 
 TINY = Sizes(
-    seeds=1, examples=24, windows=12, steps=8, brief=8, short=4, points=5, classes=(2,),
+    seeds=1, examples=24, windows=12, steps=8, brief=8, short=4, points=3, classes=(2,),
     widths=(), bending=3, ladder=(4,), tested=20, hidden=3, channels=(1, 2), d=2, networks=2,
     kinds=("perceptron", "cnn", "adam"),
 )  # fmt: skip

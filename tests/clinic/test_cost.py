@@ -14,6 +14,7 @@ import hesscope as hs
 from hesscope.demo import LEARNING_RATE, digits, trained_network
 from hesscope.problem.evaluation import Evaluation
 from hesscope.sampling import error as sampling
+from tests.thinning import thinned
 
 smoothness = importlib.import_module("hesscope.landscape.smoothness")  # not the function
 
@@ -36,7 +37,7 @@ def flops(f) -> float:
     return float(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("check", thinned([True, False], 2))
 def test_the_standard_level_costs_at_most_300_gradients_in_arithmetic(check):
     """Floating-point operations of all matrix products, over those of one gradient."""
     problem = demonstration()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import hesscope as hs
 from tests.oracles import data, gauss_newton, network
+from tests.thinning import thinned
 
 NUM, CLASSES = 12, 3
 X, Y = data(NUM, 4, CLASSES)
@@ -244,7 +245,7 @@ def test_the_fisher_matrix_is_the_expectation_over_all_labels(name, batch_size):
     assert relative(hs.Fisher(problem).to_dense(), truth) < EXACT
 
 
-@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", thinned(DISTRIBUTIONS, 4))
 def test_the_sampled_fisher_is_unbiased_for_every_reduction(name):
     """40 seeds of 50 draws: the trace and a random quadratic form, within 4 standard errors."""
     problem = drawn(name, batch_size=5)

@@ -57,6 +57,15 @@ def test_no_public_call_leaves_a_model_to_the_garbage_collector(name):
     assert goes_with_the_call(name) or goes_with_the_call(name)  # the first may import something
 
 
+@pytest.fixture(autouse=True, scope="module")
+def only_what_is_new_is_collected():
+    """Else each look walks through all that a whole run of tests has left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def goes_with_the_call(name):
     stage = Stage()
     alive = weakref.ref(stage.model)

@@ -14,6 +14,7 @@ from hesscope.diagnosis import smoothness as diagnosis
 from hesscope.landscape.smoothness import smoothness
 from tests.networks import make, mlp, vectors
 from tests.state import state_of
+from tests.thinning import thinned
 
 
 def function(f, *start: float, dtype: torch.dtype = torch.float64) -> hs.Problem:
@@ -100,7 +101,7 @@ def test_a_loss_that_is_not_finite_far_away_is_recorded():
     assert "not finite" in diagnosis.smoothness(s, 2.0).claim
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", thinned(range(10), 5))
 @pytest.mark.parametrize("steps", [0, 300])
 def test_rounding_explains_what_single_precision_loses_on_a_smooth_network(seed, steps):
     """Against double precision at the same parameters and radii."""
@@ -113,7 +114,7 @@ def test_rounding_explains_what_single_precision_loses_on_a_smooth_network(seed,
     assert bool((low.difference_rounding[-3:] <= 0.01 * abs(high.curvature)).all())
 
 
-@pytest.mark.parametrize("kind", [nn.Tanh, nn.ReLU])
+@pytest.mark.parametrize("kind", thinned([nn.ReLU, nn.Tanh], 2))
 def test_trained_networks_are_called_smooth_or_kinked_as_they_are(kind):
     """A step of a ReLU network that crosses no kink of weight is smooth, and rightly called so."""
     problems = [classifier(kind, seed, 300) for seed in range(10)]
