@@ -73,6 +73,7 @@ def test_a_script_is_read_at_a_glance(name):
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.filterwarnings("ignore:unclosed file .*DEBUG_:ResourceWarning")  # of submitit's own
 @pytest.mark.filterwarnings("default")
 def test_a_script_shows_what_it_says(name, tmp_path, monkeypatch, capsys):
     needed = NEEDS.get(name)

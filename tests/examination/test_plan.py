@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from benchmarks import planner
+from benchmarks.peers import pages
 from torch import nn
 from torch.nn import functional as F
 
@@ -120,3 +124,14 @@ def test_weights_that_are_cut_take_a_share_and_a_block(counted):
     whole = budget.Size(8 * 10**6, 4, 1, 8, 8)
     less, more = (min(w.memory for w in budget.ways(counted, s, phases)) for s in (cut, whole))
     assert less < more
+
+
+def test_ten_plans_were_within_a_quarter_of_what_was_taken_and_the_page_says_so():
+    """Memory and time, as the benchmark found them; nothing is run here."""
+    root = Path(__file__).parents[2]
+    rows = json.loads((root / "benchmarks/results/planner.json").read_text("utf-8"))
+    assert len(rows) == 10
+    for row in rows.values():
+        assert row["predicted_bytes"] == pytest.approx(row["bytes"], rel=0.25)
+        assert row["predicted_gradients"] == pytest.approx(row["gradients"], rel=0.25)
+    assert pages.between((root / "docs/processes.md").read_text("utf-8")) == planner.table(rows)
