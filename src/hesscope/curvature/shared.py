@@ -71,9 +71,9 @@ class SharedOperator(SymmetricOperator):
         A = made_of_it or self
         return InPieces(A) if collectives.num_processes() > 1 else A
 
-    def free_bytes(self, place: Place | None = None) -> int:
+    def _free_bytes(self, place: Place) -> int:
         """What is free where it is least: all processes have to plan alike."""
-        return int(collectives.smallest(super().free_bytes(place)))
+        return int(collectives.smallest(super()._free_bytes(place)))
 
     def drawn_seed(self, given: int | None) -> int:
         """The seed that was given, to all processes, or a fresh one for None."""

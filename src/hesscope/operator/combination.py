@@ -184,9 +184,9 @@ class Combination(SymmetricOperator):
         """As an Aᵢ has it which processes share, if there is one."""
         return self._sharing.of_one(make)
 
-    def free_bytes(self, place: Place | None = None) -> int:
+    def _free_bytes(self, place: Place) -> int:
         """That of an Aᵢ which processes share, if there is one."""
-        return self._sharing.free_bytes(place)
+        return self._sharing._free_bytes(place)
 
     def drawn_seed(self, given: int | None) -> int:
         """That of an Aᵢ which processes share, if there is one."""

@@ -73,9 +73,9 @@ class Derived(SymmetricOperator):
         """As A has it."""
         return self.A.of_one(make)
 
-    def free_bytes(self, place: Place | None = None) -> int:
+    def _free_bytes(self, place: Place) -> int:
         """As A has it."""
-        return self.A.free_bytes(place)
+        return self.A._free_bytes(place)
 
     @property
     def _place(self) -> Place:

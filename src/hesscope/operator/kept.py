@@ -64,10 +64,10 @@ class KeptProducts(StandIn):
         """That of A, of which nothing is kept here."""
         return self.A.spectral_form()
 
-    def free_bytes(self, place: Place | None = None) -> int:
+    def _free_bytes(self, place: Place) -> int:
         """What was free when the folder was begun: the size of a basis depends on it."""
-        name = "free_bytes" if place is None else f"free_bytes {place.name}"
-        return int(self.remembered(name, self.A.free_bytes(place)))
+        name = "free_bytes" if place.name == Place.name else f"free_bytes {place.name}"
+        return int(self.remembered(name, self.A._free_bytes(place)))
 
     def fresh_seed(self) -> int:
         """The seed that the first run drew at this place, or one that nobody has known before."""

@@ -31,10 +31,6 @@ class Placed(StandIn):
         """The one that was chosen."""
         return self._chosen
 
-    def free_bytes(self, place: Place | None = None) -> int:
-        """What is free in this place."""
-        return self.A.free_bytes(place or self._chosen)
-
     def facts(self) -> dict[str, Any]:
         """The facts of A, and where vectors are."""
         return {**self.A.facts(), "basis": self._chosen.name}
@@ -62,6 +58,6 @@ def placed(A: SymmetricOperator, basis: PlaceLike, need: float) -> SymmetricOper
     if basis == "memory" or A.free_bytes() >= need:
         return A
     others = [Disk(folder_on_disk())] if A.device.type == "cpu" else [host, Disk(folder_on_disk())]
-    fit = (place for place in others if A.free_bytes(place) >= need)
+    fit = (place for place in others if A._free_bytes(place) >= need)
     place = next(fit, own)
     return A if place is own else Placed(A, place)

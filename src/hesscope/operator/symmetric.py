@@ -195,9 +195,13 @@ class SymmetricOperator(ABC):
         """Where the vectors of algorithms live."""
         return Place()
 
-    def free_bytes(self, place: Place | None = None) -> int:
-        """Memory that can still be had where its vectors live, or in another place."""
-        return (place or self._place).free_bytes(self.device)
+    def free_bytes(self) -> int:
+        """Memory that can still be had where its vectors live."""
+        return self._free_bytes(self._place)
+
+    def _free_bytes(self, place: Place) -> int:
+        """The same of any place."""
+        return place.free_bytes(self.device)
 
     def block(self, num: int) -> Tensor:
         """Room for so many vectors, (num, num_local), where they live; each begins aligned."""

@@ -31,4 +31,4 @@ def by_itself(problem: Problem) -> Iterator[Problem]:
         raise ValueError(msg)
     whole = problem.frozen_copy() if problem.point.gathered else problem
     with sweeping(pulse=True):
-        yield whole.reading(problem.batches.unshared())
+        yield whole._reading(problem.batches.unshared())

@@ -342,9 +342,9 @@ class Problem:
 
     def with_batches(self, contents: Any) -> Problem:
         """The same problem on other batches: the contents of a list, or any data of a `Problem`."""
-        return self.reading(self.batches.made_of(contents, self.device, self.dtype))
+        return self._reading(self.batches.made_of(contents, self.device, self.dtype))
 
-    def reading(self, batches: Batches) -> Problem:
+    def _reading(self, batches: Batches) -> Problem:
         """The same problem on batches that are read already."""
         other = copy.copy(self)
         other._read(batches)
