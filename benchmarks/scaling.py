@@ -177,10 +177,15 @@ def told(paper: Paper | None) -> Iterator[str]:
         yield from ("", "")
         return
     way = paper.way or paper.least
-    there = f" + {way.placed / 1e9:.3g} on disk" if way.placed else ""
-    sizes = f"{paper.weights / 1e9:.3g} + {way.memory / 1e9:.3g}{there}"
+    there = f" + {gigabytes(way.placed)} on disk" if way.placed else ""
+    sizes = f"{gigabytes(paper.weights)} + {gigabytes(way.memory)}{there}"
     yield f"{sizes}, {way.kind}" if paper.way else f"no: {sizes} at least"
     yield span(paper.seconds) if paper.way else ""
+
+
+def gigabytes(bytes_: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{bytes_ / 1e9:,.0f}" if bytes_ >= 1e11 else f"{bytes_ / 1e9:.3g}"
 
 
 def span(seconds: float) -> str:

@@ -38,6 +38,7 @@ class Phase:
     besides: int
     multiplies: bool = False  # whether a product is made meanwhile, with its own memory
     compares: bool = False  # whether one on a few examples is, in float64
+    whole: int = 0  # vectors that each of several processes then has, in memory, for its user
 
 
 def phases_of(
@@ -49,7 +50,7 @@ def phases_of(
     A density grows two, the second in the complement of what is locked.
 
     >>> [phase.placed for phase in phases_of("eigsh", 30, k=5, n=10**6)]
-    [32, 64, 32]
+    [32, 64, 32, 0]
     """
     block = per_block(n)
 
@@ -66,7 +67,8 @@ def phases_of(
             Phase(basis, STEP, multiplies=True),
             Phase(basis + locked, 2 * min(SPARE, found)),
         )
-        return growing, locking, Phase(locked, 3 * k + STEP, compares=True)
+        comparing, told = Phase(locked, 3 * k + STEP, compares=True), Phase(0, k, whole=k)
+        return growing, locking, comparing, told
     second = blocks(num_matvecs // VERIFYING + 1)
     both = basis + blocks(num_matvecs // LOCKED) + second
     return Phase(both, STEP, multiplies=True), Phase(basis, STEP, compares=True)
@@ -122,6 +124,8 @@ def _taken(
 ) -> tuple[float, float]:
     """Bytes in memory and of placed vectors, which may be apart from it, at most in any phase."""
     local, most = size.local * size.element, print_.most(kind, size.batch, size.batches)
+    if size.block and print_.lean:  # no whole graph is there to compare the first product with
+        most = print_.lean(size.batch)
     held = print_.graph(size.batch) * size.batches if kind == "graph kept" else 0.0
     whole = IN_PIECES * size.n * size.element if size.processes > 1 else 0.0
     if size.block:
@@ -132,7 +136,9 @@ def _taken(
         (False, False): held,
     }
     bytes_ = [
-        products[p.multiplies, p.compares] + local * (p.besides + (0 if apart else p.placed))
+        products[p.multiplies, p.compares]
+        + local * (p.besides + (0 if apart else p.placed))
+        + size.n * size.element * p.whole * (size.processes > 1)
         for p in phases
     ]
     return max(bytes_), float(local * max(p.placed for p in phases))
