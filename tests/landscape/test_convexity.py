@@ -14,8 +14,9 @@ from hesscope.diagnosis.convexity import convexity
 from hesscope.landscape.convexity import negative_curvature_probes
 from hesscope.results.descent import Curvature
 from tests.state import state_of
+from tests.thinning import thinned
 
-SEEDS = [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 10))]
+SEEDS = thinned(range(10), 4)
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 
 
