@@ -11,6 +11,10 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "_ext"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# It looks at whole paths: in a clone whose folder has a space every link still arrives.
+logging.getLogger("sphinx.sphinx-gallery").addFilter(
+    lambda record: "with spaces found" not in record.getMessage()
+)
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # of figures that are saved as pdf
 
 import hesscope  # noqa: E402

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import hesscope as hs
+from hesscope.system.absence import next_number
 from hesscope.system.agreement import digest, odd_one, together
 from hesscope.system.collectives import first_said, from_first
 from tests.processes import in_processes, outcomes
@@ -248,3 +249,16 @@ def test_checksums_see_every_bit_wherever_it_is():
 
 def test_the_odd_one_is_in_the_minority():
     assert [odd_one(v) for v in ([1, 2], [2, 1, 1], [1, 1, 2], [1, 2, 2, 2])] == [1, 0, 2, 0]
+
+
+def test_a_group_that_is_made_again_counts_from_the_beginning(tmp_path):
+    """Or processes of which one has another object where the old group was would wait in vain."""
+    for name in ("first", "second"):
+        torch.distributed.init_process_group(
+            "gloo", init_method=f"file://{tmp_path / name}", rank=0, world_size=1
+        )
+        try:
+            found = [next_number("meeting"), next_number("meeting"), next_number("sweep")]
+        finally:
+            torch.distributed.destroy_process_group()
+        assert found == [1, 2, 1]

@@ -12,7 +12,7 @@ from hesscope.checks.sample import small_problem
 from hesscope.curvature.hessian import Hessian
 from hesscope.examination.budget import Task
 from hesscope.examination.efforts import GRADIENTS_PER_MATVEC, EffortName
-from hesscope.examination.planned import Planned, planned
+from hesscope.examination.planned import Planned, timed, weighed
 from hesscope.examination.quantities import cost_of
 from hesscope.examination.question import asked
 from hesscope.examination.timing import arithmetic, orthogonalising, seconds
@@ -122,13 +122,9 @@ def plan(
     cost, steps = cost_of(question), question.spending.survey
     if task != "diagnose" or processes is not None:
         num = cost.matvecs if task == "diagnose" else max_matvecs
-        return _of(
-            planned(
-                problem, task, num, k, 1 if processes is None else processes, product, verify=verify
-            ),
-            problem,
-            task,
-        )
+        num_processes = 1 if processes is None else processes
+        found = weighed(problem, task, num, k, num_processes, product, verify=verify)
+        return _of(timed(problem, found, found.way), problem, task)
     H = Hessian(problem)
     v = H.probe(probes.key(0, "forecast"))
     first = seconds(lambda: H @ v)

@@ -63,26 +63,6 @@ class Planned:
     of_gradient: float = 0.0  # likewise, of all of the data in one
 
 
-def planned(
-    problem: Problem,
-    task: Task,
-    num_matvecs: int | None,
-    k: int,
-    processes: int,
-    product: str = "auto",
-    *,
-    verify: bool = True,
-) -> Planned:
-    """The fastest way that fits, timed; if none does, the one with the least memory.
-
-    Raises:
-        ValueError: as `weighed`.
-        RuntimeError: likewise.
-    """
-    plan = weighed(problem, task, num_matvecs, k, processes, product, verify=verify)
-    return timed(problem, plan, plan.way)
-
-
 def weighed(
     problem: Problem,
     task: Task,
@@ -93,7 +73,7 @@ def weighed(
     *,
     verify: bool = True,
 ) -> Planned:
-    """The same without its time.
+    """The fastest way that fits, not yet timed; if none does, the one with the least memory.
 
     Raises:
         ValueError: for an unknown task or product, a model without lean products where they are

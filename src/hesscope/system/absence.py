@@ -7,10 +7,12 @@ fails, whoever has not noted that number is dead or stuck elsewhere.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
@@ -20,7 +22,8 @@ LEAVE = 3.0  # seconds in which those that live note that the meeting has failed
 LOOK = 0.1
 ABSENCE = "_of_a_process"
 
-_meetings: dict[int, int] = {}  # of each group
+# Of each group, how often; by the group itself, for another may come to lie where one was.
+_numbers: WeakKeyDictionary[Any, Counter[str]] = WeakKeyDictionary()
 
 
 def is_absence(error: BaseException) -> bool:
@@ -36,7 +39,7 @@ def named_absence() -> Iterator[None]:
         RuntimeError: if it fails: at once if a process is dead, after the time limit of the group
             (`init_process_group(timeout=...)`) if one is stuck.
     """
-    number = _meetings[id(dist.group.WORLD)] = _meetings.get(id(dist.group.WORLD), 0) + 1
+    number = next_number("meeting")
     note(str(dist.get_rank()), f"came to {number}")
     try:
         yield
@@ -73,6 +76,13 @@ def _listed(ranks: list[int]) -> str:
 
 def _number(text: str) -> int:
     return int(text.rpartition(" ")[2] or 0)
+
+
+def next_number(what: str) -> int:
+    """How many such things all processes of the group have begun together, this one included."""
+    counts = _numbers.setdefault(dist.group.WORLD, Counter())
+    counts[what] += 1
+    return counts[what]
 
 
 def note(name: str, text: str) -> None:

@@ -16,15 +16,13 @@ from typing import Any
 
 import torch.distributed as dist
 
-from hesscope.system.absence import LOOK, note, noted, time_limit
+from hesscope.system.absence import LOOK, next_number, note, noted, time_limit
 from hesscope.system.agreement import failure, is_known, raise_for, raise_known, several
 from hesscope.system.alone import alone
 from hesscope.system.progress import overhearing
 
 BEAT = 0.5  # seconds between two beats, at least
 PULSE = 1.0  # seconds between two beats of a process that lives, whatever it does
-
-_sweeps: dict[int, int] = {}  # of each group
 
 
 @contextmanager
@@ -99,9 +97,7 @@ class _Notes:
     """What this process says of itself in a sweep, and what the others do."""
 
     def __init__(self) -> None:
-        group = id(dist.group.WORLD)
-        _sweeps[group] = _sweeps.get(group, 0) + 1
-        self.number, self.rank = _sweeps[group], dist.get_rank()
+        self.number, self.rank = next_number("sweep"), dist.get_rank()
         self.others = [r for r in range(dist.get_world_size()) if r != self.rank]
         self.item, self.beats, self.told = "", 0, 0.0
 
